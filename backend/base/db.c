@@ -1,0 +1,168 @@
+#include "base/db.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sqlite3.h>
+
+#include "base/auto.h"
+#include "base/err.h"
+
+struct db {
+	sqlite3 *handle;
+	pthread_mutex_t lock; /* recursive: db_transaction calls back into db_change */
+};
+
+struct db_row {
+	sqlite3_stmt *stmt;
+};
+
+static int fail(struct db *db, struct err *err, const char *what)
+{
+	int code = sqlite3_extended_errcode(db->handle);
+
+	if (code == SQLITE_CONSTRAINT_UNIQUE || code == SQLITE_CONSTRAINT_PRIMARYKEY)
+		return err_set(
+			err, ERR_EXISTS, EEXIST, "state database: %s", sqlite3_errmsg(db->handle));
+	return err_set(err, ERR_SYSTEM, (code & 0xff) == SQLITE_FULL ? ENOSPC : EIO,
+		"state database: %.40s: %s", what, sqlite3_errmsg(db->handle));
+}
+
+static void lock_init(pthread_mutex_t *lock)
+{
+	pthread_mutexattr_t attr;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+}
+
+void db_close(struct db *db)
+{
+	if (!db)
+		return;
+	sqlite3_close_v2(db->handle);
+	pthread_mutex_destroy(&db->lock);
+	free(db);
+}
+
+static void auto_db(struct db **db)
+{
+	db_close(*db);
+}
+
+int db_open(const char *path, const char *schema, struct db **ret_db, struct err *err)
+{
+	static const char pragmas[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+				      "PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000;";
+	struct db *db AUTO(auto_db) = calloc(1, sizeof(*db));
+
+	if (!db)
+		return err_system(err, -ENOMEM, "state database");
+	lock_init(&db->lock);
+	if (sqlite3_open_v2(path, &db->handle,
+		    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL))
+		return fail(db, err, path);
+	if (sqlite3_exec(db->handle, pragmas, NULL, NULL, NULL) ||
+		sqlite3_exec(db->handle, schema, NULL, NULL, NULL))
+		return fail(db, err, path);
+	*ret_db = TAKE_PTR(db);
+	return 0;
+}
+
+static int bind_all(sqlite3_stmt *stmt, const char *types, va_list ap)
+{
+	int r = SQLITE_OK;
+
+	for (int i = 0; types[i] && r == SQLITE_OK; i++)
+		if (types[i] == 's')
+			r = sqlite3_bind_text(
+				stmt, i + 1, va_arg(ap, const char *), -1, SQLITE_TRANSIENT);
+		else
+			r = sqlite3_bind_int64(stmt, i + 1, va_arg(ap, int64_t));
+	return r;
+}
+
+static int visit_rows(struct db *db, sqlite3_stmt *stmt, db_visit *visit, void *arg,
+	struct err *err, const char *sql)
+{
+	struct db_row row = { stmt };
+	int step, r = 0;
+
+	while (r == 0 && (step = sqlite3_step(stmt)) != SQLITE_DONE) {
+		if (step != SQLITE_ROW)
+			return fail(db, err, sql);
+		r = visit ? visit(&row, arg) : 0;
+	}
+	return r;
+}
+
+static int run(struct db *db, db_visit *visit, void *arg, struct err *err, const char *sql,
+	const char *types, va_list ap)
+{
+	sqlite3_stmt *stmt = NULL;
+	int r;
+
+	pthread_mutex_lock(&db->lock);
+	if (sqlite3_prepare_v2(db->handle, sql, -1, &stmt, NULL) ||
+		bind_all(stmt, types, ap) != SQLITE_OK)
+		r = fail(db, err, sql);
+	else
+		r = visit_rows(db, stmt, visit, arg, err, sql);
+	sqlite3_finalize(stmt);
+	pthread_mutex_unlock(&db->lock);
+	return r;
+}
+
+int db_change(struct db *db, struct err *err, const char *sql, const char *types, ...)
+{
+	va_list ap;
+	int r;
+
+	va_start(ap, types);
+	r = run(db, NULL, NULL, err, sql, types, ap);
+	va_end(ap);
+	return r;
+}
+
+int db_each(struct db *db, db_visit *visit, void *arg, struct err *err, const char *sql,
+	const char *types, ...)
+{
+	va_list ap;
+	int r;
+
+	va_start(ap, types);
+	r = run(db, visit, arg, err, sql, types, ap);
+	va_end(ap);
+	return r;
+}
+
+int db_transaction(struct db *db, int (*body)(struct db *db, void *arg, struct err *err), void *arg,
+	struct err *err)
+{
+	int r;
+
+	pthread_mutex_lock(&db->lock);
+	r = db_change(db, err, "BEGIN IMMEDIATE", "");
+	if (r == 0) {
+		r = body(db, arg, err);
+		if (r == 0)
+			r = db_change(db, err, "COMMIT", "");
+		if (r < 0)
+			db_change(db, NULL, "ROLLBACK", "");
+	}
+	pthread_mutex_unlock(&db->lock);
+	return r;
+}
+
+const char *db_row_text(const struct db_row *row, int column)
+{
+	return (const char *)sqlite3_column_text(row->stmt, column);
+}
+
+int64_t db_row_int(const struct db_row *row, int column)
+{
+	return sqlite3_column_int64(row->stmt, column);
+}

@@ -1,0 +1,30 @@
+/* db.h - one sqlite database: the record of what exists. WAL, synchronous=NORMAL (design.md 11: a
+ * power cut ends the containers anyway). Threads: any; one connection behind one mutex, held per
+ * call, or for the length of a db_transaction. Arguments are bound by a type string: s text (NULL
+ * allowed), i int64_t. The only user of sqlite. */
+#pragma once
+#include <stdint.h>
+
+struct db;
+struct db_row;
+struct err;
+
+/* Opens or makes the file and runs schema (idempotent statements). *ret_db is set on success only.
+ */
+int db_open(const char *path, const char *schema, struct db **ret_db, struct err *err);
+void db_close(struct db *db); /* NULL is allowed */
+
+/* One statement that returns no rows. -EEXIST (ERR_EXISTS) for a broken UNIQUE, else ERR_SYSTEM. */
+int db_change(struct db *db, struct err *err, const char *sql, const char *types, ...);
+
+/* Calls visit for each row until it returns other than 0, which is returned. */
+typedef int db_visit(const struct db_row *row, void *arg);
+int db_each(struct db *db, db_visit *visit, void *arg, struct err *err, const char *sql,
+	const char *types, ...);
+
+/* All or nothing: rolled back if body returns a negative errno, which is returned. */
+int db_transaction(struct db *db, int (*body)(struct db *db, void *arg, struct err *err), void *arg,
+	struct err *err);
+
+const char *db_row_text(const struct db_row *row, int column); /* valid in visit; NULL for NULL */
+int64_t db_row_int(const struct db_row *row, int column);
