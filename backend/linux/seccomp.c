@@ -1,0 +1,175 @@
+#include "linux/seccomp.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <seccomp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/err.h"
+
+/* The highest number that libseccomp 2.5.4 knows (set_mempolicy_home_node): what is newer has no
+ * name here and is answered as if the kernel did not have it. x32 numbers are above it too. */
+#define LAST_KNOWN_NR 450
+/* NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET */
+#define CLONE_NAMESPACES 0x7e020000
+#define TIOCSTI_CMD 0x5412
+#define TIOCLINUX_CMD 0x541c
+
+static const char *const allowed[] = {
+#define ALLOW(name) #name,
+#include "linux/seccomp_allow.def"
+#undef ALLOW
+};
+
+/* Programs cope with a kernel that lacks these, but not with one that refuses them. */
+static const char *const missing[] = { "clone3", "keyctl", "add_key", "request_key",
+	"io_uring_setup", "io_uring_enter", "io_uring_register", "memfd_secret" };
+
+static const uint32_t personalities[] = { 0, 8, 0x20000, 0x20008, 0xffffffff };
+static const uint32_t socket_domains[] = { 1 /* UNIX */, 2 /* INET */, 10 /* INET6 */,
+	17 /* PACKET */ };
+static const uint32_t netlink_protocols[] = { 0 /* ROUTE */, 4 /* SOCK_DIAG */, 15 /* UEVENT */,
+	16 /* GENERIC */ };
+
+/* int-typed arguments: the kernel looks at the low half only, so the filter must too. */
+#define LOW(arg, value) SCMP_CMP64(arg, SCMP_CMP_MASKED_EQ, 0xffffffff, value)
+
+static int allow_unconditional(scmp_filter_ctx ctx)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < N_ELEMENTS(allowed) && r == 0; i++) {
+		int nr = seccomp_syscall_resolve_name(allowed[i]);
+
+		if (nr != __NR_SCMP_ERROR)
+			r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0);
+	}
+	for (size_t i = 0; i < N_ELEMENTS(missing) && r == 0; i++) {
+		int nr = seccomp_syscall_resolve_name(missing[i]);
+
+		if (nr != __NR_SCMP_ERROR)
+			r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), nr, 0);
+	}
+	return r;
+}
+
+static int allow_by_argument(scmp_filter_ctx ctx)
+{
+	int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+		SCMP_CMP64(0, SCMP_CMP_MASKED_EQ, CLONE_NAMESPACES, 0));
+
+	if (r == 0)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 0);
+	for (size_t i = 0; i < N_ELEMENTS(personalities) && r == 0; i++)
+		r = seccomp_rule_add(
+			ctx, SCMP_ACT_ALLOW, SCMP_SYS(personality), 1, LOW(0, personalities[i]));
+	for (size_t i = 0; i < N_ELEMENTS(socket_domains) && r == 0; i++)
+		r = seccomp_rule_add(
+			ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, LOW(0, socket_domains[i]));
+	for (size_t i = 0; i < N_ELEMENTS(netlink_protocols) && r == 0; i++)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2, LOW(0, 16),
+			LOW(2, netlink_protocols[i]));
+	/* socketcall(SOCKET, ...) hides its domain behind a pointer; 32-bit C libraries of the last
+	 * ten years call socket itself. */
+	for (uint32_t call = 2; call <= 20 && r == 0; call++)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socketcall), 1, LOW(0, call));
+	return r;
+}
+
+static int add_compat_arch(scmp_filter_ctx ctx)
+{
+#if defined(__x86_64__)
+	return seccomp_arch_add(ctx, SCMP_ARCH_X86);
+#elif defined(__aarch64__)
+	return seccomp_arch_add(ctx, SCMP_ARCH_ARM);
+#else
+	return 0;
+#endif
+}
+
+#if defined(__x86_64__)
+#define NATIVE_ARCH AUDIT_ARCH_X86_64
+#define NATIVE_IOCTL 16
+#define COMPAT_IOCTL 54
+#else
+#define NATIVE_ARCH AUDIT_ARCH_AARCH64
+#define NATIVE_IOCTL 29
+#define COMPAT_IOCTL 54
+#endif
+
+/* In front of libseccomp's program, which can express neither "newer than I know" nor "any command
+ * except these two". */
+static const struct sock_filter front[] = {
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, LAST_KNOWN_NR, 0, 1),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 0, 3),
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_IOCTL, 3, 0),
+	BPF_STMT(BPF_JMP | BPF_JA, 6),
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, COMPAT_IOCTL, 0, 4),
+	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])), /* low half */
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TIOCSTI_CMD, 1, 0),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TIOCLINUX_CMD, 0, 1),
+	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+};
+
+static int export_with_front(scmp_filter_ctx ctx, void **ret_filter, size_t *ret_bytes)
+{
+	AUTO_FD int fd = memfd_create("cloche-seccomp", MFD_CLOEXEC);
+	struct stat st;
+	char *filter;
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = seccomp_export_bpf(ctx, fd);
+	if (r < 0)
+		return r;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	filter = malloc(sizeof(front) + st.st_size);
+	if (!filter)
+		return -ENOMEM;
+	memcpy(filter, front, sizeof(front));
+	if (pread(fd, filter + sizeof(front), st.st_size, 0) != st.st_size) {
+		free(filter);
+		return -EIO;
+	}
+	*ret_filter = filter;
+	*ret_bytes = sizeof(front) + st.st_size;
+	return 0;
+}
+
+int seccomp_filter_build(void **ret_filter, size_t *ret_bytes, struct err *err)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+	int r;
+
+	if (!ctx)
+		return err_system(err, -ENOMEM, "seccomp filter");
+	r = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+	if (r == 0)
+		r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+	if (r == 0)
+		r = add_compat_arch(ctx);
+	if (r == 0)
+		r = allow_unconditional(ctx);
+	if (r == 0)
+		r = allow_by_argument(ctx);
+	if (r == 0)
+		r = export_with_front(ctx, ret_filter, ret_bytes);
+	seccomp_release(ctx);
+	return r < 0 ? err_system(err, r, "seccomp filter") : 0;
+}

@@ -1,0 +1,12 @@
+/* seccomp.h - the default system call filter (reference: security.md 2.3). Built once at start with
+ * libseccomp, kept as bytes, loaded by init before it gives up CAP_SYS_ADMIN: everything in the
+ * container inherits it. Allowed calls stand in seccomp_allow.def. Denied known ones give EPERM,
+ * some ENOSYS (so that programs fall back), numbers nobody knows give ENOSYS. */
+#pragma once
+#include <stddef.h>
+
+struct err;
+
+/* *ret_filter is an array of struct sock_filter in *ret_bytes bytes; the caller frees it.
+ * sys_seccomp_load (sys.h) puts it into force. */
+int seccomp_filter_build(void **ret_filter, size_t *ret_bytes, struct err *err);

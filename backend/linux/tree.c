@@ -1,0 +1,142 @@
+#include "linux/tree.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/parse.h"
+#include "linux/sys.h"
+
+static void auto_dir(DIR **dir)
+{
+	if (*dir)
+		closedir(*dir);
+}
+
+static DIR *open_dir(int parent_fd, const char *name)
+{
+	AUTO_FD int fd = sys_open_at(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0,
+		RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+	if (dir)
+		(void)TAKE_FD(fd);
+	return dir;
+}
+
+/* chattr +i or +a, which a privileged container may have set */
+static void clear_flags(int fd)
+{
+	unsigned flags;
+
+	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0 || !(flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
+		return;
+	flags &= ~(unsigned)(FS_IMMUTABLE_FL | FS_APPEND_FL);
+	ioctl(fd, FS_IOC_SETFLAGS, &flags);
+}
+
+static void clear_flags_at(int dir_fd, const char *name)
+{
+	AUTO_FD int fd = sys_open_beneath(dir_fd, name, O_RDONLY | O_NONBLOCK | O_NOFOLLOW, 0);
+
+	clear_flags(dir_fd);
+	if (fd >= 0)
+		clear_flags(fd);
+}
+
+/* 0: gone; 1: a directory that is not empty; or -errno. */
+static int unlink_any(int dir_fd, const char *name)
+{
+	for (int tries = 0; tries < 2; tries++) {
+		if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
+			return 0;
+		if (errno == EISDIR || errno == EPERM) {
+			if (unlinkat(dir_fd, name, AT_REMOVEDIR) == 0)
+				return 0;
+			if (errno == ENOTEMPTY || errno == EEXIST)
+				return 1;
+		}
+		clear_flags_at(dir_fd, name);
+	}
+	return -errno;
+}
+
+static int move_up(int dir_fd, const char *name, int top_fd)
+{
+	char above[40] = "part-";
+
+	if (random_hex(above + 5, 16) < 0)
+		return -EIO;
+	if (renameat(dir_fd, name, top_fd, above) == 0)
+		return 0;
+	clear_flags_at(dir_fd, name);
+	return renameat(dir_fd, name, top_fd, above) < 0 ? -errno : 0;
+}
+
+static bool is_dot(const char *name)
+{
+	return !strcmp(name, ".") || !strcmp(name, "..");
+}
+
+static int empty_one(int top_fd, const char *top_name)
+{
+	DIR *dir AUTO(auto_dir) = open_dir(top_fd, top_name);
+	struct dirent *entry;
+	int ret = 0;
+
+	if (!dir)
+		return errno == ENOENT ? 0 : -errno;
+	while ((entry = readdir(dir))) {
+		int r = is_dot(entry->d_name) ? 0 : unlink_any(dirfd(dir), entry->d_name);
+
+		if (r == 1)
+			r = move_up(dirfd(dir), entry->d_name, top_fd);
+		if (r < 0)
+			ret = r;
+	}
+	if (ret == 0 && unlinkat(top_fd, top_name, AT_REMOVEDIR) < 0 && errno != ENOENT &&
+		errno != ENOTEMPTY)
+		ret = -errno;
+	return ret;
+}
+
+/* One pass over the top; *ret_left says whether another may help. */
+static int pass(int dir_fd, bool *ret_left)
+{
+	DIR *dir AUTO(auto_dir) = open_dir(dir_fd, ".");
+	struct dirent *entry;
+	int ret = 0;
+
+	*ret_left = false;
+	if (!dir)
+		return -errno;
+	while ((entry = readdir(dir))) {
+		int r = is_dot(entry->d_name) ? 0 : unlink_any(dir_fd, entry->d_name);
+
+		if (r == 1) {
+			r = empty_one(dir_fd, entry->d_name);
+			*ret_left |= r == 0;
+		}
+		if (r < 0)
+			ret = r;
+	}
+	return ret;
+}
+
+int tree_empty(int dir_fd)
+{
+	bool left = true;
+	int r = 0;
+
+	while (left)
+		r = pass(dir_fd, &left);
+	return r;
+}

@@ -1,0 +1,7 @@
+/* tree.h - deleting trees that strangers have made: any depth, any names, links, mounts in the way.
+ * By descriptors only; follows no link; constant memory and constant depth: a directory that is not
+ * empty is moved up to the top and its turn comes later, so a crash loses nothing either. */
+#pragma once
+
+/* Deletes everything in the directory. 0, or the -errno of the last thing that would not go. */
+int tree_empty(int dir_fd);
