@@ -1,0 +1,328 @@
+#include "shim/init.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <linux/keyctl.h>
+
+#include "base/auto.h"
+#include "base/msg.h"
+#include "linux/caps.h"
+#include "linux/sys.h"
+#include "shim/child.h"
+#include "shim/protocol.h"
+
+#define MAX_PROCESSES 4096
+#define CONTROL_FD 0 /* low, so that descriptors that arrive for a child never lie in its way */
+#define SIGNAL_FD 1
+
+struct process {
+	pid_t pid;
+	uint32_t token;
+};
+
+/* One init per address space and no heap: its state is static on purpose. */
+static struct process processes[MAX_PROCESSES];
+static unsigned n_processes;
+static unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
+
+static void send_or_die(const struct msg *msg)
+{
+	if (msg_send(CONTROL_FD, msg) < 0)
+		_exit(1);
+}
+
+static void send_reply(uint16_t type, uint32_t seq, int code, uint64_t value)
+{
+	struct msg_reply reply = { .code = code, .value = value };
+
+	send_or_die(&(struct msg){
+		.type = type, .seq = seq, .body = &reply, .body_bytes = sizeof(reply) });
+}
+
+/* ---- once: from a clone of the builder to the init of a container ---------------------------- */
+
+static int raise_loopback(void)
+{
+	AUTO_FD int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+
+	if (fd < 0)
+		return -errno;
+	return ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? -errno : 0;
+}
+
+static int limit_files(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return -errno;
+	limit.rlim_cur = limit.rlim_max < 1024 ? limit.rlim_max : 1024;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return -errno;
+	if (getrlimit(RLIMIT_CORE, &limit) < 0)
+		return -errno;
+	limit.rlim_cur = 0;
+	return setrlimit(RLIMIT_CORE, &limit) < 0 ? -errno : 0;
+}
+
+static int result(long r)
+{
+	return r < 0 ? -errno : 0;
+}
+
+/* The order matters: the filter needs CAP_SYS_ADMIN, which goes next; a change of capabilities
+ * clears the death signal, so that comes last. Returns 0 or -errno; *step says where. */
+static int take_shape(const struct msg_start *start, const void *filter, uint32_t *step)
+{
+	int r = 0;
+
+	for (*step = 0; r == 0; ++*step) {
+		switch (*step) {
+		case 0:
+			r = sys_unshare((int)start->new_namespaces);
+			break;
+		case 1:
+			r = result(sethostname(start->hostname, strlen(start->hostname)));
+			break;
+		case 2:
+			r = raise_loopback();
+			break;
+		case 3:
+			r = limit_files();
+			break;
+		case 4:
+			r = result(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL));
+			break;
+		case 5:
+			if (start->filter_bytes)
+				r = sys_seccomp_load(filter, start->filter_bytes);
+			break;
+		case 6:
+			r = caps_limit(start->bounding);
+			break;
+		case 7:
+			r = caps_set(start->effective);
+			break;
+		case 8:
+			r = result(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0));
+			break;
+		default:
+			return 0;
+		}
+	}
+	return r;
+}
+
+static void start(const struct msg *msg)
+{
+	AUTO_FD int root_fd = -1;
+	AUTO_FD int pts_fd = -1;
+	struct msg_start body;
+	uint32_t step;
+	int r = -EPROTO;
+
+	msg_body(msg, &body, sizeof(body));
+	body.hostname[sizeof(body.hostname) - 1] = '\0';
+	if (body.filter_bytes == msg->body_bytes - sizeof(body))
+		r = take_shape(&body, (const char *)msg->body + sizeof(body), &step);
+	if (r == 0)
+		r = root_fd = sys_open_at(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0, 0);
+	if (r >= 0)
+		r = pts_fd = sys_open_at(AT_FDCWD, "/dev/pts", O_PATH | O_DIRECTORY, 0, 0);
+	if (r < 0) {
+		send_reply(MSG_READY, msg->seq, r, 0);
+		return;
+	}
+	send_or_die(&(struct msg){ .type = MSG_READY,
+		.seq = msg->seq,
+		.body = &(struct msg_reply){ 0 },
+		.body_bytes = sizeof(struct msg_reply),
+		.fds = { root_fd, pts_fd },
+		.n_fds = 2 });
+}
+
+/* ---- processes ------------------------------------------------------------------------------ */
+
+static void exec_program(struct msg *msg)
+{
+	struct msg_token head;
+	struct msg_execed execed = { 0 };
+	struct program_wire *program = (void *)((char *)msg->body + sizeof(head));
+
+	msg_body(msg, &head, sizeof(head));
+	execed.token = head.token;
+	if (msg->n_fds != 4 || msg->body_bytes < sizeof(head) ||
+		program_check(program, msg->body_bytes - sizeof(head)) < 0)
+		execed.pid = -EPROTO;
+	else if (n_processes == MAX_PROCESSES)
+		execed.pid = -EAGAIN;
+	else
+		execed.pid = fork();
+	if (execed.pid == 0)
+		child_become(program, msg->fds);
+	if (execed.pid == -1)
+		execed.pid = -errno;
+	if (execed.pid > 0)
+		processes[n_processes++] = (struct process){ execed.pid, head.token };
+	send_or_die(&(struct msg){ .type = MSG_EXECED,
+		.seq = msg->seq,
+		.body = &execed,
+		.body_bytes = sizeof(execed) });
+}
+
+/* Sends only what has not been reaped: its pid cannot be anybody else's. */
+static void signal_one(const struct msg *msg)
+{
+	struct msg_signal body;
+	int r = -ESRCH;
+
+	msg_body(msg, &body, sizeof(body));
+	for (unsigned i = 0; i < n_processes; i++)
+		if (processes[i].token == body.token)
+			r = result(kill(processes[i].pid, body.signo));
+	send_reply(MSG_REPLY, msg->seq, r, 0);
+}
+
+/* Everybody except ourselves, kill(2) "-1". Whether somebody is left is the answer. */
+static void signal_all(const struct msg *msg)
+{
+	struct msg_signal body;
+
+	msg_body(msg, &body, sizeof(body));
+	send_reply(MSG_REPLY, msg->seq, 0, kill(-1, body.signo) == 0);
+}
+
+static void handle(struct msg *msg)
+{
+	switch (msg->type) {
+	case MSG_START:
+		start(msg);
+		break;
+	case MSG_EXEC:
+		exec_program(msg);
+		break;
+	case MSG_SIGNAL:
+		signal_one(msg);
+		break;
+	case MSG_KILL_ALL:
+		signal_all(msg);
+		break;
+	default:
+		send_reply(MSG_REPLY, msg->seq, -ENOSYS, 0);
+	}
+}
+
+static uint64_t microseconds(struct timeval t)
+{
+	return (uint64_t)t.tv_sec * 1000000 + t.tv_usec;
+}
+
+static void announce(unsigned i, int status, const struct rusage *use)
+{
+	struct msg_exited exited = { .token = processes[i].token,
+		.wait_status = status,
+		.user_us = microseconds(use->ru_utime),
+		.system_us = microseconds(use->ru_stime),
+		.max_rss_kb = use->ru_maxrss };
+
+	if (WIFSIGNALED(status)) {
+		exited.exit_status = 128 + WTERMSIG(status);
+		exited.reason = EXIT_SIGNAL;
+	} else {
+		exited.exit_status = WEXITSTATUS(status);
+	}
+	processes[i] = processes[--n_processes];
+	send_or_die(
+		&(struct msg){ .type = MSG_EXITED, .body = &exited, .body_bytes = sizeof(exited) });
+}
+
+static void reap(void)
+{
+	struct rusage use;
+	pid_t pid;
+	int status;
+
+	while ((pid = wait4(-1, &status, WNOHANG, &use)) > 0)
+		for (unsigned i = 0; i < n_processes; i++)
+			if (processes[i].pid == pid) {
+				announce(i, status, &use);
+				break;
+			}
+}
+
+/* ---- life ----------------------------------------------------------------------------------- */
+
+static void close_all_but_control(int control_fd, const sigset_t *signals)
+{
+	int fd;
+
+	if (control_fd != CONTROL_FD && dup2(control_fd, CONTROL_FD) < 0)
+		_exit(1);
+	fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC);
+	fd = signalfd(-1, signals, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (fd < 0 || (fd != SIGNAL_FD && dup3(fd, SIGNAL_FD, O_CLOEXEC) < 0))
+		_exit(1);
+	/* 2 and 3 stay taken: what arrives for a child must not get the numbers it will have there
+	 */
+	if (dup3(SIGNAL_FD, 2, O_CLOEXEC) < 0 || dup3(SIGNAL_FD, 3, O_CLOEXEC) < 0 ||
+		sys_close_from(4) < 0)
+		_exit(1);
+}
+
+static void loop(void)
+{
+	struct pollfd fds[] = { { .fd = CONTROL_FD, .events = POLLIN },
+		{ .fd = SIGNAL_FD, .events = POLLIN } };
+	struct signalfd_siginfo info;
+	struct msg msg;
+
+	for (;;) {
+		if (poll(fds, 2, -1) < 0)
+			continue;
+		if (fds[1].revents) {
+			while (read(SIGNAL_FD, &info, sizeof(info)) > 0)
+				continue;
+			reap();
+		}
+		if (!fds[0].revents)
+			continue;
+		if (msg_recv(CONTROL_FD, &msg, space, 0) < 0)
+			_exit(0);
+		handle(&msg);
+		msg_done(&msg);
+	}
+}
+
+_Noreturn void init_main(int control_fd, char *argv0)
+{
+	sigset_t signals;
+
+	sigfillset(&signals);
+	sigprocmask(SIG_SETMASK, &signals, NULL);
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGCHLD);
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	prctl(PR_SET_NAME, "garden-init", 0, 0, 0);
+	memcpy(argv0, "garden-init", 12);
+	umask(022);
+	setsid();
+	close_all_but_control(control_fd, &signals);
+	loop();
+	_exit(0);
+}

@@ -1,0 +1,271 @@
+/* cloche-shim - one per container, on the host, outside of its limits; outlives the server.
+ * usage: cloche-shim NONCE, with descriptor 3 a SOCK_SEQPACKET to the server. See PROTOCOL.md. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "linux/sys.h"
+#include "shim/shim.h"
+
+#define N_FIXED 5 /* server, listen, init, signals, kick */
+#define POLLS_PER_PROC 3
+
+static unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
+
+int64_t shim_now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* ---- start ----------------------------------------------------------------------------------- */
+
+static void raise_limits(void)
+{
+	static const int limits[] = { RLIMIT_NOFILE, RLIMIT_NPROC, RLIMIT_MEMLOCK,
+		RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE };
+
+	for (size_t i = 0; i < N_ELEMENTS(limits); i++) {
+		struct rlimit limit, wish;
+
+		getrlimit(limits[i], &limit);
+		wish = (struct rlimit){ RLIM_INFINITY, RLIM_INFINITY };
+		if (limits[i] == RLIMIT_NOFILE)
+			wish = (struct rlimit){ 1 << 20, 1 << 20 };
+		/* without CAP_SYS_RESOURCE: as far as we may */
+		if (wish.rlim_max < limit.rlim_max || setrlimit(limits[i], &wish) < 0) {
+			limit.rlim_cur = limit.rlim_max;
+			setrlimit(limits[i], &limit);
+		}
+	}
+}
+
+static int open_signals(void)
+{
+	sigset_t signals;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGCHLD);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGHUP);
+	sigprocmask(SIG_SETMASK, &signals, NULL);
+	return signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void shim_open(struct shim *shim, char **argv)
+{
+	static char nonce[40];
+
+	/* not for everybody who can read /proc */
+	memcpy(nonce, argv[1], strnlen(argv[1], sizeof(nonce) - 1));
+	memset(argv[1], 0, strlen(argv[1]));
+	*shim = (struct shim){ .nonce = nonce,
+		.argv0 = argv[0],
+		.server_fd = SHIM_CONTROL_FD,
+		.listen_fd = -1,
+		.init_fd = -1,
+		.builder_fd = -1,
+		.proc_fd = -1,
+		.root_fd = -1,
+		.pts_fd = -1,
+		.is_greeted = true };
+	TAILQ_INIT(&shim->procs);
+	sys_close_from(SHIM_CONTROL_FD + 1);
+	prctl(PR_SET_NAME, "cloche-shim", 0, 0, 0);
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	umask(077);
+	setsid();
+	raise_limits();
+	shim->signal_fd = open_signals();
+	shim->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (shim->signal_fd < 0 || shim->kick_fd < 0 || chdir("/") < 0)
+		_exit(1);
+}
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+static void server_gone(struct shim *shim)
+{
+	auto_fd(&shim->server_fd);
+	if (shim->state < SHIM_RUNNING || shim->must_end)
+		_exit(0); /* a birth that nobody waits for: init follows us (PDEATHSIG, end of its socket) */
+}
+
+static void from_server(struct shim *shim)
+{
+	struct msg msg;
+	int r = msg_recv(shim->server_fd, &msg, space, 0);
+
+	if (r == -EMFILE || r == -ENOMEM)
+		return;
+	if (r < 0) {
+		server_gone(shim);
+		return;
+	}
+	shim_request(shim, &msg);
+	msg_done(&msg);
+}
+
+/* A server that has come back: it replaces the one before, and must say the nonce first. */
+static void from_listener(struct shim *shim)
+{
+	struct ucred who;
+	socklen_t len = sizeof(who);
+	AUTO_FD int fd = accept4(shim->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0 ||
+		who.uid != geteuid())
+		return;
+	auto_fd(&shim->server_fd);
+	shim->server_fd = TAKE_FD(fd);
+	shim->is_greeted = false;
+}
+
+static void from_init(struct shim *shim)
+{
+	struct msg msg;
+	int r = msg_recv(shim->init_fd, &msg, space, 0);
+
+	if (r == -EMFILE || r == -ENOMEM)
+		return;
+	if (r < 0) {
+		auto_fd(&shim->init_fd);
+		return;
+	}
+	shim_from_init(shim, &msg);
+	msg_done(&msg);
+}
+
+static void reap(struct shim *shim)
+{
+	struct signalfd_siginfo info;
+	int status;
+	pid_t pid;
+
+	while (read(shim->signal_fd, &info, sizeof(info)) > 0)
+		continue;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		if (pid == shim->init_pid) {
+			/* what init still said comes before its end */
+			while (shim->init_fd >= 0 &&
+				recv(shim->init_fd, NULL, 0, MSG_PEEK | MSG_DONTWAIT) >= 0)
+				from_init(shim);
+			shim->init_status = status;
+			shim_container_died(shim);
+		}
+}
+
+/* ---- the loop -------------------------------------------------------------------------------- */
+
+static struct pollfd *polls;
+static size_t n_polls_room;
+
+/* Grows before it is needed, keeps what it has when there is no memory: then the newest processes
+ * wait. */
+static size_t room_for(size_t n)
+{
+	struct pollfd *more;
+
+	if (n > n_polls_room) {
+		more = realloc(polls, 2 * n * sizeof(*polls));
+		if (more) {
+			polls = more;
+			n_polls_room = 2 * n;
+		}
+	}
+	return n_polls_room;
+}
+
+static size_t fill_polls(struct shim *shim, int *timeout_ms)
+{
+	size_t room = room_for(N_FIXED + POLLS_PER_PROC * shim->n_procs), n = 0;
+	int64_t now_ms = shim_now_ms(), next_ms = 0, at_ms;
+	struct proc *proc;
+
+	polls[n++] = (struct pollfd){ .fd = shim->server_fd, .events = POLLIN };
+	polls[n++] = (struct pollfd){ .fd = shim->listen_fd, .events = POLLIN };
+	polls[n++] = (struct pollfd){ .fd = shim->init_fd, .events = POLLIN };
+	polls[n++] = (struct pollfd){ .fd = shim->signal_fd, .events = POLLIN };
+	polls[n++] = (struct pollfd){ .fd = shim->kick_fd, .events = POLLIN };
+	TAILQ_FOREACH (proc, &shim->procs, entry) {
+		if (n + POLLS_PER_PROC > room)
+			break;
+		at_ms = proc_check_time(proc, now_ms);
+		if (at_ms && (!next_ms || at_ms < next_ms))
+			next_ms = at_ms;
+		polls[n++] = (struct pollfd){ .fd = proc->report_fd, .events = POLLIN };
+		for (int i = 0; i < N_STREAMS; i++)
+			polls[n++] = (struct pollfd){
+				.fd = proc_wants_input(proc, i) ? proc->streams[i].fd : -1,
+				.events = POLLIN
+			};
+	}
+	*timeout_ms = !next_ms ? -1 : next_ms > now_ms ? (int)(next_ms - now_ms) : 0;
+	return n;
+}
+
+static void serve_procs(struct shim *shim, size_t n_polls)
+{
+	struct proc *proc, *next;
+	size_t n = N_FIXED;
+
+	for (proc = TAILQ_FIRST(&shim->procs); proc && n < n_polls;
+		proc = next, n += POLLS_PER_PROC) {
+		next = TAILQ_NEXT(proc, entry);
+		for (int i = 0; i < N_STREAMS; i++)
+			if (polls[n + 1 + i].revents)
+				proc_pump(proc, i, shim_now_ms());
+		if (polls[n].revents)
+			shim_child_reported(shim, proc);
+	}
+}
+
+static void serve(struct shim *shim, size_t n_polls)
+{
+	uint64_t kicks;
+
+	serve_procs(shim, n_polls); /* before anything that changes the list */
+	if (polls[4].revents)
+		(void)!read(shim->kick_fd, &kicks, sizeof(kicks));
+	if (polls[2].revents)
+		from_init(shim);
+	if (polls[3].revents)
+		reap(shim);
+	if (polls[0].revents && shim->server_fd >= 0)
+		from_server(shim);
+	if (polls[1].revents)
+		from_listener(shim);
+}
+
+int main(int argc, char **argv)
+{
+	static struct shim shim;
+
+	if (argc != 2)
+		return 100;
+	shim_open(&shim, argv);
+	if (room_for(64) == 0)
+		return 1;
+	for (;;) {
+		int timeout_ms;
+		size_t n = fill_polls(&shim, &timeout_ms);
+
+		if (poll(polls, n, timeout_ms) >= 0)
+			serve(&shim, n);
+	}
+}

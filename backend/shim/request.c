@@ -1,0 +1,483 @@
+/* What the shim does when it is told: the server's requests, each allowed in some states only, and
+ * init's answers. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "linux/sys.h"
+#include "shim/builder.h"
+#include "shim/shim.h"
+
+/* ---- sending --------------------------------------------------------------------------------- */
+
+void shim_send(struct shim *shim, const struct msg *msg)
+{
+	if (shim->server_fd >= 0 && msg_send(shim->server_fd, msg) == -EPIPE)
+		auto_fd(&shim->server_fd);
+}
+
+static void reply(struct shim *shim, uint32_t seq, int code, uint32_t step)
+{
+	struct msg_reply body = { .code = code, .step = step };
+
+	shim_send(shim,
+		&(struct msg){
+			.type = MSG_REPLY, .seq = seq, .body = &body, .body_bytes = sizeof(body) });
+}
+
+static struct proc *find(const struct shim *shim, uint32_t token)
+{
+	struct proc *proc;
+
+	TAILQ_FOREACH (proc, &shim->procs, entry)
+		if (proc->token == token)
+			return proc;
+	return NULL;
+}
+
+static void drop(struct shim *shim, struct proc *proc)
+{
+	TAILQ_REMOVE(&shim->procs, proc, entry);
+	shim->n_procs--;
+	proc_free(proc);
+}
+
+static struct proc *find_for(struct shim *shim, const struct msg *msg)
+{
+	struct msg_token body;
+
+	msg_body(msg, &body, sizeof(body));
+	return find(shim, body.token);
+}
+
+/* ---- birth ----------------------------------------------------------------------------------- */
+
+/* The builder has one report to give: wait for it. Its death is an end of file. */
+static void await_builder(struct shim *shim, uint32_t seq, enum shim_state next)
+{
+	static unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
+	struct msg_built built = { .code = -ECHILD };
+	struct msg msg;
+
+	if (msg_recv(shim->builder_fd, &msg, space, 0) == 0) {
+		msg_body(&msg, &built, sizeof(built));
+		msg_done(&msg);
+	}
+	if (built.init_pid > 0)
+		shim->init_pid = built.init_pid;
+	if (built.code == 0)
+		shim->state = next;
+	if (built.code != 0 || next == SHIM_BORN)
+		auto_fd(&shim->builder_fd);
+	reply(shim, seq, built.code, built.step);
+}
+
+static int fork_builder(struct shim *shim, const struct plan_wire *plan)
+{
+	int reports[2], inits[2];
+	struct builder builder = {
+		.argv0 = shim->argv0, .prepare = plan, .proc_fd = shim->proc_fd
+	};
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, reports) < 0)
+		return -errno;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, inits) < 0) {
+		close(reports[0]);
+		close(reports[1]);
+		return -errno;
+	}
+	builder.report_fd = reports[1];
+	builder.init_fd = inits[1];
+	shim->builder_fd = reports[0];
+	shim->init_fd = inits[0];
+	shim->builder_pid = fork();
+	if (shim->builder_pid == 0) {
+		close(reports[0]);
+		close(inits[0]);
+		close(shim->server_fd);
+		builder_main(&builder);
+	}
+	close(reports[1]);
+	close(inits[1]);
+	return shim->builder_pid < 0 ? -errno : 0;
+}
+
+static void request_prepare(struct shim *shim, struct msg *msg)
+{
+	int r = plan_check(msg->body, msg->body_bytes);
+
+	if (r == 0 && msg->n_fds != 2)
+		r = -EPROTO;
+	if (r == 0) {
+		shim->proc_fd = TAKE_FD(msg->fds[0]);
+		shim->listen_fd = TAKE_FD(msg->fds[1]);
+		r = fork_builder(shim, msg->body);
+	}
+	if (r < 0)
+		reply(shim, msg->seq, r, 0);
+	else
+		await_builder(shim, msg->seq, SHIM_PREPARED);
+}
+
+static void request_birth(struct shim *shim, struct msg *msg)
+{
+	uint32_t seq = msg->seq;
+	int r = msg_send(shim->builder_fd, msg);
+
+	if (r < 0)
+		reply(shim, seq, r, 0);
+	else
+		await_builder(shim, seq, SHIM_BORN);
+}
+
+static void forward_to_init(struct shim *shim, struct msg *msg)
+{
+	int r = shim->init_fd < 0 ? -EPIPE : msg_send(shim->init_fd, msg);
+
+	if (r < 0)
+		reply(shim, msg->seq, r == -EPIPE ? -ESRCH : r, 0);
+}
+
+/* Init is ready: the server gets the root, to look into /etc/passwd, and the eventfd that wakes us.
+ */
+static void init_ready(struct shim *shim, struct msg *msg)
+{
+	struct msg_reply body;
+
+	msg_body(msg, &body, sizeof(body));
+	if (body.code < 0 || msg->n_fds != 2) {
+		reply(shim, msg->seq, body.code < 0 ? body.code : -EPROTO, body.step);
+		return;
+	}
+	shim->root_fd = TAKE_FD(msg->fds[0]);
+	shim->pts_fd = TAKE_FD(msg->fds[1]);
+	auto_fd(&shim->proc_fd);
+	shim->state = SHIM_RUNNING;
+	shim_send(shim,
+		&(struct msg){ .type = MSG_REPLY,
+			.seq = msg->seq,
+			.body = &body,
+			.body_bytes = sizeof(body),
+			.fds = { shim->root_fd, shim->kick_fd },
+			.n_fds = 2 });
+}
+
+/* ---- processes ------------------------------------------------------------------------------- */
+
+/* The blob goes on behind a token; the space in front of it is the end of struct msg_run. */
+static int pass_to_init(struct shim *shim, struct msg *msg, uint32_t token, const int child_fds[4])
+{
+	char *blob = (char *)msg->body + sizeof(struct msg_run);
+	struct msg_token head = { .token = token };
+	struct msg exec = { .type = MSG_EXEC,
+		.seq = msg->seq,
+		.body = blob - sizeof(head),
+		.body_bytes = msg->body_bytes - sizeof(struct msg_run) + sizeof(head),
+		.n_fds = 4 };
+
+	memcpy(exec.body, &head, sizeof(head));
+	memcpy(exec.fds, child_fds, sizeof(int) * 4);
+	return shim->init_fd < 0 ? -ESRCH : msg_send(shim->init_fd, &exec);
+}
+
+static void request_run(struct shim *shim, struct msg *msg)
+{
+	int child_fds[4] = { -1, -1, -1, -1 }, r = -EPROTO;
+	struct msg_run run;
+	struct proc *proc = NULL;
+
+	msg_body(msg, &run, sizeof(run));
+	if (msg->body_bytes > sizeof(run))
+		proc = proc_new(&run, shim->pts_fd, child_fds, &r);
+	if (proc) {
+		proc->run_seq = msg->seq;
+		r = pass_to_init(shim, msg, run.token, child_fds);
+	}
+	for (int i = 0; i < 4; i++)
+		auto_fd(&child_fds[i]);
+	if (r < 0) {
+		proc_free(proc);
+		reply(shim, msg->seq, r, STEP_STDIO);
+		return;
+	}
+	TAILQ_INSERT_TAIL(&shim->procs, proc, entry);
+	shim->n_procs++;
+}
+
+static void started(struct shim *shim, struct proc *proc)
+{
+	struct msg_process body = { .state = PROCESS_RUNNING, .tty = proc->tty };
+	int input_fd = proc->tty ? proc->streams[STREAM_OUT].fd : proc->stdin_fd;
+
+	proc->state = PROCESS_RUNNING;
+	shim_send(shim,
+		&(struct msg){ .type = MSG_REPLY,
+			.seq = proc->run_seq,
+			.body = &body,
+			.body_bytes = sizeof(body),
+			.fds = { proc->ring_fd, proc->data_fd, input_fd },
+			.n_fds = 3 });
+}
+
+void shim_child_reported(struct shim *shim, struct proc *proc)
+{
+	struct child_report report;
+	ssize_t n = read(proc->report_fd, &report, sizeof(report));
+
+	if (n < 0)
+		return;
+	auto_fd(&proc->report_fd);
+	if (n == 0) {
+		started(shim, proc);
+		return;
+	}
+	reply(shim, proc->run_seq, n == sizeof(report) ? -report.code : -EPROTO, report.step);
+	drop(shim, proc);
+}
+
+static void init_execed(struct shim *shim, const struct msg *msg)
+{
+	struct msg_execed body;
+	struct proc *proc;
+
+	msg_body(msg, &body, sizeof(body));
+	proc = find(shim, body.token);
+	if (!proc || body.pid >= 0)
+		return;
+	reply(shim, proc->run_seq, body.pid, STEP_STDIO);
+	drop(shim, proc);
+}
+
+static void announce(struct shim *shim, struct proc *proc)
+{
+	shim_send(shim,
+		&(struct msg){ .type = MSG_EXITED,
+			.body = &proc->exited,
+			.body_bytes = sizeof(proc->exited) });
+}
+
+static void init_exited(struct shim *shim, const struct msg *msg)
+{
+	struct msg_exited body;
+	struct proc *proc;
+
+	msg_body(msg, &body, sizeof(body));
+	proc = find(shim, body.token);
+	if (proc && proc->report_fd >= 0) {
+		shim_child_reported(shim, proc); /* it is dead: its report is complete */
+		proc = find(shim, body.token);
+	}
+	if (!proc)
+		return;
+	proc_exited(proc, &body, shim_now_ms());
+	announce(shim, proc);
+}
+
+static void request_close_stdin(struct shim *shim, struct msg *msg)
+{
+	struct proc *proc = find_for(shim, msg);
+
+	if (proc)
+		auto_fd(&proc->stdin_fd);
+	reply(shim, msg->seq, proc ? 0 : -ESRCH, 0);
+}
+
+static void request_opened(struct shim *shim, struct msg *msg)
+{
+	struct msg_signal body;
+	struct proc *proc;
+
+	msg_body(msg, &body, sizeof(body));
+	proc = find(shim, body.token);
+	if (proc && body.signo >= 0 && body.signo < N_STREAMS && proc->rings[body.signo].shared)
+		atomic_store(&proc->rings[body.signo].shared->opened, 1);
+	reply(shim, msg->seq, proc ? 0 : -ESRCH, 0);
+}
+
+static void request_forget(struct shim *shim, struct msg *msg)
+{
+	struct proc *proc = find_for(shim, msg);
+
+	if (proc && proc->state == PROCESS_EXITED)
+		proc_forget(proc);
+	reply(shim, msg->seq, 0, 0);
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+static void say_dead(struct shim *shim)
+{
+	struct msg_dead body = { .wait_status = shim->init_status };
+
+	shim_send(
+		shim, &(struct msg){ .type = MSG_DEAD, .body = &body, .body_bytes = sizeof(body) });
+	if (shim->must_end)
+		_exit(0);
+}
+
+void shim_container_died(struct shim *shim)
+{
+	struct proc *proc, *next;
+	int64_t now_ms = shim_now_ms();
+
+	auto_fd(&shim->init_fd);
+	shim->state = SHIM_DEAD;
+	for (proc = TAILQ_FIRST(&shim->procs); proc; proc = next) {
+		next = TAILQ_NEXT(proc, entry);
+		if (proc->report_fd >= 0) {
+			reply(shim, proc->run_seq, -ESRCH, STEP_STDIO);
+			drop(shim, proc);
+			continue;
+		}
+		if (proc->state != PROCESS_EXITED) {
+			struct msg_exited exited = { .token = proc->token,
+				.exit_status = 137,
+				.wait_status = SIGKILL,
+				.reason = EXIT_CONTAINER_DEAD };
+
+			proc_exited(proc, &exited, now_ms);
+			proc_finish(proc, now_ms);
+			announce(shim, proc);
+		} else {
+			proc_finish(proc, now_ms);
+		}
+	}
+	say_dead(shim);
+}
+
+/* Killing process 1 kills the pid namespace; a builder that has not finished dies with us watching.
+ */
+static void request_bye(struct shim *shim, struct msg *msg)
+{
+	(void)msg;
+	shim->must_end = true;
+	if (shim->builder_fd >= 0 && shim->builder_pid > 0)
+		kill(shim->builder_pid, SIGKILL);
+	if (shim->init_pid > 0 && shim->state != SHIM_DEAD)
+		kill(shim->init_pid, SIGKILL);
+	else
+		say_dead(shim);
+}
+
+/* ---- a server that comes back ---------------------------------------------------------------- */
+
+static void request_hello(struct shim *shim, struct msg *msg)
+{
+	static struct msg_welcome welcome;
+	struct msg_hello body;
+	struct proc *proc;
+
+	msg_body(msg, &body, sizeof(body));
+	if (strncmp(body.nonce, shim->nonce, sizeof(body.nonce)) || shim->root_fd < 0) {
+		reply(shim, msg->seq, -EACCES, 0);
+		return;
+	}
+	shim->is_greeted = true;
+	welcome = (struct msg_welcome){
+		.protocol = SHIM_PROTOCOL, .state = shim->state, .init_pid = shim->init_pid
+	};
+	TAILQ_FOREACH (proc, &shim->procs, entry)
+		if (welcome.n_tokens < N_ELEMENTS(welcome.tokens) && proc->report_fd < 0)
+			welcome.tokens[welcome.n_tokens++] = proc->token;
+	shim_send(shim,
+		&(struct msg){ .type = MSG_REPLY,
+			.seq = msg->seq,
+			.body = &welcome,
+			.body_bytes = offsetof(struct msg_welcome, tokens) +
+				welcome.n_tokens * sizeof(welcome.tokens[0]),
+			.fds = { shim->root_fd, shim->kick_fd },
+			.n_fds = 2 });
+}
+
+static void request_adopt(struct shim *shim, struct msg *msg)
+{
+	struct proc *proc = find_for(shim, msg);
+	struct msg_process body = { 0 };
+	struct msg answer = {
+		.type = MSG_REPLY, .seq = msg->seq, .body = &body, .body_bytes = sizeof(body)
+	};
+	int input_fd;
+
+	if (!proc) {
+		reply(shim, msg->seq, -ESRCH, 0);
+		return;
+	}
+	body.exited = proc->exited;
+	body.state = proc->state;
+	body.tty = proc->tty;
+	memcpy(body.process_id, proc->process_id, sizeof(body.process_id));
+	input_fd = proc->tty ? proc->streams[STREAM_OUT].fd : proc->stdin_fd;
+	if (proc->ring_fd >= 0) {
+		answer.fds[answer.n_fds++] = proc->ring_fd;
+		answer.fds[answer.n_fds++] = proc->data_fd;
+	}
+	if (proc->ring_fd >= 0 && input_fd >= 0)
+		answer.fds[answer.n_fds++] = input_fd;
+	shim_send(shim, &answer);
+}
+
+/* ---- dispatch -------------------------------------------------------------------------------- */
+
+#define IN(state) (1u << (state))
+#define ANY (IN(N_SHIM_STATES) - 1)
+
+static const struct request {
+	uint16_t type;
+	unsigned states; /* in which it is allowed; else -EBUSY */
+	void (*handle)(struct shim *shim, struct msg *msg);
+} requests[] = {
+	{ MSG_HELLO, ANY, request_hello },
+	{ MSG_PREPARE, IN(SHIM_EMPTY), request_prepare },
+	{ MSG_BIRTH, IN(SHIM_PREPARED), request_birth },
+	{ MSG_START, IN(SHIM_BORN), forward_to_init },
+	{ MSG_RUN, IN(SHIM_RUNNING), request_run },
+	{ MSG_SIGNAL, IN(SHIM_RUNNING), forward_to_init },
+	{ MSG_KILL_ALL, IN(SHIM_RUNNING), forward_to_init },
+	{ MSG_CLOSE_STDIN, ANY, request_close_stdin },
+	{ MSG_OPENED, ANY, request_opened },
+	{ MSG_FORGET, ANY, request_forget },
+	{ MSG_ADOPT, ANY, request_adopt },
+	{ MSG_BYE, ANY, request_bye },
+};
+
+void shim_request(struct shim *shim, struct msg *msg)
+{
+	for (size_t i = 0; i < N_ELEMENTS(requests); i++) {
+		if (requests[i].type != msg->type)
+			continue;
+		if (!shim->is_greeted && msg->type != MSG_HELLO)
+			reply(shim, msg->seq, -EACCES, 0);
+		else if (!(requests[i].states & IN(shim->state)))
+			reply(shim, msg->seq, shim->state == SHIM_DEAD ? -ESRCH : -EBUSY, 0);
+		else
+			requests[i].handle(shim, msg);
+		return;
+	}
+	reply(shim, msg->seq, -ENOSYS, 0);
+}
+
+void shim_from_init(struct shim *shim, struct msg *msg)
+{
+	switch (msg->type) {
+	case MSG_READY:
+		init_ready(shim, msg);
+		break;
+	case MSG_EXECED:
+		init_execed(shim, msg);
+		break;
+	case MSG_EXITED:
+		init_exited(shim, msg);
+		break;
+	case MSG_REPLY:
+		shim_send(shim, msg);
+		break;
+	default:
+		break;
+	}
+}

@@ -1,0 +1,36 @@
+/* shim.h - the state of one shim: one container, one thread, no file opened after start except
+ * terminals in the container's own devpts. main.c owns the loop, request.c answers the server. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#include "base/msg.h"
+#include "shim/proc.h"
+
+struct shim {
+	enum shim_state state;
+	const char *nonce;
+	char *argv0;
+	int server_fd; /* -1 while no server is there */
+	int listen_fd; /* where a server that comes back connects */
+	int init_fd, builder_fd, signal_fd, kick_fd, proc_fd, root_fd, pts_fd;
+	pid_t init_pid, builder_pid;
+	int init_status;
+	bool is_greeted; /* the server on server_fd has said the nonce */
+	bool must_end; /* BYE was said */
+	TAILQ_HEAD(, proc) procs;
+	unsigned n_procs;
+};
+
+int64_t shim_now_ms(void); /* CLOCK_BOOTTIME */
+
+/* request.c: one message of the server, of init. */
+void shim_request(struct shim *shim, struct msg *msg);
+void shim_from_init(struct shim *shim, struct msg *msg);
+void shim_send(struct shim *shim, const struct msg *msg); /* to the server, if there is one */
+/* A child's report pipe is readable: it has failed, or become the program. */
+void shim_child_reported(struct shim *shim, struct proc *proc);
+/* Init is gone and has been reaped. */
+void shim_container_died(struct shim *shim);
