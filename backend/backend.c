@@ -1,0 +1,336 @@
+#include "backend.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "backend_internal.h"
+#include "base/auto.h"
+#include "base/db.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/registry.h"
+#include "container.h"
+#include "link.h"
+#include "linux/seccomp.h"
+#include "linux/sys.h"
+#include "shim_image.h"
+#include "store.h"
+
+uint64_t backend_ring_bytes(const struct backend *backend)
+{
+	return backend->config.ring_bytes;
+}
+
+/* ---- directories ----------------------------------------------------------------------------- */
+
+static int make_dir(
+	char **ret_path, const char *parent, const char *name, mode_t mode, struct err *err)
+{
+	if (asprintf(ret_path, "%s/%s", parent, name) < 0)
+		return err_system(err, -ENOMEM, "%s", name);
+	if (mkdir(*ret_path, mode) < 0 && errno != EEXIST)
+		return err_system(err, -errno, "mkdir %s", *ret_path);
+	return 0;
+}
+
+/* mkdir -p, then its one true name: mounts and messages must not depend on where we were started.
+ */
+static int make_work_dir(struct backend *backend, struct err *err)
+{
+	AUTO_FREE char *path = strdup(backend->config.work_dir);
+	char name[4096], link[64];
+	AUTO_FD int fd = -1;
+	ssize_t n;
+
+	if (!path)
+		return err_system(err, -ENOMEM, "work directory");
+	for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = '\0';
+		mkdir(path, 0755);
+		*slash = '/';
+	}
+	if (mkdir(path, 0700) < 0 && errno != EEXIST)
+		return err_system(err, -errno, "mkdir %s", path);
+	fd = sys_open_at(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0, 0);
+	if (fd < 0 || fchmod(fd, 0700) < 0)
+		return err_system(err, fd < 0 ? fd : -errno, "work directory %s", path);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, name, sizeof(name) - 1);
+	if (n < 0)
+		return err_system(err, -errno, "work directory %s", path);
+	backend->work_dir = strndup(name, n);
+	return backend->work_dir ? 0 : err_system(err, -ENOMEM, "work directory");
+}
+
+/* One server per work directory. The lock dies with us, whatever happens. */
+static int lock_work_dir(struct backend *backend, struct err *err)
+{
+	AUTO_FREE char *path = NULL;
+	char pid[32];
+	ssize_t n;
+
+	if (asprintf(&path, "%s/lock", backend->work_dir) < 0)
+		return err_system(err, -ENOMEM, "lock");
+	backend->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (backend->lock_fd < 0)
+		return err_system(err, -errno, "open %s", path);
+	if (flock(backend->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		n = pread(backend->lock_fd, pid, sizeof(pid) - 1, 0);
+		pid[n > 0 ? n : 0] = '\0';
+		return err_set(err, ERR_BUSY, EBUSY,
+			"%s: another server (pid %.20s) serves this directory", backend->work_dir,
+			pid);
+	}
+	if (ftruncate(backend->lock_fd, 0) < 0 || dprintf(backend->lock_fd, "%d", getpid()) < 0)
+		return err_system(err, -errno, "write %s", path);
+	return 0;
+}
+
+static int open_dir(const char *path, int *ret_fd, struct err *err)
+{
+	*ret_fd = sys_open_at(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0, 0);
+	return *ret_fd < 0 ? err_system(err, *ret_fd, "open %s", path) : 0;
+}
+
+static int make_dirs(struct backend *backend, struct err *err)
+{
+	AUTO_FREE char *containers = NULL;
+	int r = make_dir(&containers, backend->work_dir, "containers", 0700, err);
+
+	if (r == 0)
+		r = make_dir(&backend->live_dir, containers, "live", 0700, err);
+	if (r == 0)
+		r = make_dir(&backend->dead_dir, containers, "dead", 0700, err);
+	if (r == 0)
+		r = make_dir(&backend->run_dir, backend->work_dir, "run", 0700, err);
+	if (r == 0)
+		r = make_dir(&backend->images_dir, backend->work_dir, "images", 0700, err);
+	if (r == 0)
+		r = make_dir(&backend->skeleton_dir, backend->work_dir, "mnt", 0700, err);
+	if (r == 0)
+		r = open_dir(backend->dead_dir, &backend->dead_fd, err);
+	return r < 0 ? r : open_dir(backend->run_dir, &backend->run_fd, err);
+}
+
+/* ---- facts about this host ------------------------------------------------------------------- */
+
+/* Relative to the root; '/' at the end: a directory. security.md 2.5. */
+static const char *const to_mask[] = { "proc/acpi/", "proc/asound/", "proc/interrupts",
+	"proc/kallsyms", "proc/kcore", "proc/keys", "proc/latency_stats", "proc/sched_debug",
+	"proc/scsi/", "proc/timer_list", "proc/timer_stats", "sys/devices/virtual/powercap/",
+	"sys/firmware/", "sys/fs/bpf/", "sys/fs/pstore/", "sys/kernel/debug/",
+	"sys/kernel/security/", "sys/kernel/tracing/" };
+static const char *const to_protect[] = { "proc/bus", "proc/fs", "proc/irq", "proc/sys",
+	"proc/sysrq-trigger" };
+
+static int add_if_there(struct strv *list, const char *path)
+{
+	AUTO_FREE char *absolute = NULL;
+	struct stat st;
+
+	if (asprintf(&absolute, "/%s", path) < 0)
+		return -ENOMEM;
+	return stat(absolute, &st) < 0 ? 0 : strv_add(list, path);
+}
+
+static int find_covers(struct backend *backend)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < N_ELEMENTS(to_mask) && r == 0; i++)
+		r = add_if_there(&backend->masked, to_mask[i]);
+	for (long cpu = 0; cpu < sysconf(_SC_NPROCESSORS_CONF) && r == 0; cpu++) {
+		char path[96];
+
+		snprintf(
+			path, sizeof(path), "sys/devices/system/cpu/cpu%ld/thermal_throttle/", cpu);
+		r = add_if_there(&backend->masked, path);
+	}
+	for (size_t i = 0; i < N_ELEMENTS(to_protect) && r == 0; i++)
+		r = add_if_there(&backend->readonly, to_protect[i]);
+	return r;
+}
+
+static int read_boot_id(struct backend *backend)
+{
+	ssize_t n = sys_read_small(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 0, backend->boot_id,
+		sizeof(backend->boot_id));
+
+	backend->boot_id[strcspn(backend->boot_id, "\n")] = '\0';
+	return n < 0 ? (int)n : 0;
+}
+
+/* A procfs of our pid namespace that is mounted nowhere: nobody can put anything over it. */
+static int open_private_proc(void)
+{
+	AUTO_FD int fs_fd = sys_fsopen("proc");
+	int r = fs_fd < 0 ? fs_fd : sys_fsconfig_create(fs_fd);
+
+	return r < 0 ? r
+		     : sys_fsmount(fs_fd, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
+}
+
+/* Descriptors 0 to 9 stay free for what a spawned program gets. */
+static int open_shim_image(void)
+{
+	AUTO_FD int fd = sys_sealed_memfd(
+		"cloche-shim", shim_image_start, shim_image_end - shim_image_start);
+	int high = fd < 0 ? fd : fcntl(fd, F_DUPFD_CLOEXEC, 10);
+
+	return high < 0 && fd >= 0 ? -errno : high;
+}
+
+static int learn_host(struct backend *backend, struct err *err)
+{
+	char instance[9];
+	int r = read_boot_id(backend);
+
+	if (r == 0)
+		r = find_covers(backend);
+	if (r == 0)
+		r = backend->proc_fd = open_private_proc();
+	if (r >= 0)
+		r = backend->shim_exe_fd = open_shim_image();
+	if (r < 0)
+		return err_system(err, r, "learn about this host");
+	r = store_instance(backend->db, instance, err);
+	if (r == 0)
+		r = cgroups_open(&backend->cgroups, instance, err);
+	if (r == 0)
+		r = seccomp_filter_build(&backend->filter, &backend->filter_bytes, err);
+	return r;
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static void init_sync(struct backend *backend)
+{
+	pthread_condattr_t attr;
+
+	pthread_mutex_init(&backend->lock, NULL);
+	pthread_mutex_init(&backend->rootfs.unpack_lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&backend->changed, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+static int open_db(struct backend *backend, struct err *err)
+{
+	AUTO_FREE char *path = NULL;
+
+	if (asprintf(&path, "%s/state.db", backend->work_dir) < 0)
+		return err_system(err, -ENOMEM, "state database");
+	return store_open(path, &backend->db, err);
+}
+
+static int open_parts(struct backend *backend, struct err *err)
+{
+	static const struct link_events events = { container_on_exited, container_on_dead };
+	const struct backend_config *config = &backend->config;
+	int r = make_work_dir(backend, err);
+
+	if (r == 0)
+		r = lock_work_dir(backend, err);
+	if (r == 0)
+		r = make_dirs(backend, err);
+	if (r == 0)
+		r = open_db(backend, err);
+	if (r == 0)
+		r = learn_host(backend, err);
+	if (r < 0)
+		return r;
+	backend->rootfs.images_dir = backend->images_dir;
+	backend->rootfs.dead_dir = backend->dead_dir;
+	backend->rootfs.allow_raw = config->allow_raw;
+	backend->rootfs.self_exe_fd = config->self_exe_fd;
+	backend->containers = registry_new();
+	r = backend->containers
+		? idpool_init(&backend->ids, config->id_pool_start, config->id_pool_count)
+		: -ENOMEM;
+	if (r < 0)
+		return err_system(err, r, "id pool");
+	r = links_open(&events, &backend->links, err);
+	if (r == 0)
+		r = recover(backend, err);
+	return r < 0 ? r : keeper_start(backend, err);
+}
+
+int backend_open(const struct backend_config *config, struct backend **ret_backend, struct err *err)
+{
+	struct backend *backend = calloc(1, sizeof(*backend));
+	int r;
+
+	if (!backend)
+		return err_system(err, -ENOMEM, "backend");
+	backend->config = *config;
+	backend->lock_fd = backend->dead_fd = backend->run_fd = backend->proc_fd = -1;
+	backend->shim_exe_fd = -1;
+	init_sync(backend);
+	r = open_parts(backend, err);
+	if (r < 0)
+		return r; /* the program ends: nothing is worth undoing */
+	*ret_backend = backend;
+	return 0;
+}
+
+static int drop(const char *handle, void *value, void *arg)
+{
+	(void)handle;
+	(void)arg;
+	container_unref(value);
+	return 0;
+}
+
+void backend_close(struct backend *backend)
+{
+	keeper_stop(backend);
+	registry_each(backend->containers, drop, NULL);
+	registry_free(backend->containers);
+	links_close(backend->links);
+	db_close(backend->db);
+	idpool_done(&backend->ids);
+	cgroups_close(&backend->cgroups);
+	strv_done(&backend->masked);
+	strv_done(&backend->readonly);
+	free(backend->filter);
+	free(backend->work_dir);
+	free(backend->live_dir);
+	free(backend->dead_dir);
+	free(backend->run_dir);
+	free(backend->images_dir);
+	free(backend->skeleton_dir);
+	auto_fd(&backend->dead_fd);
+	auto_fd(&backend->run_fd);
+	auto_fd(&backend->proc_fd);
+	auto_fd(&backend->shim_exe_fd);
+	auto_fd(&backend->lock_fd);
+	pthread_cond_destroy(&backend->changed);
+	pthread_mutex_destroy(&backend->rootfs.unpack_lock);
+	pthread_mutex_destroy(&backend->lock);
+	free(backend);
+}
+
+void backend_capacity(struct backend *backend, uint64_t *ret_memory_bytes, uint64_t *ret_disk_bytes,
+	uint64_t *ret_max_containers)
+{
+	uint32_t max = backend->config.max_containers;
+	struct sysinfo memory;
+	struct statvfs disk;
+
+	*ret_memory_bytes = *ret_disk_bytes = 0;
+	if (sysinfo(&memory) == 0)
+		*ret_memory_bytes = (uint64_t)memory.totalram * memory.mem_unit;
+	if (statvfs(backend->work_dir, &disk) == 0)
+		*ret_disk_bytes = (uint64_t)disk.f_blocks * disk.f_frsize;
+	*ret_max_containers = max && max < backend->ids.n_ranges ? max : backend->ids.n_ranges;
+}

@@ -1,0 +1,275 @@
+/* From a recorded container to a running init: groups, directories, shim, plans. Each thing has a
+ * name that derives from the record's id, so that teardown and recovery find it. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "backend_internal.h"
+#include "base/auto.h"
+#include "base/buf.h"
+#include "base/err.h"
+#include "container.h"
+#include "link.h"
+#include "linux/caps.h"
+#include "linux/spawn.h"
+#include "linux/sys.h"
+#include "shim/protocol.h"
+
+#define HOSTNAME_MAX 49 /* as guardian: the end of the handle */
+
+static void hostname_of(const struct container *container, char name[HOSTNAME_MAX + 1])
+{
+	size_t len = strlen(container->handle);
+
+	snprintf(name, HOSTNAME_MAX + 1, "%s",
+		container->handle + (len > HOSTNAME_MAX ? len - HOSTNAME_MAX : 0));
+}
+
+/* ---- on disk --------------------------------------------------------------------------------- */
+
+static int make_dirs(const char *dir, struct err *err)
+{
+	AUTO_FD int dir_fd = -1;
+	int r;
+
+	if (mkdir(dir, 0755) < 0)
+		return err_system(err, -errno, "%s", dir);
+	r = dir_fd = sys_open_at(AT_FDCWD, dir, O_RDONLY | O_DIRECTORY, 0, 0);
+	if (r >= 0)
+		r = mkdirat(dir_fd, "upper", 0755) < 0 || mkdirat(dir_fd, "work", 0755) < 0 ? -errno
+											    : 0;
+	return r < 0 ? err_system(err, r, "%s", dir) : 0;
+}
+
+/* The upper's owner and mode are the root's: take them from the image. */
+static int copy_root_mode(const char *dir, const char *lower, struct err *err)
+{
+	AUTO_FREE char *upper = NULL;
+	struct stat st;
+
+	if (asprintf(&upper, "%s/upper", dir) < 0)
+		return err_system(err, -ENOMEM, "%s", dir);
+	if (stat(lower, &st) < 0 || chmod(upper, st.st_mode & 07777) < 0)
+		return err_system(err, -errno, "rootfs %s", lower);
+	return 0;
+}
+
+/* ---- the shim -------------------------------------------------------------------------------- */
+
+/* Where a later server finds the shim. The directory is 0700; the name is short by way of its
+ * descriptor. */
+static int listen_for_servers(const struct container *container)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	AUTO_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		return -errno;
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s",
+		container->backend->run_fd, container->id);
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 4) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+static int start_shim(struct container *container, struct err *err)
+{
+	const char *argv[] = { "cloche-shim", container->nonce, NULL };
+	AUTO_FD int theirs = -1;
+	int ends[2], r;
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+		return err_system(err, -errno, "shim");
+	theirs = ends[1];
+	r = link_open(container->backend->links, ends[0], container, &container->link, err);
+	if (r < 0)
+		return r;
+	pid = spawn_program(container->backend->shim_exe_fd, argv, -1, -1, theirs);
+	if (pid < 0)
+		return err_system(err, pid, "start the shim");
+	container->shim_pid = pid;
+	return 0;
+}
+
+/* ---- plans ----------------------------------------------------------------------------------- */
+
+struct birth {
+	struct plan_input input;
+	void *prepare, *birth;
+	size_t prepare_bytes, birth_bytes;
+	int64_t prepare_seq, birth_seq, start_seq;
+};
+
+static int send_prepare(struct container *container, struct birth *birth)
+{
+	AUTO_FD int listen_fd = listen_for_servers(container);
+
+	if (listen_fd < 0)
+		return listen_fd;
+	birth->prepare_seq = link_send(container->link,
+		&(struct msg){ .type = MSG_PREPARE,
+			.body = birth->prepare,
+			.body_bytes = birth->prepare_bytes,
+			.fds = { container->backend->proc_fd, listen_fd },
+			.n_fds = 2 });
+	return birth->prepare_seq < 0 ? (int)birth->prepare_seq : 0;
+}
+
+static int send_start(struct container *container, struct birth *birth)
+{
+	const struct backend *backend = container->backend;
+	struct msg_start start = { .bounding =
+					   container->privileged ? caps_bounding() : CAPS_DEFAULT,
+		.filter_bytes = container->privileged ? 0 : backend->filter_bytes,
+		.new_namespaces = CLONE_NEWNS | CLONE_NEWCGROUP };
+	AUTO_FREE char *body = malloc(sizeof(start) + start.filter_bytes);
+
+	if (!body)
+		return -ENOMEM;
+	start.effective = start.bounding;
+	hostname_of(container, start.hostname);
+	memcpy(body, &start, sizeof(start));
+	memcpy(body + sizeof(start), backend->filter, start.filter_bytes);
+	birth->start_seq = link_send(container->link,
+		&(struct msg){ .type = MSG_START,
+			.body = body,
+			.body_bytes = sizeof(start) + start.filter_bytes });
+	return birth->start_seq < 0 ? (int)birth->start_seq : 0;
+}
+
+/* All three go out at once: the shim works them off in order while we wait for the last. */
+static int send_all(struct container *container, struct birth *birth, struct err *err)
+{
+	int r = send_prepare(container, birth);
+
+	if (r == 0) {
+		birth->birth_seq = link_send(container->link,
+			&(struct msg){ .type = MSG_BIRTH,
+				.body = birth->birth,
+				.body_bytes = birth->birth_bytes });
+		r = birth->birth_seq < 0 ? (int)birth->birth_seq : send_start(container, birth);
+	}
+	return r < 0 ? err_system(err, r, "message to the shim") : 0;
+}
+
+static int explain(const void *plan, const struct msg_reply *reply, struct err *err)
+{
+	AUTO_BUF struct buf text;
+
+	buf_init(&text, 4096);
+	if (!plan)
+		return err_system(err, reply->code, "start init");
+	plan_describe(plan, reply->step, &text);
+	return err_system(err, reply->code, "%.300s", buf_str(&text));
+}
+
+static int await(struct container *container, int64_t seq, const void *plan,
+	struct answer *ret_answer, struct err *err)
+{
+	struct msg_reply reply;
+	int r = link_wait(container->link, seq, LINK_TIMEOUT_MS, ret_answer, err);
+
+	if (r < 0)
+		return r;
+	answer_body(ret_answer, &reply, sizeof(reply));
+	return reply.code < 0 ? explain(plan, &reply, err) : 0;
+}
+
+static int await_all(struct container *container, struct birth *birth, struct err *err)
+{
+	AUTO(answer_done) struct answer prepared = { 0 };
+	AUTO(answer_done) struct answer born = { 0 };
+	AUTO(answer_done) struct answer started = { 0 };
+	int r = await(container, birth->prepare_seq, birth->prepare, &prepared, err);
+
+	if (r == 0)
+		r = await(container, birth->birth_seq, birth->birth, &born, err);
+	if (r == 0)
+		r = await(container, birth->start_seq, NULL, &started, err);
+	if (r < 0)
+		return r;
+	if (started.n_fds != 2)
+		return err_system(err, -EPROTO, "start init");
+	container->root_fd = TAKE_FD(started.fds[0]);
+	container->kick_fd = TAKE_FD(started.fds[1]);
+	return 0;
+}
+
+static void auto_birth(struct birth *birth)
+{
+	free(birth->prepare);
+	free(birth->birth);
+}
+
+static int check_binds(const struct container_spec *spec, struct err *err)
+{
+	for (size_t i = 0; i < spec->n_binds; i++) {
+		const struct bind_mount *bind = &spec->binds[i];
+		struct stat st;
+
+		if (bind->from_container)
+			return err_set(err, ERR_UNSUPPORTED, ENOSYS,
+				"bind_mounts[%zu].origin: mounts from a container are not built yet",
+				i);
+		if (bind->src[0] != '/' || bind->dst[0] != '/')
+			return err_set(err, ERR_INVALID, EINVAL,
+				"bind_mounts[%zu]: src_path and dst_path must be absolute", i);
+		if (bind->dst[strspn(bind->dst, "/.")] == '\0')
+			return err_set(err, ERR_INVALID, EINVAL,
+				"bind_mounts[%zu].dst_path: the root cannot be covered", i);
+		if (stat(bind->src, &st) < 0)
+			return err_system(
+				err, -errno, "bind_mounts[%zu].src_path %.300s", i, bind->src);
+	}
+	return 0;
+}
+
+int container_bear(struct container *container, const struct container_spec *spec,
+	const struct rootfs *rootfs, struct err *err)
+{
+	struct backend *backend = container->backend;
+	AUTO_FREE char *dir = NULL;
+	char hostname[HOSTNAME_MAX + 1];
+	AUTO(auto_birth)
+	struct birth birth = { .input = { .id = container->id,
+				       .cgroups = &backend->cgroups,
+				       .map = container->map,
+				       .privileged = container->privileged,
+				       .skeleton_dir = backend->skeleton_dir,
+				       .lower = rootfs->lower,
+				       .raw = rootfs->raw,
+				       .binds = spec->binds,
+				       .n_binds = spec->n_binds,
+				       .masked = &backend->masked,
+				       .readonly = &backend->readonly } };
+	int r = check_binds(spec, err);
+
+	if (r < 0)
+		return r;
+	if (asprintf(&dir, "%s/%s", backend->live_dir, container->id) < 0)
+		return err_system(err, -ENOMEM, "create");
+	hostname_of(container, hostname);
+	birth.input.container_dir = dir;
+	birth.input.hostname = hostname;
+	if (plan_prepare(&birth.input, &birth.prepare, &birth.prepare_bytes) < 0 ||
+		plan_birth(&birth.input, &birth.birth, &birth.birth_bytes) < 0)
+		return err_system(err, -ENOMEM, "plan");
+	r = start_shim(container, err); /* first: it starts up while we make directories */
+	if (r == 0)
+		r = make_dirs(dir, err);
+	if (r == 0 && rootfs->lower)
+		r = copy_root_mode(dir, rootfs->lower, err);
+	if (r == 0)
+		r = cgroup_create(&backend->cgroups, container->id, container->privileged, err);
+	if (r == 0)
+		r = send_all(container, &birth, err);
+	return r < 0 ? r : await_all(container, &birth, err);
+}

@@ -1,0 +1,764 @@
+#include "container.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "backend_internal.h"
+#include "base/auto.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/msg.h"
+#include "base/parse.h"
+#include "base/registry.h"
+#include "link.h"
+#include "process.h"
+#include "store.h"
+
+#define STOP_TRIES 10
+#define STOP_INTERVAL_MS 1000
+
+int64_t clock_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* ---- life of the struct ---------------------------------------------------------------------- */
+
+static void init_sync(struct container *container)
+{
+	pthread_condattr_t attr;
+
+	pthread_mutex_init(&container->lock, NULL);
+	pthread_mutex_init(&container->table_lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&container->died, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+struct container *container_new(struct backend *backend, const char *handle, bool privileged,
+	int64_t id_range, struct err *err)
+{
+	struct container *container = calloc(1, sizeof(*container));
+
+	if (!container) {
+		err_system(err, -ENOMEM, "container");
+		return NULL;
+	}
+	*container = (struct container){ .backend = backend,
+		.privileged = privileged,
+		.n_refs = 1,
+		.id_range = id_range,
+		.root_fd = -1,
+		.kick_fd = -1,
+		.next_token = 1 };
+	init_sync(container);
+	container->handle = strdup(handle);
+	container->properties = registry_new();
+	container->processes = registry_new();
+	if (!container->handle || !container->properties || !container->processes ||
+		random_hex(container->id, 8) < 0 || random_hex(container->nonce, 16) < 0) {
+		container_unref(container);
+		err_system(err, -ENOMEM, "container");
+		return NULL;
+	}
+	if (privileged)
+		id_map_none(&container->map);
+	else if (backend->config.idmap_maximal)
+		id_map_maximal(&container->map);
+	else
+		id_map_range(&container->map, idpool_base(&backend->ids, id_range));
+	return container;
+}
+
+static int free_property(const char *key, void *value, void *arg)
+{
+	(void)key;
+	(void)arg;
+	free(value);
+	return 0;
+}
+
+static int put_process(const char *key, void *value, void *arg)
+{
+	(void)key;
+	(void)arg;
+	process_put(value);
+	return 0;
+}
+
+static void container_free(struct container *container)
+{
+	link_close(container->link);
+	if (container->processes)
+		registry_each(container->processes, put_process, NULL);
+	registry_free(container->processes);
+	if (container->properties)
+		registry_each(container->properties, free_property, NULL);
+	registry_free(container->properties);
+	strv_done(&container->env);
+	auto_fd(&container->root_fd);
+	auto_fd(&container->kick_fd);
+	pthread_cond_destroy(&container->died);
+	pthread_mutex_destroy(&container->table_lock);
+	pthread_mutex_destroy(&container->lock);
+	free(container->handle);
+	free(container);
+}
+
+void container_unref(struct container *container)
+{
+	unsigned n_refs;
+
+	pthread_mutex_lock(&container->lock);
+	n_refs = --container->n_refs;
+	pthread_mutex_unlock(&container->lock);
+	if (n_refs == 0)
+		container_free(container);
+}
+
+void container_hold(struct container *container)
+{
+	pthread_mutex_lock(&container->lock);
+	container->n_refs++;
+	container->n_busy++;
+	pthread_mutex_unlock(&container->lock);
+}
+
+struct container *container_get(struct backend *backend, const char *handle, struct err *err)
+{
+	struct container *container;
+
+	pthread_mutex_lock(&backend->lock);
+	container = registry_find(backend->containers, handle);
+	if (container) {
+		pthread_mutex_lock(&container->lock);
+		if (container->state == CONTAINER_CREATING) {
+			pthread_mutex_unlock(&container->lock);
+			container = NULL;
+		} else {
+			container->n_refs++;
+			container->n_busy++;
+			pthread_mutex_unlock(&container->lock);
+		}
+	}
+	pthread_mutex_unlock(&backend->lock);
+	if (!container)
+		err_set(err, ERR_NO_CONTAINER, ESRCH, "unknown handle: %s", handle);
+	return container;
+}
+
+void container_put(struct container *container)
+{
+	struct backend *backend;
+	bool is_idle;
+
+	if (!container)
+		return;
+	backend = container->backend;
+	pthread_mutex_lock(&container->lock);
+	is_idle = --container->n_busy == 0 && container->grace_ns > 0;
+	if (container->n_busy == 0)
+		container->idle_since_ms = clock_ms();
+	pthread_mutex_unlock(&container->lock);
+	container_unref(container);
+	if (is_idle)
+		keeper_notice(backend);
+}
+
+/* ---- what shims say -------------------------------------------------------------------------- */
+
+struct exit_search {
+	const struct msg_exited *exited;
+};
+
+static int set_exited_if_token(const char *key, void *value, void *arg)
+{
+	struct process *process = value;
+	const struct exit_search *search = arg;
+
+	(void)key;
+	if (process->token != search->exited->token)
+		return 0;
+	process_set_exited(process, search->exited);
+	return 1;
+}
+
+void container_on_exited(void *owner, const struct msg *msg)
+{
+	struct container *container = owner;
+	struct msg_exited exited;
+
+	msg_body(msg, &exited, sizeof(exited));
+	pthread_mutex_lock(&container->table_lock);
+	registry_each(container->processes, set_exited_if_token, &(struct exit_search){ &exited });
+	pthread_mutex_unlock(&container->table_lock);
+}
+
+static int set_lost(const char *key, void *value, void *arg)
+{
+	(void)key;
+	(void)arg;
+	process_set_lost(value);
+	return 0;
+}
+
+void container_on_dead(void *owner, const struct msg *msg)
+{
+	struct container *container = owner;
+
+	pthread_mutex_lock(&container->table_lock);
+	container->is_dead = true;
+	container->is_shim_gone |= !msg;
+	registry_each(container->processes, set_lost, NULL);
+	pthread_cond_broadcast(&container->died);
+	pthread_mutex_unlock(&container->table_lock);
+}
+
+int container_check_alive(struct container *container, struct err *err)
+{
+	bool is_dead;
+
+	pthread_mutex_lock(&container->table_lock);
+	is_dead = container->is_dead;
+	pthread_mutex_unlock(&container->table_lock);
+	return is_dead ? err_set(err, ERR_INVALID, ESRCH,
+				 "container %s is dead: its process 1 is gone", container->handle)
+		       : 0;
+}
+
+/* ---- create ---------------------------------------------------------------------------------- */
+
+static int check_spec(
+	const struct backend *backend, const struct container_spec *spec, struct err *err)
+{
+	if (spec->handle && !handle_is_valid(spec->handle))
+		return err_set(err, ERR_INVALID, EINVAL,
+			"handle '%.64s': must be 1 to 255 of [A-Za-z0-9_.~:@+-], not begin with '-', "
+			"and not be '.', '..', 'bulk_info' or 'bulk_metrics'",
+			spec->handle);
+	if (spec->privileged && !backend->config.privileged_allowed)
+		return err_set(
+			err, ERR_INVALID, EPERM, "privileged container creation is disabled");
+	return 0;
+}
+
+/* A range for the ids, and the handle, before anything is made. Backend lock held. */
+static int reserve(struct backend *backend, const char *handle, bool privileged,
+	struct container **ret_container, struct err *err)
+{
+	uint32_t max = backend->config.max_containers;
+	bool wants_range = !privileged && !backend->config.idmap_maximal;
+	struct container *container;
+	int64_t id_range = -1;
+	int r;
+
+	if (registry_find(backend->containers, handle))
+		return err_set(err, ERR_EXISTS, EEXIST, "Handle '%s' already in use", handle);
+	if (max && registry_count(backend->containers) >= max)
+		return err_set(err, ERR_INVALID, EAGAIN, "max containers reached");
+	if (wants_range)
+		id_range = idpool_take(&backend->ids);
+	if (wants_range && id_range < 0)
+		return err_set(err, ERR_EXHAUSTED, EAGAIN, "the pool of id ranges is exhausted");
+	container = container_new(backend, handle, privileged, id_range, err);
+	if (container) {
+		r = registry_add(backend->containers, handle, container);
+		if (r == 0) {
+			*ret_container = container;
+			return 0;
+		}
+		container_unref(container);
+		err_system(err, r, "container");
+	}
+	idpool_give(&backend->ids, id_range);
+	return -ENOMEM;
+}
+
+/* The server's own properties: clients of the reference read them. */
+static int put_own_properties(struct container *container, const struct container_spec *spec)
+{
+	char *state = strdup("created"), *grace = NULL;
+
+	if (!state || registry_add(container->properties, "garden.state", state) < 0) {
+		free(state);
+		return -ENOMEM;
+	}
+	if (!spec->has_grace || spec->grace_ns <= 0)
+		return 0;
+	if (asprintf(&grace, "%lld", (long long)spec->grace_ns) < 0)
+		return -ENOMEM;
+	if (registry_add(container->properties, "garden.grace-time", grace) < 0)
+		free(grace);
+	return 0;
+}
+
+static int put_properties(
+	struct container *container, const struct container_spec *spec, struct err *err)
+{
+	for (size_t i = 0; i < spec->n_properties; i++) {
+		char *value = strdup(spec->properties[i].value);
+		int r = value ? registry_add(container->properties, spec->properties[i].key, value)
+			      : -ENOMEM;
+
+		if (r < 0) {
+			free(value);
+			return err_system(err, r, "properties");
+		}
+	}
+	if (put_own_properties(container, spec) < 0)
+		return err_system(err, -ENOMEM, "properties");
+	return 0;
+}
+
+static int record(struct container *container, const struct container_spec *spec, struct err *err)
+{
+	struct record record = { .id = container->id,
+		.handle = container->handle,
+		.nonce = container->nonce,
+		.boot_id = container->backend->boot_id,
+		.id_range = container->id_range,
+		.grace_ns = container->grace_ns,
+		.state = CONTAINER_CREATING,
+		.privileged = container->privileged };
+
+	return store_add(container->backend->db, &record, &spec->env, spec->properties,
+		spec->n_properties, err);
+}
+
+static int bear(struct container *container, const struct container_spec *spec, struct err *err)
+{
+	struct backend *backend = container->backend;
+	const char *uri =
+		spec->rootfs && *spec->rootfs ? spec->rootfs : backend->config.default_rootfs;
+	AUTO(rootfs_done) struct rootfs rootfs = { 0 };
+	int r;
+
+	if (!uri)
+		return err_set(
+			err, ERR_INVALID, EINVAL, "rootfs: none is given and there is no default");
+	container->grace_ns = spec->has_grace ? spec->grace_ns : backend->config.default_grace_ns;
+	if (strv_copy(&container->env, &spec->env) < 0)
+		return err_system(err, -ENOMEM, "env");
+	r = put_properties(container, spec, err);
+	if (r == 0)
+		r = record(container, spec, err);
+	if (r == 0)
+		r = rootfs_resolve(&backend->rootfs, uri, &rootfs, err);
+	if (r == 0)
+		r = container_bear(container, spec, &rootfs, err);
+	if (r == 0)
+		r = store_set_state(backend->db, container->id, CONTAINER_ACTIVE, err);
+	return r;
+}
+
+/* Listed and reachable from here on. */
+static void publish(struct container *container)
+{
+	pthread_mutex_lock(&container->lock);
+	container->state = CONTAINER_ACTIVE;
+	container->idle_since_ms = clock_ms();
+	pthread_mutex_unlock(&container->lock);
+	keeper_notice(container->backend);
+}
+
+/* What cannot be undone now stays listed, so that somebody can destroy it later. */
+static void abandon(struct container *container)
+{
+	struct err err = { 0 };
+
+	if (container_teardown(container, &err) == 0)
+		return;
+	LOG(LOG_ERROR, "failed-create-not-undone", KV_STR("handle", container->handle),
+		KV_STR("error", err.msg));
+	publish(container);
+}
+
+int container_create(struct backend *backend, const struct container_spec *spec,
+	char ret_handle[HANDLE_SIZE], struct err *err)
+{
+	char handle[HANDLE_SIZE];
+	struct container *container = NULL;
+	int64_t start_ms = clock_ms();
+	int r = check_spec(backend, spec, err);
+
+	if (r < 0)
+		return r;
+	if (spec->handle)
+		snprintf(handle, sizeof(handle), "%s", spec->handle);
+	else if (random_uuid(handle) < 0)
+		return err_system(err, -EIO, "handle");
+	pthread_mutex_lock(&backend->lock);
+	r = reserve(backend, handle, spec->privileged, &container, err);
+	pthread_mutex_unlock(&backend->lock);
+	if (r < 0)
+		return r;
+	r = bear(container, spec, err);
+	if (r < 0) {
+		abandon(container);
+		return r;
+	}
+	snprintf(ret_handle, HANDLE_SIZE, "%s", handle);
+	publish(container);
+	LOG(LOG_INFO, "container-created", KV_STR("handle", handle), KV_STR("id", container->id),
+		KV_INT("ms", clock_ms() - start_ms));
+	return 0;
+}
+
+/* ---- destroy --------------------------------------------------------------------------------- */
+
+static bool await_death(struct container *container, int timeout_ms)
+{
+	struct timespec at;
+	bool is_dead;
+	int r = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &at);
+	at.tv_sec += timeout_ms / 1000;
+	pthread_mutex_lock(&container->table_lock);
+	while (!container->is_dead && r == 0)
+		r = pthread_cond_timedwait(&container->died, &container->table_lock, &at);
+	is_dead = container->is_dead;
+	pthread_mutex_unlock(&container->table_lock);
+	return is_dead;
+}
+
+/* BYE kills process 1 and with it the pid namespace. A shim that does not obey is killed itself. */
+static void end_shim(struct container *container)
+{
+	bool was_dead, is_gone;
+	int status;
+
+	pthread_mutex_lock(&container->table_lock);
+	was_dead = container->is_dead;
+	is_gone = container->is_shim_gone;
+	pthread_mutex_unlock(&container->table_lock);
+	if (container->link && !is_gone) {
+		link_post(container->link, &(struct msg){ .type = MSG_BYE });
+		if (!was_dead && !await_death(container, LINK_TIMEOUT_MS)) {
+			cgroup_kill(&container->backend->cgroups, container->id);
+			if (container->shim_pid > 0)
+				kill(container->shim_pid, SIGKILL);
+			await_death(container, LINK_TIMEOUT_MS);
+		}
+	}
+	if (container->shim_pid > 0)
+		while (waitpid(container->shim_pid, &status, 0) < 0 && errno == EINTR)
+			continue;
+	container->shim_pid = 0;
+}
+
+static int bury_dir(struct container *container, struct err *err)
+{
+	struct backend *backend = container->backend;
+	AUTO_FREE char *from = NULL, *to = NULL;
+
+	if (asprintf(&from, "%s/%s", backend->live_dir, container->id) < 0 ||
+		asprintf(&to, "%s/%s", backend->dead_dir, container->id) < 0)
+		return err_system(err, -ENOMEM, "destroy");
+	if (rename(from, to) < 0 && errno != ENOENT)
+		return err_system(err, -errno, "move %s to %s", from, to);
+	unlinkat(backend->run_fd, container->id, 0);
+	return 0;
+}
+
+int container_teardown(struct container *container, struct err *err)
+{
+	struct backend *backend = container->backend;
+	int r;
+
+	end_shim(container);
+	r = cgroup_destroy(&backend->cgroups, container->id);
+	if (r < 0)
+		return err_system(err, r, "remove cgroup %s", container->id);
+	r = bury_dir(container, err);
+	if (r == 0)
+		r = store_remove(backend->db, container->id, err);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&backend->lock);
+	registry_remove(backend->containers, container->handle);
+	idpool_give(&backend->ids, container->id_range);
+	pthread_mutex_unlock(&backend->lock);
+	keeper_bury(backend);
+	container_unref(container); /* the registry's */
+	return 0;
+}
+
+int container_destroy(struct backend *backend, const char *handle, struct err *err)
+{
+	struct container *container = container_get(backend, handle, err);
+	int64_t start_ms = clock_ms();
+	bool is_ours;
+	int r;
+
+	if (!container)
+		return -ESRCH;
+	pthread_mutex_lock(&container->lock);
+	is_ours = !container->is_destroying;
+	container->is_destroying = true;
+	pthread_mutex_unlock(&container->lock);
+	if (!is_ours) {
+		container_put(container);
+		return err_set(err, ERR_BUSY, EBUSY, "container already being destroyed");
+	}
+	r = container_teardown(container, err);
+	if (r < 0) {
+		pthread_mutex_lock(&container->lock);
+		container->is_destroying = false;
+		pthread_mutex_unlock(&container->lock);
+	} else {
+		LOG(LOG_INFO, "container-destroyed", KV_STR("handle", handle),
+			KV_INT("ms", clock_ms() - start_ms));
+	}
+	container_put(container);
+	return r;
+}
+
+/* ---- stop ------------------------------------------------------------------------------------ */
+
+/* 1 if processes are left, 0, or -errno. */
+static int kill_all(struct container *container, int signo, struct err *err)
+{
+	AUTO(answer_done) struct answer answer = { 0 };
+	struct msg_signal body = { .signo = signo };
+	struct msg_reply reply;
+	int r = link_call(container->link,
+		&(struct msg){ .type = MSG_KILL_ALL, .body = &body, .body_bytes = sizeof(body) },
+		&answer, err);
+
+	if (r < 0)
+		return r;
+	answer_body(&answer, &reply, sizeof(reply));
+	if (reply.code < 0)
+		return err_system(err, reply.code, "stop");
+	return reply.value != 0;
+}
+
+/* Until none is left or the time is over; looks rarely when it takes long. */
+static int await_none(struct container *container, int timeout_ms, struct err *err)
+{
+	int64_t end_ms = clock_ms() + timeout_ms;
+	useconds_t pause_us = 500;
+	int r;
+
+	while ((r = kill_all(container, 0, err)) == 1 && clock_ms() < end_ms) {
+		usleep(pause_us);
+		pause_us = pause_us < 50000 ? pause_us * 2 : 50000;
+	}
+	return r;
+}
+
+int container_stop(struct container *container, bool kill_now, struct err *err)
+{
+	int r = 1;
+
+	if (container_check_alive(container, NULL) == 0) {
+		for (int tries = 0; tries < STOP_TRIES && !kill_now && r == 1; tries++) {
+			r = kill_all(container, SIGTERM, err);
+			if (r == 1)
+				r = await_none(container, STOP_INTERVAL_MS, err);
+		}
+		if (r == 1)
+			r = kill_all(container, SIGKILL, err);
+		if (r == 1)
+			r = await_none(container, STOP_INTERVAL_MS, err);
+	}
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&container->lock);
+	container->state = CONTAINER_STOPPED;
+	pthread_mutex_unlock(&container->lock);
+	return store_set_state(container->backend->db, container->id, CONTAINER_STOPPED, err);
+}
+
+/* ---- list and info --------------------------------------------------------------------------- */
+
+struct list_query {
+	const struct property *filter;
+	size_t n_filter;
+	struct strv *handles;
+};
+
+/* "garden.state=all" means any state; without it only complete ones are listed, which they all are.
+ */
+static bool matches(struct container *container, const struct list_query *query)
+{
+	for (size_t i = 0; i < query->n_filter; i++) {
+		const struct property *want = &query->filter[i];
+		const char *have = registry_find(container->properties, want->key);
+
+		if (!strcmp(want->key, "garden.state") && !strcmp(want->value, "all"))
+			continue;
+		if (!have || strcmp(have, want->value))
+			return false;
+	}
+	return true;
+}
+
+static int list_one(const char *handle, void *value, void *arg)
+{
+	struct container *container = value;
+	struct list_query *query = arg;
+	bool is_listed;
+
+	pthread_mutex_lock(&container->lock);
+	is_listed = container->state != CONTAINER_CREATING && matches(container, query);
+	pthread_mutex_unlock(&container->lock);
+	return is_listed ? strv_add(query->handles, handle) : 0;
+}
+
+int container_list(struct backend *backend, const struct property *filter, size_t n_filter,
+	struct strv *ret_handles, struct err *err)
+{
+	struct list_query query = { filter, n_filter, ret_handles };
+	int r;
+
+	pthread_mutex_lock(&backend->lock);
+	r = registry_each(backend->containers, list_one, &query);
+	pthread_mutex_unlock(&backend->lock);
+	return r < 0 ? err_system(err, r, "list") : 0;
+}
+
+static int add_process_id(const char *key, void *value, void *arg)
+{
+	struct process *process = value;
+	bool is_running;
+
+	pthread_mutex_lock(&process->lock);
+	is_running = process->is_started && !process->has_exited;
+	pthread_mutex_unlock(&process->lock);
+	return is_running ? strv_add(arg, key) : 0;
+}
+
+int container_info(struct container *container, struct container_info *ret_info, struct err *err)
+{
+	int r;
+
+	*ret_info = (struct container_info){ 0 };
+	pthread_mutex_lock(&container->lock);
+	ret_info->state = container->state == CONTAINER_STOPPED ? "stopped" : "active";
+	pthread_mutex_unlock(&container->lock);
+	pthread_mutex_lock(&container->table_lock);
+	r = registry_each(container->processes, add_process_id, &ret_info->process_ids);
+	pthread_mutex_unlock(&container->table_lock);
+	if (r < 0 ||
+		asprintf(&ret_info->path, "%s/%s", container->backend->live_dir, container->id) <
+			0) {
+		container_info_done(ret_info);
+		return err_system(err, -ENOMEM, "info");
+	}
+	return 0;
+}
+
+void container_info_done(struct container_info *info)
+{
+	free(info->path);
+	strv_done(&info->events);
+	strv_done(&info->process_ids);
+	*info = (struct container_info){ 0 };
+}
+
+/* ---- properties and grace time --------------------------------------------------------------- */
+
+struct property_visit {
+	int (*visit)(const char *key, const char *value, void *arg);
+	void *arg;
+};
+
+static int visit_property(const char *key, void *value, void *arg)
+{
+	const struct property_visit *visit = arg;
+
+	return visit->visit(key, value, visit->arg);
+}
+
+int container_properties(struct container *container,
+	int (*visit)(const char *key, const char *value, void *arg), void *arg)
+{
+	int r;
+
+	pthread_mutex_lock(&container->lock);
+	r = registry_each(
+		container->properties, visit_property, &(struct property_visit){ visit, arg });
+	pthread_mutex_unlock(&container->lock);
+	return r;
+}
+
+int property_get(struct container *container, const char *key, char **ret_value, struct err *err)
+{
+	const char *value;
+	char *copy = NULL;
+
+	pthread_mutex_lock(&container->lock);
+	value = registry_find(container->properties, key);
+	if (value)
+		copy = strdup(value);
+	pthread_mutex_unlock(&container->lock);
+	if (!value)
+		return err_set(err, ERR_NOT_FOUND, ENOENT, "property does not exist: %.400s", key);
+	if (!copy)
+		return err_system(err, -ENOMEM, "property");
+	*ret_value = copy;
+	return 0;
+}
+
+/* In the record first: what a client was told survives us. */
+int property_set(struct container *container, const char *key, const char *value, struct err *err)
+{
+	AUTO_FREE char *copy = strdup(value);
+	int r;
+
+	if (!copy)
+		return err_system(err, -ENOMEM, "property");
+	pthread_mutex_lock(&container->lock);
+	r = store_set_property(container->backend->db, container->id, key, value, err);
+	if (r == 0) {
+		free(registry_remove(container->properties, key));
+		r = registry_add(container->properties, key, copy);
+		if (r == 0)
+			(void)TAKE_PTR(copy);
+		else
+			err_system(err, r, "property");
+	}
+	pthread_mutex_unlock(&container->lock);
+	return r;
+}
+
+int property_remove(struct container *container, const char *key, struct err *err)
+{
+	int r;
+
+	pthread_mutex_lock(&container->lock);
+	r = store_remove_property(container->backend->db, container->id, key, err);
+	if (r == 0)
+		free(registry_remove(container->properties, key));
+	pthread_mutex_unlock(&container->lock);
+	return r;
+}
+
+int container_set_grace(struct container *container, int64_t grace_ns, struct err *err)
+{
+	char text[32];
+	int r = store_set_grace(container->backend->db, container->id, grace_ns, err);
+
+	if (r < 0)
+		return r;
+	snprintf(text, sizeof(text), "%lld", (long long)grace_ns);
+	r = property_set(container, "garden.grace-time", text, err);
+	pthread_mutex_lock(&container->lock);
+	container->grace_ns = grace_ns;
+	pthread_mutex_unlock(&container->lock);
+	return r;
+}

@@ -1,0 +1,67 @@
+/* container.h - one container inside of the backend. Public part: backend.h. Locks: lock guards the
+ * state, properties and counts; table_lock guards the table of processes and is_dead, and is the
+ * only one that shim events take (link.h): nobody calls link_* but link_post with it held. */
+#pragma once
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "backend.h"
+#include "plan.h"
+
+struct link;
+struct msg;
+struct process;
+struct registry;
+
+enum container_state {
+	CONTAINER_CREATING,
+	CONTAINER_ACTIVE,
+	CONTAINER_STOPPED,
+	N_CONTAINER_STATES
+};
+
+#define CONTAINER_ID_SIZE 17
+#define NONCE_SIZE 33
+
+struct container {
+	struct backend *backend;
+	char id[CONTAINER_ID_SIZE]; /* ours, random: directories, cgroups and sockets are named by it */
+	char nonce[NONCE_SIZE];
+	char *handle;
+	bool privileged;
+	struct id_map map;
+	int64_t id_range; /* -1: none */
+	struct strv env;
+
+	pthread_mutex_t lock;
+	unsigned n_refs;
+	enum container_state state;
+	bool is_destroying;
+	struct registry *properties; /* char * */
+	int64_t grace_ns;
+	unsigned n_busy; /* requests and connections that stop the grace time */
+	int64_t idle_since_ms;
+
+	pthread_mutex_t table_lock;
+	pthread_cond_t died;
+	struct registry *processes; /* struct process * */
+	uint32_t next_token;
+	bool is_dead; /* init or the shim is gone */
+	bool is_shim_gone;
+
+	struct link *link;
+	pid_t shim_pid; /* 0: not our child */
+	int root_fd, kick_fd;
+};
+
+void container_hold(struct container *container); /* one more reference, as container_get gives */
+uint64_t backend_ring_bytes(const struct backend *backend);
+
+/* 0, or -ESRCH (ERR_INVALID) once the container's init is gone. */
+int container_check_alive(struct container *container, struct err *err);
+
+/* For link.h: what shims say. */
+void container_on_exited(void *container, const struct msg *msg);
+void container_on_dead(void *container, const struct msg *msg);

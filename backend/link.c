@@ -1,0 +1,389 @@
+#include "link.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/err.h"
+#include "shim/protocol.h"
+
+/* A call that has been sent; it lives until somebody has waited for it. */
+struct pending {
+	TAILQ_ENTRY(pending) entry;
+	uint32_t seq;
+	bool is_done, is_lost;
+	struct answer answer;
+};
+
+struct link {
+	TAILQ_ENTRY(link) entry;
+	struct links *links;
+	void *owner;
+	int fd;
+	uint32_t next_seq;
+	bool is_gone, is_closed;
+	TAILQ_HEAD(, pending) calls;
+};
+
+struct links {
+	pthread_mutex_t lock; /* guards everything below and every link */
+	pthread_cond_t answered;
+	pthread_t thread;
+	int epoll_fd, wake_fd;
+	bool is_ending;
+	struct link_events events;
+	TAILQ_HEAD(, link) closed; /* freed by the thread, which may still hold events for them */
+	unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
+};
+
+void answer_done(struct answer *answer)
+{
+	free(answer->body);
+	for (unsigned i = 0; i < answer->n_fds; i++)
+		auto_fd(&answer->fds[i]);
+	*answer = (struct answer){ 0 };
+}
+
+void answer_body(const struct answer *answer, void *ret, size_t n_bytes)
+{
+	msg_body(&(struct msg){ .body = answer->body, .body_bytes = answer->body_bytes }, ret,
+		n_bytes);
+}
+
+/* ---- the reading thread, lock held ----------------------------------------------------------- */
+
+static void finish_call(struct link *link, struct msg *msg)
+{
+	struct pending *call;
+
+	TAILQ_FOREACH (call, &link->calls, entry)
+		if (call->seq == msg->seq)
+			break;
+	if (!call)
+		return;
+	call->is_done = true;
+	call->answer.body = malloc(msg->body_bytes + 1);
+	if (call->answer.body) {
+		memcpy(call->answer.body, msg->body, msg->body_bytes);
+		call->answer.body_bytes = msg->body_bytes;
+	}
+	call->answer.n_fds = msg->n_fds;
+	for (unsigned i = 0; i < msg->n_fds; i++)
+		call->answer.fds[i] = TAKE_FD(msg->fds[i]);
+	pthread_cond_broadcast(&link->links->answered);
+}
+
+static void lose_calls(struct link *link)
+{
+	struct pending *call;
+
+	TAILQ_FOREACH (call, &link->calls, entry)
+		call->is_lost = !call->is_done;
+	pthread_cond_broadcast(&link->links->answered);
+}
+
+static void link_gone(struct link *link)
+{
+	if (link->is_gone)
+		return;
+	link->is_gone = true;
+	epoll_ctl(link->links->epoll_fd, EPOLL_CTL_DEL, link->fd, NULL);
+	lose_calls(link);
+	link->links->events.dead(link->owner, NULL);
+}
+
+static void dispatch(struct link *link, struct msg *msg)
+{
+	switch (msg->type) {
+	case MSG_REPLY:
+		finish_call(link, msg);
+		break;
+	case MSG_EXITED:
+		link->links->events.exited(link->owner, msg);
+		break;
+	case MSG_DEAD:
+		lose_calls(link);
+		link->links->events.dead(link->owner, msg);
+		break;
+	default:
+		break;
+	}
+}
+
+static void read_link(struct link *link)
+{
+	struct msg msg;
+	int r = 0;
+
+	while (!link->is_closed && r == 0) {
+		r = msg_recv(link->fd, &msg, link->links->space, MSG_DONTWAIT);
+		if (r == 0) {
+			dispatch(link, &msg);
+			msg_done(&msg);
+		}
+	}
+	if (r == -ENODATA || r == -EPROTO || r == -ECONNRESET)
+		link_gone(link);
+}
+
+static void free_closed(struct links *links)
+{
+	struct link *link;
+
+	while ((link = TAILQ_FIRST(&links->closed))) {
+		TAILQ_REMOVE(&links->closed, link, entry);
+		close(link->fd);
+		free(link);
+	}
+}
+
+static void *read_links(void *arg)
+{
+	struct links *links = arg;
+	struct epoll_event events[16];
+	uint64_t count;
+
+	for (;;) {
+		int n = epoll_wait(links->epoll_fd, events, N_ELEMENTS(events), -1);
+
+		pthread_mutex_lock(&links->lock);
+		for (int i = 0; i < n; i++) {
+			if (!events[i].data.ptr)
+				(void)!read(links->wake_fd, &count, sizeof(count));
+			else
+				read_link(events[i].data.ptr);
+		}
+		free_closed(links);
+		if (links->is_ending)
+			break;
+		pthread_mutex_unlock(&links->lock);
+	}
+	pthread_mutex_unlock(&links->lock);
+	return NULL;
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static void init_sync(struct links *links)
+{
+	pthread_condattr_t attr;
+
+	pthread_mutex_init(&links->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&links->answered, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+int links_open(const struct link_events *events, struct links **ret_links, struct err *err)
+{
+	struct links *links = calloc(1, sizeof(*links));
+	struct epoll_event wake = { .events = EPOLLIN };
+
+	if (!links)
+		return err_system(err, -ENOMEM, "shim links");
+	TAILQ_INIT(&links->closed);
+	links->events = *events;
+	init_sync(links);
+	links->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	links->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (links->epoll_fd < 0 || links->wake_fd < 0 ||
+		epoll_ctl(links->epoll_fd, EPOLL_CTL_ADD, links->wake_fd, &wake) < 0 ||
+		pthread_create(&links->thread, NULL, read_links, links)) {
+		int r = -errno;
+
+		auto_fd(&links->epoll_fd);
+		auto_fd(&links->wake_fd);
+		free(links);
+		return err_system(err, r, "shim links");
+	}
+	*ret_links = links;
+	return 0;
+}
+
+static void wake(struct links *links)
+{
+	uint64_t one = 1;
+
+	(void)!write(links->wake_fd, &one, sizeof(one));
+}
+
+void links_close(struct links *links)
+{
+	if (!links)
+		return;
+	pthread_mutex_lock(&links->lock);
+	links->is_ending = true;
+	pthread_mutex_unlock(&links->lock);
+	wake(links);
+	pthread_join(links->thread, NULL);
+	close(links->epoll_fd);
+	close(links->wake_fd);
+	pthread_cond_destroy(&links->answered);
+	pthread_mutex_destroy(&links->lock);
+	free(links);
+}
+
+int link_open(
+	struct links *links, int take_fd, void *owner, struct link **ret_link, struct err *err)
+{
+	AUTO_FD int fd = take_fd;
+	struct timeval timeout = { .tv_sec = LINK_TIMEOUT_MS / 1000 };
+	struct epoll_event event = { .events = EPOLLIN };
+	struct link *link = calloc(1, sizeof(*link));
+	int r;
+
+	if (!link)
+		return err_system(err, -ENOMEM, "shim link");
+	*link = (struct link){ .links = links, .owner = owner, .fd = fd, .next_seq = 1 };
+	TAILQ_INIT(&link->calls);
+	event.data.ptr = link;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+	r = epoll_ctl(links->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+	if (r < 0) {
+		free(link);
+		return err_system(err, r, "shim link");
+	}
+	(void)TAKE_FD(fd);
+	*ret_link = link;
+	return 0;
+}
+
+static void free_calls(struct link *link)
+{
+	struct pending *call;
+
+	while ((call = TAILQ_FIRST(&link->calls))) {
+		TAILQ_REMOVE(&link->calls, call, entry);
+		answer_done(&call->answer);
+		free(call);
+	}
+}
+
+void link_close(struct link *link)
+{
+	struct links *links;
+
+	if (!link)
+		return;
+	links = link->links;
+	pthread_mutex_lock(&links->lock);
+	if (!link->is_gone)
+		epoll_ctl(links->epoll_fd, EPOLL_CTL_DEL, link->fd, NULL);
+	link->is_closed = true;
+	free_calls(link);
+	TAILQ_INSERT_TAIL(&links->closed, link, entry);
+	pthread_mutex_unlock(&links->lock);
+	wake(links);
+}
+
+/* ---- calls ----------------------------------------------------------------------------------- */
+
+/* The call is known before the answer can come. Sending happens outside of the lock: it may block.
+ */
+int64_t link_send(struct link *link, const struct msg *msg)
+{
+	struct pending *call = calloc(1, sizeof(*call));
+	struct msg numbered = *msg;
+	int r;
+
+	if (!call)
+		return -ENOMEM;
+	pthread_mutex_lock(&link->links->lock);
+	call->seq = numbered.seq = link->next_seq++;
+	call->is_lost = link->is_gone;
+	TAILQ_INSERT_TAIL(&link->calls, call, entry);
+	pthread_mutex_unlock(&link->links->lock);
+	r = msg_send(link->fd, &numbered);
+	if (r == 0)
+		return numbered.seq;
+	pthread_mutex_lock(&link->links->lock);
+	TAILQ_REMOVE(&link->calls, call, entry);
+	pthread_mutex_unlock(&link->links->lock);
+	answer_done(&call->answer);
+	free(call);
+	return r;
+}
+
+static struct pending *find_call(struct link *link, int64_t seq)
+{
+	struct pending *call;
+
+	TAILQ_FOREACH (call, &link->calls, entry)
+		if (call->seq == (uint32_t)seq)
+			return call;
+	return NULL;
+}
+
+static struct timespec deadline_in(int timeout_ms)
+{
+	struct timespec at;
+
+	clock_gettime(CLOCK_MONOTONIC, &at);
+	at.tv_sec += timeout_ms / 1000;
+	at.tv_nsec += timeout_ms % 1000 * 1000000L;
+	if (at.tv_nsec >= 1000000000) {
+		at.tv_sec++;
+		at.tv_nsec -= 1000000000;
+	}
+	return at;
+}
+
+int link_wait(
+	struct link *link, int64_t seq, int timeout_ms, struct answer *ret_answer, struct err *err)
+{
+	struct timespec deadline = deadline_in(timeout_ms);
+	struct answer answer = { 0 };
+	struct pending *call;
+	int r = 0;
+
+	pthread_mutex_lock(&link->links->lock);
+	call = find_call(link, seq);
+	while (call && !call->is_done && !call->is_lost && r == 0)
+		r = pthread_cond_timedwait(&link->links->answered, &link->links->lock, &deadline);
+	if (!call)
+		r = EINVAL;
+	else if (call->is_done)
+		r = 0;
+	else if (call->is_lost)
+		r = ESRCH;
+	if (call) {
+		TAILQ_REMOVE(&link->calls, call, entry);
+		answer = call->answer;
+		free(call);
+	}
+	pthread_mutex_unlock(&link->links->lock);
+	if (r == 0 && ret_answer)
+		*ret_answer = answer;
+	else
+		answer_done(&answer);
+	if (r == ETIMEDOUT)
+		return err_set(err, ERR_TIMEOUT, r, "the container's shim does not answer");
+	return r ? err_set(err, ERR_SYSTEM, r, "the container is dead") : 0;
+}
+
+int link_call(struct link *link, const struct msg *msg, struct answer *ret_answer, struct err *err)
+{
+	int64_t seq = link_send(link, msg);
+
+	if (seq == -EAGAIN)
+		return err_set(err, ERR_TIMEOUT, ETIMEDOUT, "the container's shim does not answer");
+	if (seq < 0)
+		return err_system(err, (int)seq, "message to the container's shim");
+	return link_wait(link, seq, LINK_TIMEOUT_MS, ret_answer, err);
+}
+
+void link_post(struct link *link, const struct msg *msg)
+{
+	msg_post(link->fd, msg);
+}

@@ -1,0 +1,372 @@
+#include "output.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/err.h"
+
+enum { WAIT_DATA, WAIT_SOCKET };
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Rings of an adopted process: go on where the last server stopped, forget its readers. */
+static void take_over(struct output *output)
+{
+	struct ring rings[N_STREAMS] = { 0 };
+
+	if (output->ring_fd < 0 || ring_map(output->ring_fd, rings) < 0)
+		return;
+	for (int i = 0; i < N_STREAMS; i++) {
+		output->streams[i].resume = atomic_load(&rings[i].shared->tail);
+		atomic_store(&rings[i].shared->n_waiting, 0);
+	}
+	ring_unmap(rings);
+}
+
+void output_init(struct output *output, int take_ring_fd, int take_data_fd, int kick_fd)
+{
+	*output = (struct output){ .ring_fd = take_ring_fd,
+		.data_fd = take_data_fd,
+		.kick_fd = kick_fd,
+		.is_released = take_ring_fd < 0 };
+	pthread_mutex_init(&output->lock, NULL);
+	for (int i = 0; i < N_STREAMS; i++) {
+		TAILQ_INIT(&output->streams[i].readers);
+		TAILQ_INIT(&output->streams[i].pins);
+	}
+	take_over(output);
+}
+
+void output_done(struct output *output)
+{
+	ring_unmap(output->rings);
+	auto_fd(&output->ring_fd);
+	auto_fd(&output->data_fd);
+	pthread_mutex_destroy(&output->lock);
+}
+
+/* Mapped while somebody needs it. Lock held. */
+static int use_rings(struct output *output)
+{
+	int r = 0;
+
+	if (output->is_released)
+		return -ENODATA;
+	if (output->n_users == 0)
+		r = ring_map(output->ring_fd, output->rings);
+	if (r == 0)
+		output->n_users++;
+	return r;
+}
+
+static void unuse_rings(struct output *output)
+{
+	if (--output->n_users == 0)
+		ring_unmap(output->rings);
+}
+
+/* ---- acknowledgements ------------------------------------------------------------------------ */
+
+static bool tcp_acked(int sock_fd, uint64_t *ret_acked)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+
+	if (sock_fd < 0 || getsockopt(sock_fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ||
+		len < offsetof(struct tcp_info, tcpi_bytes_acked) + sizeof(info.tcpi_bytes_acked))
+		return false;
+	*ret_acked = info.tcpi_bytes_acked;
+	return true;
+}
+
+/* What the socket was given so far = acknowledged + still queued. The two are read one after the
+ * other, so look again until nothing has moved in between. */
+static void note_base(struct reader *reader)
+{
+	uint64_t before, after;
+	int queued = 0;
+
+	reader->is_tcp = tcp_acked(reader->sock_fd, &after);
+	if (!reader->is_tcp)
+		return;
+	do {
+		before = after;
+		if (ioctl(reader->sock_fd, SIOCOUTQ, &queued) < 0)
+			queued = 0;
+	} while (tcp_acked(reader->sock_fd, &after) && after != before);
+	reader->tcp_base = before + queued;
+}
+
+/* Lock held. A unix socket has no acknowledgements: written is arrived. The FIN counts as a byte.
+ */
+static void refresh_acked(struct reader *reader)
+{
+	uint64_t acked = reader->cursor, total;
+
+	if (reader->is_tcp && tcp_acked(reader->sock_fd, &total)) {
+		acked = reader->start + (total > reader->tcp_base ? total - reader->tcp_base : 0);
+		if (acked > reader->cursor)
+			acked = reader->cursor;
+	}
+	if (acked > reader->acked) {
+		reader->acked = acked;
+		reader->progress_ms = now_ms();
+	}
+	if (acked > reader->output->streams[reader->stream].resume)
+		reader->output->streams[reader->stream].resume = acked;
+}
+
+/* ---- what may be freed ----------------------------------------------------------------------- */
+
+/* Lock held, rings mapped. Below this nobody needs the bytes any more. */
+static uint64_t lowest_needed(struct output *output, int stream)
+{
+	uint64_t lowest = output->streams[stream].resume;
+	struct reader *reader;
+	struct pin *pin;
+
+	TAILQ_FOREACH (reader, &output->streams[stream].readers, entry)
+		if (reader->acked < lowest)
+			lowest = reader->acked;
+	TAILQ_FOREACH (pin, &output->streams[stream].pins, entry)
+		if (pin->at < lowest && now_ms() < pin->until_ms)
+			lowest = pin->at;
+	return lowest;
+}
+
+static void release(struct output *output, int stream, bool trim)
+{
+	struct ring *ring = &output->rings[stream];
+	uint64_t from = atomic_load(&ring->shared->tail), to = lowest_needed(output, stream);
+	uint64_t one = 1;
+
+	if (to > from && ring_release(ring, to) && output->kick_fd >= 0)
+		(void)!write(output->kick_fd, &one, sizeof(one));
+	if (trim && to == atomic_load(&ring->shared->head))
+		ring_trim(output->ring_fd, ring, stream,
+			to > ring->capacity_bytes ? to - ring->capacity_bytes : 0, to);
+}
+
+/* ---- pins ------------------------------------------------------------------------------------ */
+
+uint64_t output_pin(struct output *output, int stream, struct pin *pin)
+{
+	struct reader *reader;
+
+	pthread_mutex_lock(&output->lock);
+	TAILQ_FOREACH (reader, &output->streams[stream].readers, entry)
+		refresh_acked(reader);
+	*pin = (struct pin){ .at = output->streams[stream].resume, .until_ms = now_ms() + PIN_MS };
+	TAILQ_INSERT_TAIL(&output->streams[stream].pins, pin, entry);
+	pthread_mutex_unlock(&output->lock);
+	return pin->at;
+}
+
+void output_unpin(struct output *output, int stream, struct pin *pin)
+{
+	pthread_mutex_lock(&output->lock);
+	TAILQ_REMOVE(&output->streams[stream].pins, pin, entry);
+	pthread_mutex_unlock(&output->lock);
+}
+
+/* ---- readers --------------------------------------------------------------------------------- */
+
+static int open_wait(struct reader *reader)
+{
+	struct epoll_event data = { .events = EPOLLIN | EPOLLET, .data.u32 = WAIT_DATA };
+	struct epoll_event sock = { .events = EPOLLRDHUP, .data.u32 = WAIT_SOCKET };
+
+	reader->wait_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (reader->wait_fd < 0 ||
+		epoll_ctl(reader->wait_fd, EPOLL_CTL_ADD, reader->output->data_fd, &data) < 0 ||
+		(reader->sock_fd >= 0 &&
+			epoll_ctl(reader->wait_fd, EPOLL_CTL_ADD, reader->sock_fd, &sock) < 0))
+		return -errno;
+	return 0;
+}
+
+int reader_open(struct reader *reader, struct output *output, int stream, uint64_t start,
+	int sock_fd, struct err *err)
+{
+	uint64_t tail;
+	int r;
+
+	*reader = (struct reader){ .output = output,
+		.stream = stream,
+		.sock_fd = sock_fd,
+		.wait_fd = -1,
+		.progress_ms = now_ms() };
+	pthread_mutex_lock(&output->lock);
+	r = use_rings(output);
+	if (r == 0) {
+		tail = atomic_load(&output->rings[stream].shared->tail);
+		if (output->streams[stream].resume < tail)
+			output->streams[stream].resume = tail; /* dropped before anybody came */
+		reader->start = start > tail ? start : tail;
+		reader->cursor = reader->acked = reader->start;
+		note_base(reader);
+		r = open_wait(reader);
+		if (r == 0)
+			TAILQ_INSERT_TAIL(&output->streams[stream].readers, reader, entry);
+		else
+			unuse_rings(output);
+	}
+	pthread_mutex_unlock(&output->lock);
+	if (r == 0)
+		return 0;
+	auto_fd(&reader->wait_fd);
+	return err_system(err, r, "open a stream");
+}
+
+void reader_close(struct reader *reader)
+{
+	struct output *output = reader->output;
+
+	pthread_mutex_lock(&output->lock);
+	refresh_acked(reader);
+	TAILQ_REMOVE(&output->streams[reader->stream].readers, reader, entry);
+	release(output, reader->stream, true);
+	unuse_rings(output);
+	pthread_mutex_unlock(&output->lock);
+	auto_fd(&reader->wait_fd);
+}
+
+/* The order matters: a stream that is closed gets no more bytes, so look at the bytes last. */
+int reader_peek(struct reader *reader, const unsigned char **ret_data, size_t *ret_bytes)
+{
+	struct ring *ring = &reader->output->rings[reader->stream];
+	bool closed = atomic_load(&ring->shared->closed);
+
+	*ret_bytes = ring_peek(ring, reader->cursor, ret_data);
+	if (*ret_bytes)
+		return 1;
+	return closed ? -ENODATA : 0;
+}
+
+void reader_sent(struct reader *reader, size_t n_bytes)
+{
+	struct output *output = reader->output;
+	uint64_t capacity = output->rings[reader->stream].capacity_bytes;
+
+	pthread_mutex_lock(&output->lock);
+	reader->cursor += n_bytes;
+	if (reader->cursor - reader->acked > capacity / 8) {
+		refresh_acked(reader);
+		release(output, reader->stream, false);
+	}
+	pthread_mutex_unlock(&output->lock);
+}
+
+/* All is sent but not yet acknowledged, and nothing will wake us when it is: look again soon, and
+ * later each time. -1 once everything has arrived. */
+static int ack_timeout(struct reader *reader)
+{
+	struct output *output = reader->output;
+	int64_t age_ms;
+	bool is_owed;
+
+	pthread_mutex_lock(&output->lock);
+	refresh_acked(reader);
+	is_owed = reader->acked < reader->cursor;
+	release(output, reader->stream, !is_owed);
+	age_ms = now_ms() - reader->progress_ms;
+	pthread_mutex_unlock(&output->lock);
+	if (!is_owed)
+		return -1;
+	return age_ms < 2 ? 1 : age_ms < 200 ? (int)age_ms / 2 : 100;
+}
+
+/* The flag tells the shim to wake us; what came before it was seen shows in a second look. */
+static bool announce_wait(struct reader *reader, int *timeout_ms)
+{
+	struct ring *ring = &reader->output->rings[reader->stream];
+	const unsigned char *data;
+	int acks = ack_timeout(reader);
+	size_t n_bytes;
+
+	if (acks >= 0 && (*timeout_ms < 0 || acks < *timeout_ms))
+		*timeout_ms = acks;
+	atomic_fetch_add(&ring->shared->n_waiting, 1);
+	return reader_peek(reader, &data, &n_bytes) == 0;
+}
+
+unsigned readers_wait(struct reader *const readers[], int n_readers, bool want_room, int timeout_ms)
+{
+	struct epoll_event sock = { .events = EPOLLRDHUP | (want_room ? EPOLLOUT : 0),
+		.data.u32 = WAIT_SOCKET };
+	struct epoll_event events[2];
+	unsigned ret = 0;
+	int n, n_empty = 0;
+
+	if (readers[0]->sock_fd >= 0)
+		epoll_ctl(readers[0]->wait_fd, EPOLL_CTL_MOD, readers[0]->sock_fd, &sock);
+	for (int i = 0; i < n_readers; i++)
+		n_empty += announce_wait(readers[i], &timeout_ms);
+	if (!want_room && n_empty < n_readers)
+		timeout_ms = 0;
+	n = epoll_wait(readers[0]->wait_fd, events, 2, timeout_ms);
+	for (int i = 0; i < n_readers; i++)
+		atomic_fetch_sub(
+			&readers[i]->output->rings[readers[i]->stream].shared->n_waiting, 1);
+	for (int i = 0; i < n; i++)
+		if (events[i].data.u32 == WAIT_SOCKET)
+			ret |= events[i].events;
+	return ret;
+}
+
+bool reader_is_stalled(struct reader *reader, int64_t stall_ms)
+{
+	struct output *output = reader->output;
+	struct ring *ring = &output->rings[reader->stream];
+	bool is_stalled;
+
+	pthread_mutex_lock(&output->lock);
+	refresh_acked(reader);
+	is_stalled = now_ms() - reader->progress_ms > stall_ms &&
+		atomic_load(&ring->shared->writer_waits) &&
+		TAILQ_FIRST(&output->streams[reader->stream].readers) !=
+			TAILQ_LAST(&output->streams[reader->stream].readers, reader_list);
+	pthread_mutex_unlock(&output->lock);
+	return is_stalled;
+}
+
+bool output_try_release(struct output *output)
+{
+	bool is_done = false;
+
+	pthread_mutex_lock(&output->lock);
+	if (output->n_users == 0 && use_rings(output) == 0) {
+		is_done = true;
+		for (int i = 0; i < N_STREAMS; i++) {
+			struct ring_head *shared = output->rings[i].shared;
+
+			if (!atomic_load(&shared->closed) ||
+				!TAILQ_EMPTY(&output->streams[i].pins) ||
+				atomic_load(&shared->head) != output->streams[i].resume)
+				is_done = false;
+		}
+		unuse_rings(output);
+		if (is_done) {
+			output->is_released = true;
+			auto_fd(&output->ring_fd);
+		}
+	}
+	pthread_mutex_unlock(&output->lock);
+	return is_done;
+}

@@ -1,0 +1,351 @@
+#include "plan.h"
+
+#include <errno.h>
+#include <linux/mount.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "base/auto.h"
+#include "base/buf.h"
+#include "linux/cgroup.h"
+#include "shim/protocol.h"
+#include "spec.h"
+
+#define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
+
+void id_map_range(struct id_map *map, uint32_t base)
+{
+	*map = (struct id_map){ .root = base, .tty_gid = base + 5, .n_ids = 65536 };
+	snprintf(map->text, sizeof(map->text), "0 %u 65536\n", base);
+}
+
+/* As guardian and Concourse do it: root becomes the last id, everybody else is the host's. */
+void id_map_maximal(struct id_map *map)
+{
+	*map = (struct id_map){
+		.root = 4294967294u, .tty_gid = 5, .n_ids = 4294967294u, .is_one_to_one = true
+	};
+	snprintf(map->text, sizeof(map->text), "0 4294967294 1\n1 1 4294967293\n");
+}
+
+void id_map_none(struct id_map *map)
+{
+	*map = (struct id_map){ .root = 0, .tty_gid = 5, .n_ids = UINT32_MAX };
+}
+
+uint32_t id_map_to_host(const struct id_map *map, uint32_t id)
+{
+	return id && map->is_one_to_one ? id : map->root + id;
+}
+
+/* ---- a list in the making ------------------------------------------------------------------- */
+
+struct list {
+	struct buf ops, strings;
+};
+
+static uint32_t add_string(struct list *list, const char *text)
+{
+	uint32_t at = list->strings.len;
+
+	buf_add(&list->strings, text, strlen(text) + 1);
+	return at;
+}
+
+static void add(struct list *list, uint16_t code, uint16_t flags, const char *a, const char *b,
+	uint64_t attrs, uint64_t number)
+{
+	struct op_wire op = { .code = code,
+		.flags = flags,
+		.a = add_string(list, a),
+		.b = add_string(list, b),
+		.attrs = attrs,
+		.number = number };
+
+	buf_add(&list->ops, &op, sizeof(op));
+}
+
+static void add_mkdir(struct list *list, const char *path)
+{
+	add(list, OP_MKDIR, 0, path, "", 0, 0755);
+}
+
+static void list_open(struct list *list)
+{
+	buf_init(&list->ops, 1 << 20);
+	buf_init(&list->strings, 4 << 20);
+}
+
+static void auto_list(struct list *list)
+{
+	buf_done(&list->ops);
+	buf_done(&list->strings);
+}
+
+/* Offsets were counted from the start of the strings; now they count from the start of the blob. */
+static int list_close(
+	struct list *list, const struct id_map *map, void **ret_blob, size_t *ret_bytes)
+{
+	size_t ops_end = sizeof(struct plan_wire) + list->ops.len;
+	size_t total = ops_end + list->strings.len;
+	struct plan_wire *plan;
+
+	if (buf_failed(&list->ops) || buf_failed(&list->strings))
+		return buf_failed(&list->ops) ? buf_failed(&list->ops) : buf_failed(&list->strings);
+	plan = malloc(total);
+	if (!plan)
+		return -ENOMEM;
+	*plan = (struct plan_wire){ .total_bytes = total,
+		.n_ops = list->ops.len / sizeof(struct op_wire),
+		.root_uid = map->root,
+		.root_gid = map->root };
+	memcpy(plan->ops, list->ops.data, list->ops.len);
+	memcpy((char *)plan + ops_end, list->strings.data, list->strings.len);
+	for (uint32_t i = 0; i < plan->n_ops; i++) {
+		plan->ops[i].a += ops_end;
+		plan->ops[i].b += ops_end;
+	}
+	*ret_blob = plan;
+	*ret_bytes = total;
+	return 0;
+}
+
+/* ---- the first list: namespaces, init, skeleton ---------------------------------------------- */
+
+static void add_namespaces(struct list *list, const struct plan_input *input)
+{
+	const struct cgroups *groups = input->cgroups;
+	AUTO_FREE char *v2 =
+		groups->v2 < 0 ? NULL : cgroup_path(&groups->all[groups->v2], input->id, NULL);
+	uint64_t flags = CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+
+	for (int i = 0; i < groups->n_all; i++) {
+		AUTO_FREE char *procs = cgroup_path(&groups->all[i], input->id, "cgroup.procs");
+
+		if (groups->all[i].joins)
+			add(list, OP_CGROUP_JOIN, 0, procs ? procs : "", "", 0, 0);
+	}
+	add(list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWNS);
+	add(list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWPID);
+	if (*input->map.text)
+		flags |= CLONE_NEWUSER;
+	add(list, OP_INIT, 0, v2 ? v2 : "", "", 0, flags);
+	if (*input->map.text)
+		add(list, OP_ID_MAP, 0, input->map.text, "", 0, 0);
+}
+
+static void add_dev(struct list *list, const struct plan_input *input)
+{
+	static const struct {
+		const char *path;
+		unsigned major, minor;
+	} nodes[] = { { "dev/null", 1, 3 }, { "dev/zero", 1, 5 }, { "dev/full", 1, 7 },
+		{ "dev/random", 1, 8 }, { "dev/urandom", 1, 9 }, { "dev/tty", 5, 0 } };
+	static const char *const links[][2] = { { "dev/fd", "/proc/self/fd" },
+		{ "dev/stdin", "/proc/self/fd/0" }, { "dev/stdout", "/proc/self/fd/1" },
+		{ "dev/stderr", "/proc/self/fd/2" }, { "dev/ptmx", "pts/ptmx" } };
+	char options[160];
+
+	snprintf(options, sizeof(options), "tmpfs mode=755,size=64k,nr_inodes=1k,uid=%u,gid=%u",
+		input->map.root, input->map.root);
+	add(list, OP_MOUNT, 0, "dev", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
+	for (size_t i = 0; i < N_ELEMENTS(nodes); i++)
+		add(list, OP_MKNOD, 0, nodes[i].path, "", 0,
+			makedev(nodes[i].major, nodes[i].minor));
+	if (input->privileged)
+		add(list, OP_MKNOD, 0, "dev/fuse", "", 0, makedev(10, 229));
+	for (size_t i = 0; i < N_ELEMENTS(links); i++)
+		add(list, OP_SYMLINK, 0, links[i][0], links[i][1], 0, 0);
+	add_mkdir(list, "dev/pts");
+	add_mkdir(list, "dev/shm");
+	add_mkdir(list, "dev/mqueue");
+	snprintf(options, sizeof(options), "devpts newinstance,ptmxmode=0666,mode=0620,gid=%u",
+		input->map.tty_gid);
+	add(list, OP_MOUNT, 0, "dev/pts", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
+	snprintf(options, sizeof(options), "tmpfs mode=1777,uid=%u,gid=%u", input->map.root,
+		input->map.root);
+	add(list, OP_MOUNT, 0, "dev/shm", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0);
+	add(list, OP_MOUNT, OPF_IN_HELPER, "dev/mqueue", "mqueue", QUIET, 0);
+}
+
+/* Named as the host names them, each showing the container's own group and nothing above. */
+static void add_cgroup_mounts(struct list *list, const struct plan_input *input)
+{
+	const struct cgroups *groups = input->cgroups;
+	uint64_t attrs = QUIET | (input->privileged ? 0 : MOUNT_ATTR_RDONLY);
+	bool only_v2 = groups->n_all == 1 && groups->v2 == 0;
+
+	if (!only_v2) {
+		add_mkdir(list, "cgroup");
+		for (int i = 0; i < groups->n_all; i++) {
+			char path[96];
+
+			snprintf(path, sizeof(path), "cgroup/%s",
+				groups->all[i].is_v2 ? "unified" : groups->all[i].name);
+			add_mkdir(list, path);
+		}
+		add(list, OP_BIND, OPF_SKELETON_SRC, "cgroup", "sys/fs/cgroup",
+			QUIET | MOUNT_ATTR_RDONLY, 0);
+	}
+	for (int i = 0; i < groups->n_all; i++) {
+		AUTO_FREE char *group = cgroup_path(&groups->all[i], input->id, NULL);
+		char path[96] = "sys/fs/cgroup";
+
+		if (!only_v2)
+			snprintf(path, sizeof(path), "sys/fs/cgroup/%s",
+				groups->all[i].is_v2 ? "unified" : groups->all[i].name);
+		add(list, OP_BIND, 0, group ? group : "", path, attrs, 0);
+	}
+}
+
+static void add_covers(struct list *list, const struct plan_input *input)
+{
+	add(list, OP_MOUNT, 0, "empty", "tmpfs mode=755,size=4k,nr_inodes=2",
+		QUIET | MOUNT_ATTR_RDONLY, 0);
+	for (size_t i = 0; i < input->masked->n_items; i++) {
+		char path[256];
+		size_t len;
+
+		snprintf(path, sizeof(path), "%s", input->masked->items[i]);
+		len = strlen(path);
+		if (len && path[len - 1] == '/') {
+			path[len - 1] = '\0';
+			add(list, OP_BIND, OPF_SKELETON_SRC | OPF_OPTIONAL, "empty", path,
+				QUIET | MOUNT_ATTR_RDONLY, 0);
+		} else {
+			add(list, OP_BIND, OPF_SKELETON_SRC | OPF_OPTIONAL, "dev/null", path,
+				MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY, 0);
+		}
+	}
+	for (size_t i = 0; i < input->readonly->n_items; i++)
+		add(list, OP_BIND, OPF_SKELETON_SRC | OPF_OPTIONAL, input->readonly->items[i],
+			input->readonly->items[i], QUIET | MOUNT_ATTR_RDONLY, 0);
+}
+
+int plan_prepare(const struct plan_input *input, void **ret_blob, size_t *ret_bytes)
+{
+	static const char *const dirs[] = { "dev", "proc", "sys", "root", "lower", "own", "empty" };
+	struct list list AUTO(auto_list);
+
+	list_open(&list);
+	add_namespaces(&list, input);
+	add(&list, OP_SKELETON, 0, input->skeleton_dir, "", 0, 0);
+	for (size_t i = 0; i < N_ELEMENTS(dirs); i++)
+		add_mkdir(&list, dirs[i]);
+	add_dev(&list, input);
+	add(&list, OP_MOUNT, OPF_IN_HELPER, "proc", "proc", QUIET, 0);
+	add(&list, OP_MOUNT, OPF_IN_HELPER, "sys", "sysfs",
+		QUIET | (input->privileged ? 0 : MOUNT_ATTR_RDONLY), 0);
+	add_cgroup_mounts(&list, input);
+	if (!input->privileged)
+		add_covers(&list, input);
+	return list_close(&list, &input->map, ret_blob, ret_bytes);
+}
+
+/* ---- the second list: what the request says -------------------------------------------------- */
+
+static void add_root(struct list *list, const struct plan_input *input)
+{
+	add(list, OP_BIND, OPF_IDMAP, input->container_dir, "own", 0, 0);
+	if (input->raw) {
+		add(list, OP_BIND, OPF_IDMAP | OPF_ROOT_ITSELF, input->raw, "root",
+			MOUNT_ATTR_NODEV, 0);
+		return;
+	}
+	add(list, OP_BIND, OPF_IDMAP, input->lower, "lower", MOUNT_ATTR_RDONLY, 0);
+	add(list, OP_OVERLAY, OPF_ROOT_ITSELF, "root",
+		"lowerdir=lower,upperdir=own/upper,workdir=own/work", MOUNT_ATTR_NODEV, 0);
+}
+
+static void add_binds(struct list *list, const struct plan_input *input)
+{
+	for (size_t i = 0; i < input->n_binds; i++) {
+		const struct bind_mount *bind = &input->binds[i];
+
+		add(list, OP_BIND, OPF_IN_ROOT | OPF_RECURSIVE, bind->src, bind->dst,
+			MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID |
+				(bind->read_write ? 0 : MOUNT_ATTR_RDONLY),
+			0);
+	}
+}
+
+int plan_birth(const struct plan_input *input, void **ret_blob, size_t *ret_bytes)
+{
+	struct list list AUTO(auto_list);
+	char hosts[160];
+
+	list_open(&list);
+	add_root(&list, input);
+	add(&list, OP_MOVE, 0, "proc", "proc", 0, 0);
+	add(&list, OP_MOVE, 0, "sys", "sys", 0, 0);
+	add(&list, OP_MOVE, 0, "dev", "dev", 0, 0);
+	snprintf(hosts, sizeof(hosts), "127.0.0.1 localhost\n127.0.0.1 %s\n", input->hostname);
+	add(&list, OP_FILE, 0, "hosts", hosts, 0, 0);
+	add(&list, OP_BIND, OPF_SKELETON_SRC | OPF_IN_ROOT, "hosts", "/etc/hosts", QUIET, 0);
+	add_binds(&list, input);
+	add(&list, OP_PIVOT, 0, "root", "", 0, 0);
+	return list_close(&list, &input->map, ret_blob, ret_bytes);
+}
+
+/* ---- as text --------------------------------------------------------------------------------- */
+
+static const char *const op_names[N_OPS] = {
+	[OP_CGROUP_JOIN] = "join cgroup",
+	[OP_UNSHARE] = "unshare",
+	[OP_INIT] = "clone init",
+	[OP_ID_MAP] = "map ids",
+	[OP_SKELETON] = "skeleton",
+	[OP_MOUNT] = "mount",
+	[OP_MKDIR] = "mkdir",
+	[OP_MKNOD] = "mknod",
+	[OP_SYMLINK] = "symlink",
+	[OP_FILE] = "write",
+	[OP_BIND] = "bind",
+	[OP_MOVE] = "move",
+	[OP_OVERLAY] = "overlay",
+	[OP_PIVOT] = "pivot",
+};
+
+static const struct {
+	uint16_t flag;
+	const char *name;
+} flag_names[] = { { OPF_IN_HELPER, "helper" }, { OPF_OPTIONAL, "optional" },
+	{ OPF_RECURSIVE, "recursive" }, { OPF_IDMAP, "idmapped" }, { OPF_SKELETON_SRC, "own" },
+	{ OPF_IN_ROOT, "in-root" }, { OPF_ROOT_ITSELF, "root" } };
+
+static const struct {
+	uint64_t attr;
+	const char *name;
+} attr_names[] = { { MOUNT_ATTR_RDONLY, "ro" }, { MOUNT_ATTR_NOSUID, "nosuid" },
+	{ MOUNT_ATTR_NODEV, "nodev" }, { MOUNT_ATTR_NOEXEC, "noexec" } };
+
+void plan_describe(const void *blob, uint32_t step, struct buf *text)
+{
+	const struct plan_wire *plan = blob;
+	const struct op_wire *op = &plan->ops[step];
+	const char *a, *b;
+
+	if (step >= plan->n_ops) {
+		buf_addf(text, "step %u", step);
+		return;
+	}
+	a = (const char *)blob + op->a;
+	b = (const char *)blob + op->b;
+	buf_addf(text, "%s", op_names[op->code]);
+	if (*a)
+		buf_addf(text, " %.*s", (int)strcspn(a, "\n"), a);
+	if (*b && op->code != OP_FILE)
+		buf_addf(
+			text, "%s%s", op->code == OP_BIND || op->code == OP_MOVE ? " on " : " ", b);
+	if (op->number)
+		buf_addf(text, " %#llx", (unsigned long long)op->number);
+	for (size_t i = 0; i < N_ELEMENTS(attr_names); i++)
+		if (op->attrs & attr_names[i].attr)
+			buf_addf(text, " %s", attr_names[i].name);
+	for (size_t i = 0; i < N_ELEMENTS(flag_names); i++)
+		if (op->flags & flag_names[i].flag)
+			buf_addf(text, " [%s]", flag_names[i].name);
+}

@@ -1,0 +1,34 @@
+/* process.h - processes of one container and the clients attached to them. Public part: backend.h.
+ */
+#pragma once
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "backend.h"
+#include "output.h"
+#include "shim/protocol.h"
+
+struct process {
+	unsigned n_refs; /* guarded by lock, like the rest; the container's table holds one */
+	pthread_mutex_t lock;
+	struct container *container; /* not counted: attaches hold the container */
+	uint32_t token;
+	char id[PROCESS_ID_SIZE];
+	bool is_tty, is_started, has_exited;
+	int input_fd; /* a pipe's write end or a terminal's master; -1: ended */
+	int exit_fd; /* eventfd: readable after the exit */
+	struct msg_exited exited;
+	struct output output;
+	TAILQ_HEAD(, attach) attaches;
+};
+
+/* Takes the three descriptors (-1: none) even on failure. */
+struct process *process_new(struct container *container, const char *id, uint32_t token,
+	bool is_tty, int take_ring_fd, int take_data_fd, int take_input_fd);
+void process_put(struct process *process);
+/* The shim has said so. Any thread, container lock not needed. */
+void process_set_exited(struct process *process, const struct msg_exited *exited);
+/* The shim is gone: what it had not said becomes 137. */
+void process_set_lost(struct process *process);

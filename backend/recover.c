@@ -1,0 +1,289 @@
+/* Start of a server on a work directory that has a past: containers whose shims answer are adopted,
+ * the others are ended; groups, directories and sockets without a record are removed. Never fails
+ * because of leftovers. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "backend_internal.h"
+#include "base/auto.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/registry.h"
+#include "container.h"
+#include "link.h"
+#include "process.h"
+#include "store.h"
+
+/* ---- a container from its record ------------------------------------------------------------- */
+
+static int load_property(const char *key, const char *value, void *arg)
+{
+	char *copy = strdup(value);
+	int r = copy ? registry_add(arg, key, copy) : -ENOMEM;
+
+	if (r < 0)
+		free(copy);
+	return r;
+}
+
+static int load(struct backend *backend, const struct record *record,
+	struct container **ret_container, struct err *err)
+{
+	struct container *container =
+		container_new(backend, record->handle, record->privileged, record->id_range, err);
+	int r;
+
+	if (!container)
+		return -ENOMEM;
+	snprintf(container->id, sizeof(container->id), "%s", record->id);
+	snprintf(container->nonce, sizeof(container->nonce), "%s", record->nonce);
+	container->grace_ns = record->grace_ns;
+	container->state = record->state;
+	r = store_env(backend->db, record->id, &container->env, err);
+	if (r == 0)
+		r = store_properties(
+			backend->db, record->id, load_property, container->properties, err);
+	if (r == 0 && !registry_find(container->properties, "garden.state"))
+		r = load_property("garden.state", "created", container->properties);
+	if (r == 0 && record->id_range >= 0)
+		idpool_mark(&backend->ids, record->id_range);
+	if (r == 0)
+		r = registry_add(backend->containers, container->handle, container);
+	if (r < 0) {
+		container_unref(container);
+		return err_system(err, r, "load container %s", record->handle);
+	}
+	*ret_container = container;
+	return 0;
+}
+
+/* ---- adoption -------------------------------------------------------------------------------- */
+
+static int connect_shim(struct container *container, struct err *err)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	AUTO_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s",
+		container->backend->run_fd, container->id);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return err_system(err, -errno, "connect to the shim");
+	return link_open(container->backend->links, TAKE_FD(fd), container, &container->link, err);
+}
+
+static int adopt_process(struct container *container, uint32_t token, struct err *err)
+{
+	AUTO(answer_done) struct answer answer = { 0 };
+	struct msg_token body = { .token = token };
+	struct msg_process told;
+	struct process *process;
+	int fds[3] = { -1, -1, -1 };
+	int r = link_call(container->link,
+		&(struct msg){ .type = MSG_ADOPT, .body = &body, .body_bytes = sizeof(body) },
+		&answer, err);
+
+	if (r < 0)
+		return r;
+	answer_body(&answer, &told, sizeof(told));
+	told.process_id[sizeof(told.process_id) - 1] = '\0';
+	for (unsigned i = 0; i < answer.n_fds && i < N_ELEMENTS(fds); i++)
+		fds[i] = TAKE_FD(answer.fds[i]);
+	process = process_new(container, told.process_id, token, told.tty, fds[0], fds[1], fds[2]);
+	if (!process)
+		return err_system(err, -ENOMEM, "adopt");
+	process->is_started = true;
+	pthread_mutex_lock(&container->table_lock);
+	r = registry_add(container->processes, told.process_id, process);
+	if (container->next_token <= token)
+		container->next_token = token + 1;
+	pthread_mutex_unlock(&container->table_lock);
+	if (r < 0) {
+		process_put(process);
+		return err_system(err, r, "adopt process %s", told.process_id);
+	}
+	if (told.state == PROCESS_EXITED)
+		process_set_exited(process, &told.exited);
+	return 0;
+}
+
+static int adopt(struct container *container, struct err *err)
+{
+	AUTO(answer_done) struct answer answer = { 0 };
+	AUTO_FREE struct msg_welcome *welcome = calloc(1, sizeof(*welcome));
+	struct msg_hello hello = { .protocol = SHIM_PROTOCOL };
+	int r = welcome ? connect_shim(container, err) : err_system(err, -ENOMEM, "adopt");
+
+	if (r < 0)
+		return r;
+	snprintf(hello.nonce, sizeof(hello.nonce), "%s", container->nonce);
+	r = link_call(container->link,
+		&(struct msg){ .type = MSG_HELLO, .body = &hello, .body_bytes = sizeof(hello) },
+		&answer, err);
+	if (r < 0)
+		return r;
+	answer_body(&answer, welcome, sizeof(*welcome));
+	if (welcome->reply.code < 0 || welcome->protocol != SHIM_PROTOCOL || answer.n_fds != 2)
+		return err_set(
+			err, ERR_SYSTEM, EPROTO, "the shim is not ours, or not of our version");
+	container->root_fd = TAKE_FD(answer.fds[0]);
+	container->kick_fd = TAKE_FD(answer.fds[1]);
+	for (uint32_t i = 0; i < welcome->n_tokens && r == 0; i++)
+		r = adopt_process(container, welcome->tokens[i], err);
+	if (r == 0 && welcome->state == SHIM_DEAD)
+		container_on_dead(container, &(struct msg){ .type = MSG_DEAD });
+	return r;
+}
+
+/* ---- each record ----------------------------------------------------------------------------- */
+
+static void recover_one(struct backend *backend, const struct record *record)
+{
+	struct container *container = NULL;
+	struct err err = { 0 };
+	bool is_whole =
+		record->state != CONTAINER_CREATING && !strcmp(record->boot_id, backend->boot_id);
+	int r = load(backend, record, &container, &err);
+
+	if (!container) {
+		LOG(LOG_ERROR, "container-not-loaded", KV_STR("handle", record->handle),
+			KV_STR("error", err.msg));
+		return;
+	}
+	if (is_whole)
+		r = adopt(container, &err);
+	if (r == 0 && is_whole && !backend->config.destroy_on_start) {
+		container->idle_since_ms = clock_ms();
+		LOG(LOG_INFO, "container-adopted", KV_STR("handle", record->handle));
+		return;
+	}
+	LOG(LOG_INFO, "container-ended-at-start", KV_STR("handle", record->handle),
+		KV_STR("reason",
+			r < 0              ? err.msg
+				: is_whole ? "asked for"
+					   : "half-made, or of another boot"));
+	if (!container->link && is_whole)
+		cgroup_kill(&backend->cgroups, container->id);
+	if (container_teardown(container, &err) < 0)
+		LOG(LOG_ERROR, "container-not-removed", KV_STR("handle", record->handle),
+			KV_STR("error", err.msg));
+}
+
+/* Records are copied: teardown changes the table that is being read. */
+struct records {
+	struct record *all;
+	size_t n_all;
+};
+
+static int copy_record(const struct record *record, void *arg)
+{
+	struct records *records = arg;
+	struct record *more = realloc(records->all, (records->n_all + 1) * sizeof(*more));
+
+	if (!more)
+		return -ENOMEM;
+	records->all = more;
+	more += records->n_all++;
+	*more = *record;
+	more->id = strdup(record->id);
+	more->handle = strdup(record->handle);
+	more->nonce = strdup(record->nonce);
+	more->boot_id = strdup(record->boot_id);
+	return more->id && more->handle && more->nonce && more->boot_id ? 0 : -ENOMEM;
+}
+
+static void free_records(struct records *records)
+{
+	for (size_t i = 0; i < records->n_all; i++) {
+		free((char *)records->all[i].id);
+		free((char *)records->all[i].handle);
+		free((char *)records->all[i].nonce);
+		free((char *)records->all[i].boot_id);
+	}
+	free(records->all);
+}
+
+/* ---- what nobody has recorded ---------------------------------------------------------------- */
+
+static int same_id(const char *handle, void *value, void *arg)
+{
+	(void)handle;
+	return !strcmp(((struct container *)value)->id, arg);
+}
+
+static bool is_known(struct backend *backend, const char *id)
+{
+	return registry_each(backend->containers, same_id, (void *)id) == 1;
+}
+
+static int sweep_group(const char *id, void *arg)
+{
+	struct backend *backend = arg;
+
+	if (!is_known(backend, id))
+		cgroup_destroy(&backend->cgroups, id);
+	return 0;
+}
+
+/* Calls sweep with each unknown name in the directory. */
+static void each_unknown(struct backend *backend, const char *dir_path,
+	void (*sweep)(struct backend *backend, const char *name))
+{
+	DIR *dir = opendir(dir_path);
+	struct dirent *entry;
+
+	while (dir && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.' && !is_known(backend, entry->d_name))
+			sweep(backend, entry->d_name);
+	if (dir)
+		closedir(dir);
+}
+
+static void sweep_socket(struct backend *backend, const char *name)
+{
+	unlinkat(backend->run_fd, name, 0);
+}
+
+static void move_to_dead(struct backend *backend, const char *dir, const char *name)
+{
+	AUTO_FREE char *from = NULL, *to = NULL;
+
+	if (asprintf(&from, "%s/%s", dir, name) >= 0 &&
+		asprintf(&to, "%s/%s", backend->dead_dir, name) >= 0)
+		rename(from, to);
+}
+
+static void sweep_live(struct backend *backend, const char *name)
+{
+	move_to_dead(backend, backend->live_dir, name);
+}
+
+static void sweep_image(struct backend *backend, const char *name)
+{
+	if (!strncmp(name, "tmp-", 4))
+		move_to_dead(backend, backend->images_dir, name);
+}
+
+int recover(struct backend *backend, struct err *err)
+{
+	struct records records = { 0 };
+	int r = store_each(backend->db, copy_record, &records, err);
+
+	for (size_t i = 0; r == 0 && i < records.n_all; i++)
+		recover_one(backend, &records.all[i]);
+	free_records(&records);
+	if (r < 0)
+		return r;
+	cgroup_each(&backend->cgroups, sweep_group, backend);
+	each_unknown(backend, backend->run_dir, sweep_socket);
+	each_unknown(backend, backend->live_dir, sweep_live);
+	each_unknown(backend, backend->images_dir, sweep_image);
+	backend->has_dead = true;
+	return 0;
+}

@@ -1,0 +1,42 @@
+/* spec.h - what a client asks for, after JSON and before policy. All strings are owned; *_done
+ * frees. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/strv.h"
+
+struct bind_mount {
+	char *src, *dst;
+	bool read_write, from_container;
+};
+
+struct property {
+	char *key, *value;
+};
+
+struct container_spec {
+	char *handle; /* NULL: make one up */
+	char *rootfs; /* NULL: the server's default */
+	int64_t grace_ns; /* 0: never reaped; only if has_grace */
+	bool has_grace, privileged;
+	struct bind_mount *binds;
+	size_t n_binds;
+	struct property *properties;
+	size_t n_properties;
+	struct strv env;
+};
+void container_spec_done(struct container_spec *spec);
+
+#define N_SPEC_RLIMITS 16
+struct process_spec {
+	char *id; /* NULL: make one up */
+	char *path, *dir, *user;
+	struct strv args, env;
+	uint32_t rlimit_set; /* bit n: rlimits[n], numbered as getrlimit(2) does */
+	uint64_t rlimits[N_SPEC_RLIMITS];
+	bool tty;
+	uint32_t columns, rows;
+};
+void process_spec_done(struct process_spec *spec);

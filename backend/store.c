@@ -1,0 +1,168 @@
+#include "store.h"
+
+#include <stdio.h>
+
+#include "base/db.h"
+#include "base/err.h"
+#include "base/parse.h"
+#include "base/strv.h"
+#include "spec.h"
+
+static const char schema[] =
+	"CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;"
+	"CREATE TABLE IF NOT EXISTS containers ("
+	" id TEXT PRIMARY KEY, handle TEXT NOT NULL UNIQUE, nonce TEXT NOT NULL, boot_id TEXT NOT NULL,"
+	" id_range INTEGER NOT NULL, state INTEGER NOT NULL, privileged INTEGER NOT NULL,"
+	" grace_ns INTEGER NOT NULL) STRICT;"
+	"CREATE TABLE IF NOT EXISTS env ("
+	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
+	" position INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, position)) STRICT;"
+	"CREATE TABLE IF NOT EXISTS properties ("
+	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
+	" key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, key)) STRICT;";
+
+int store_open(const char *path, struct db **ret_db, struct err *err)
+{
+	return db_open(path, schema, ret_db, err);
+}
+
+static int copy_instance(const struct db_row *row, void *arg)
+{
+	snprintf(arg, 9, "%s", db_row_text(row, 0));
+	return 0;
+}
+
+int store_instance(struct db *db, char ret_instance[9], struct err *err)
+{
+	int r;
+
+	if (random_hex(ret_instance, 4) < 0)
+		return err_set(err, ERR_SYSTEM, 0, "no random bytes");
+	r = db_change(
+		db, err, "INSERT OR IGNORE INTO meta VALUES ('instance', ?)", "s", ret_instance);
+	return r < 0 ? r
+		     : db_each(db, copy_instance, ret_instance, err,
+			       "SELECT value FROM meta WHERE key = 'instance'", "");
+}
+
+struct addition {
+	const struct record *record;
+	const struct strv *env;
+	const struct property *properties;
+	size_t n_properties;
+};
+
+static int add(struct db *db, void *arg, struct err *err)
+{
+	const struct addition *add = arg;
+	const struct record *record = add->record;
+	int r = db_change(db, err, "INSERT INTO containers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		"ssssiiii", record->id, record->handle, record->nonce, record->boot_id,
+		record->id_range, (int64_t)record->state, (int64_t)record->privileged,
+		record->grace_ns);
+
+	for (size_t i = 0; i < add->env->n_items && r == 0; i++)
+		r = db_change(db, err, "INSERT INTO env VALUES (?, ?, ?)", "sis", record->id,
+			(int64_t)i, add->env->items[i]);
+	for (size_t i = 0; i < add->n_properties && r == 0; i++)
+		r = store_set_property(
+			db, record->id, add->properties[i].key, add->properties[i].value, err);
+	return r;
+}
+
+int store_add(struct db *db, const struct record *record, const struct strv *env,
+	const struct property *properties, size_t n_properties, struct err *err)
+{
+	struct addition addition = { record, env, properties, n_properties };
+
+	return db_transaction(db, add, &addition, err);
+}
+
+int store_set_state(struct db *db, const char *id, int state, struct err *err)
+{
+	return db_change(
+		db, err, "UPDATE containers SET state = ? WHERE id = ?", "is", (int64_t)state, id);
+}
+
+int store_set_grace(struct db *db, const char *id, int64_t grace_ns, struct err *err)
+{
+	return db_change(
+		db, err, "UPDATE containers SET grace_ns = ? WHERE id = ?", "is", grace_ns, id);
+}
+
+int store_set_property(
+	struct db *db, const char *id, const char *key, const char *value, struct err *err)
+{
+	return db_change(db, err, "INSERT OR REPLACE INTO properties VALUES (?, ?, ?)", "sss", id,
+		key, value);
+}
+
+int store_remove_property(struct db *db, const char *id, const char *key, struct err *err)
+{
+	return db_change(
+		db, err, "DELETE FROM properties WHERE container = ? AND key = ?", "ss", id, key);
+}
+
+int store_remove(struct db *db, const char *id, struct err *err)
+{
+	return db_change(db, err, "DELETE FROM containers WHERE id = ?", "s", id);
+}
+
+struct visitor {
+	int (*record)(const struct record *record, void *arg);
+	int (*property)(const char *key, const char *value, void *arg);
+	void *arg;
+};
+
+static int visit_record(const struct db_row *row, void *arg)
+{
+	struct visitor *visitor = arg;
+	struct record record = { .id = db_row_text(row, 0),
+		.handle = db_row_text(row, 1),
+		.nonce = db_row_text(row, 2),
+		.boot_id = db_row_text(row, 3),
+		.id_range = db_row_int(row, 4),
+		.state = (int)db_row_int(row, 5),
+		.privileged = (int)db_row_int(row, 6),
+		.grace_ns = db_row_int(row, 7) };
+
+	return visitor->record(&record, visitor->arg);
+}
+
+int store_each(struct db *db, int (*visit)(const struct record *record, void *arg), void *arg,
+	struct err *err)
+{
+	struct visitor visitor = { .record = visit, .arg = arg };
+
+	return db_each(db, visit_record, &visitor, err,
+		"SELECT id, handle, nonce, boot_id, id_range, state, privileged, grace_ns"
+		" FROM containers ORDER BY rowid",
+		"");
+}
+
+static int visit_property(const struct db_row *row, void *arg)
+{
+	struct visitor *visitor = arg;
+
+	return visitor->property(db_row_text(row, 0), db_row_text(row, 1), visitor->arg);
+}
+
+int store_properties(struct db *db, const char *id,
+	int (*visit)(const char *key, const char *value, void *arg), void *arg, struct err *err)
+{
+	struct visitor visitor = { .property = visit, .arg = arg };
+
+	return db_each(db, visit_property, &visitor, err,
+		"SELECT key, value FROM properties WHERE container = ? ORDER BY key", "s", id);
+}
+
+static int visit_env(const struct db_row *row, void *arg)
+{
+	return strv_add(arg, db_row_text(row, 0));
+}
+
+int store_env(struct db *db, const char *id, struct strv *ret_env, struct err *err)
+{
+	return db_each(db, visit_env, ret_env, err,
+		"SELECT value FROM env WHERE container = ? ORDER BY position", "s", id);
+}

@@ -1,0 +1,40 @@
+/* store.h - the record of containers in sqlite: written before the effect, read at start. Threads:
+ * any. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+struct container;
+struct db;
+struct err;
+struct property;
+struct strv;
+
+struct record {
+	const char *id, *handle, *nonce, *boot_id;
+	int64_t id_range, grace_ns;
+	int state; /* enum container_state */
+	int privileged;
+};
+
+int store_open(const char *path, struct db **ret_db, struct err *err);
+/* A random name for this work directory, made once: 8 hex digits. */
+int store_instance(struct db *db, char ret_instance[9], struct err *err);
+
+/* The record with its properties and environment, in one transaction. -EEXIST: the handle is taken.
+ */
+int store_add(struct db *db, const struct record *record, const struct strv *env,
+	const struct property *properties, size_t n_properties, struct err *err);
+int store_set_state(struct db *db, const char *id, int state, struct err *err);
+int store_set_grace(struct db *db, const char *id, int64_t grace_ns, struct err *err);
+int store_set_property(
+	struct db *db, const char *id, const char *key, const char *value, struct err *err);
+int store_remove_property(struct db *db, const char *id, const char *key, struct err *err);
+int store_remove(struct db *db, const char *id, struct err *err);
+
+/* visit sees each record; strings are valid during the call. */
+int store_each(struct db *db, int (*visit)(const struct record *record, void *arg), void *arg,
+	struct err *err);
+int store_properties(struct db *db, const char *id,
+	int (*visit)(const char *key, const char *value, void *arg), void *arg, struct err *err);
+int store_env(struct db *db, const char *id, struct strv *ret_env, struct err *err);
