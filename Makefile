@@ -1,0 +1,116 @@
+# cloche - build, check, run, install.                     `make help` lists the targets.
+MODE    ?= release
+B       := build/$(MODE)
+PREFIX  ?= /usr/local
+CC      := gcc
+PKGS    := libmicrohttpd jansson sqlite3 libseccomp libarchive
+VENV    := .venv
+
+PACKAGES := gcc make pkg-config libc6-dev libmicrohttpd-dev libjansson-dev libsqlite3-dev libseccomp-dev libcap-dev \
+            libarchive-dev uthash-dev busybox-static
+TEST_PACKAGES := libcmocka-dev pmccabe clang-format clang-tidy gcovr scdoc golang-go python3-pytest python3-jsonschema \
+            python3-yaml python3-venv runc mmdebstrap codespell shellcheck strace zstd
+
+# Those who are not root get it where it is needed: installing packages, serving, tests that make containers.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+WARN    := -Wall -Wextra -Wshadow -Wvla -Walloca -Wformat=2 -Wundef -Wpointer-arith -Wwrite-strings \
+           -Wstrict-prototypes -Wmissing-prototypes -Werror
+COMMON  := -std=gnu17 -g -fno-common $(WARN)
+release  := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
+asan     := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -Wno-format-truncation
+tsan     := -O1 -fsanitize=thread -Wno-format-truncation
+coverage := -O0 --coverage
+analyze  := -O1 -fanalyzer -Wno-error
+CFLAGS   += $(COMMON) $($(MODE))
+CPPFLAGS += -D_GNU_SOURCE -iquote . -iquote backend $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread
+LDFLAGS_release := -pie -Wl,-z,relro,-z,now
+
+# Static programs cannot carry the address and thread sanitizers: the shim gets the undefined one.
+static_release  := $(release)
+static_asan     := -O1 -fsanitize=undefined -fno-sanitize-recover=all -fPIE -static-libubsan
+static_tsan     := -O1 -fPIE
+static_coverage := -O1 -fPIE
+static_analyze  := $(analyze) -fPIE
+STATIC   := $(COMMON) $(static_$(MODE))
+
+SRC      := $(wildcard server/*.c backend/*.c backend/base/*.c backend/linux/*.c volumes/*.c)
+SHIM_SRC := $(wildcard backend/shim/*.c) $(addprefix backend/,base/auto.c base/msg.c linux/caps.c linux/ring.c linux/sys.c)
+TEST     := $(wildcard tests/unit/test_*.c)
+FUZZ     := $(filter-out %/replay_main.c,$(wildcard tests/fuzz/*.c))
+object    = $(patsubst %.c,$(B)/%.o,$(1))
+shim_obj  = $(patsubst %.c,$(B)/static/%.o,$(1))
+LIBOBJ   := $(call object,$(filter-out server/%,$(SRC))) $(B)/backend/shim/check.o
+SERVEROBJ := $(call object,$(filter-out server/main.c,$(filter server/%,$(SRC))))
+
+all: $(B)/cloche $(B)/busybox-root.tar ## build the programs (MODE=release, asan, tsan, coverage or analyze)
+
+$(B)/cloche: $(call object,$(SRC)) $(B)/backend/shim/check.o $(B)/backend/shim_image.o
+	@echo "  LD    $@"; $(CC) $(CFLAGS) $(LDFLAGS) $(LDFLAGS_$(MODE)) -o $@ $^ $(LDLIBS)
+$(B)/cloche-shim: $(call shim_obj,$(SHIM_SRC))
+	@echo "  LD    $@"; $(CC) $(STATIC) $(LDFLAGS) -static-pie -Wl,-z,relro,-z,now -o $@ $^
+$(B)/backend/shim_image.o: backend/shim_image.S $(B)/cloche-shim
+	@mkdir -p $(@D)
+	@strip -o $(B)/cloche-shim.stripped $(B)/cloche-shim
+	@$(CC) -c -DSHIM_PROGRAM='"$(B)/cloche-shim.stripped"' -o $@ $<
+$(B)/static/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC    $@"; $(CC) $(CPPFLAGS) $(STATIC) -MMD -MP -c -o $@ $<
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC    $@"; $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+$(B)/tests/unit/test_server_%: $(B)/tests/unit/test_server_%.o $(SERVEROBJ) $(LIBOBJ) $(B)/backend/shim_image.o
+	@echo "  LD    $@"; $(CC) $(CFLAGS) $(LDFLAGS) $(LDFLAGS_$(MODE)) -o $@ $^ $(LDLIBS) -lcmocka
+$(B)/tests/unit/%: $(B)/tests/unit/%.o $(LIBOBJ) $(B)/backend/shim_image.o
+	@echo "  LD    $@"; $(CC) $(CFLAGS) $(LDFLAGS) $(LDFLAGS_$(MODE)) -o $@ $^ $(LDLIBS) -lcmocka
+$(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/fuzz/replay_main.o $(SERVEROBJ) $(LIBOBJ) $(B)/backend/shim_image.o
+	@echo "  LD    $@"; $(CC) $(CFLAGS) $(LDFLAGS) $(LDFLAGS_$(MODE)) -o $@ $^ $(LDLIBS)
+
+# The whole default root: Debian's static busybox and a link for each of its applets.
+$(B)/busybox-root.tar: backend/busybox-root.sh
+	@mkdir -p $(@D)
+	@echo "  ROOT  $@"; sh backend/busybox-root.sh $@
+
+deps: ## install what building and running need (Debian packages)
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive sh -c 'dpkg -s $(PACKAGES) >/dev/null 2>&1 || \
+		{ apt-get update && apt-get install -y --no-install-recommends $(PACKAGES); }'
+deps-test: deps ## install what the tests need as well
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive sh -c 'dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || \
+		{ apt-get update && apt-get install -y --no-install-recommends $(TEST_PACKAGES); }'
+	test -x $(VENV)/bin/schemathesis || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q schemathesis; }
+run: deps ## install what is missing, build, serve on 127.0.0.1:7777
+	$(MAKE) all
+	$(SUDO) $(B)/cloche
+
+test: deps-test ## everything: lint, unit tests, API tests; the last line counts
+	$(SUDO) tests/run
+check: $(patsubst %.c,$(B)/%,$(TEST) $(FUZZ)) ## unit tests and fuzz corpora; MODE=asan, tsan or coverage to instrument
+	@tests/check $(B)
+check-api: all ## API, conformance and contract tests against the real server (root); ARGS for pytest
+	MODE=$(MODE) /usr/bin/python3 -m pytest -q tests/api tests/conformance tests/spec $(ARGS)
+lint: $(call object,$(SRC)) $(call shim_obj,$(SHIM_SRC)) ## forbidden functions and directions, complexity, format
+	@tests/lint/run $(B)
+format: ## let clang-format lay out the sources
+	clang-format -i $$(git ls-files '*.c' '*.h')
+coverage: ## line and branch coverage of the unit tests
+	$(MAKE) MODE=coverage check
+	gcovr -r . --object-directory build/coverage -e tests/ --print-summary
+fuzz: ## fuzz each target for FUZZ_SECONDS (default 60) with clang
+	tests/fuzz/run
+bench: all ## figures beside runc and the kernel floor (root)
+	/usr/bin/python3 tests/bench/bench.py
+man/cloche.8: $(B)/cloche man/cloche.8.scd.in
+	{ sed '/@OPTIONS@/,$$d' man/cloche.8.scd.in; $(B)/cloche manual; sed '1,/@OPTIONS@/d' man/cloche.8.scd.in; } | scdoc > $(B)/cloche.8
+man: man/cloche.8 ## the manual page, build/$(MODE)/cloche.8
+install: all ## honours DESTDIR and PREFIX
+	install -D -m 755 $(B)/cloche $(DESTDIR)$(PREFIX)/sbin/cloche
+	install -D -m 644 $(B)/busybox-root.tar $(DESTDIR)$(PREFIX)/lib/cloche/busybox-root.tar
+clean: ## remove every build
+	rm -rf build
+help: ## this text
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: all deps deps-test run test check check-api lint format coverage fuzz bench man install clean help man/cloche.8
+.SECONDARY:
+-include $(patsubst %.o,%.d,$(call object,$(SRC) $(TEST)) $(call shim_obj,$(SHIM_SRC)))

@@ -1,0 +1,533 @@
+/* The only file that knows libmicrohttpd. One thread accepts and watches deadlines; each connection
+ * has a thread of the library's, in which its handler runs. */
+#include "server/http.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <microhttpd.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "server/connections.h"
+#include "server/reply.h"
+#include "server/request.h"
+#include "server/router.h"
+#include "server/sock.h"
+
+#define HEADER_BYTES (256u * 1024) /* bulk_info of thousands of handles */
+#define STACK_BYTES (256u * 1024)
+#define DRAIN_MS 2000
+
+struct server {
+	struct server_config config;
+	struct backend *backend;
+	struct MHD_Daemon *daemon;
+	struct connections *connections;
+};
+
+/* The library's view of a request: what has been read of it so far. */
+struct exchange {
+	struct request request;
+	struct connection *connection;
+	char *uri;
+	bool has_begun, has_body;
+	size_t body_cap, body_room;
+};
+
+struct backend *request_backend(const struct request *request)
+{
+	return request->server->backend;
+}
+
+int request_stop_fd(const struct request *request)
+{
+	return connections_stop_fd(request->server->connections);
+}
+
+int request_stall_ms(const struct request *request)
+{
+	return request->server->config.stall_ms;
+}
+
+/* ---- answers through the library ------------------------------------------------------------- */
+
+static const char *const quiet_headers[][2] = { { "X-Content-Type-Options", "nosniff" },
+	{ "Cross-Origin-Resource-Policy", "same-origin" }, { "Cache-Control", "no-store" } };
+
+void reply_bytes(struct request *request, unsigned status, const char *content_type,
+	const char *allow, const char *text, size_t n_bytes)
+{
+	struct MHD_Response *response;
+
+	if (request->is_answered)
+		return;
+	request->is_answered = true;
+	response = MHD_create_response_from_buffer(n_bytes, (void *)text, MHD_RESPMEM_MUST_COPY);
+	if (!response)
+		return;
+	MHD_add_response_header(response, "Content-Type", content_type);
+	if (allow)
+		MHD_add_response_header(response, "Allow", allow);
+	for (size_t i = 0; i < N_ELEMENTS(quiet_headers); i++)
+		MHD_add_response_header(response, quiet_headers[i][0], quiet_headers[i][1]);
+	MHD_queue_response(request->connection, status, response);
+	MHD_destroy_response(response);
+}
+
+/* ---- answers past the library ---------------------------------------------------------------- */
+
+static void date_now(char text[40])
+{
+	time_t now = time(NULL);
+	struct tm tm;
+
+	gmtime_r(&now, &tm);
+	strftime(text, 40, "%a, %d %b %Y %H:%M:%S GMT", &tm);
+}
+
+void request_take(struct request *request)
+{
+	request->is_answered = request->is_taken = true;
+	connection_set_phase(((struct exchange *)request)->connection, PHASE_STREAM);
+}
+
+int hijack(struct request *request, const char *status, const char *content_type)
+{
+	char date[40];
+
+	date_now(date);
+	request_take(request);
+	return sock_printf(request->fd, request_stop_fd(request),
+		"HTTP/1.1 %s\r\n%s%s%sDate: %s\r\nTransfer-Encoding: chunked\r\n\r\n", status,
+		content_type ? "Content-Type: " : "", content_type ? content_type : "",
+		content_type ? "\r\n" : "", date);
+}
+
+/* The upload goes on while we already know the answer, or the framing is not to be trusted: say it,
+ * end our side, read away what comes within a bound. */
+static void answer_and_close(struct request *request, unsigned status, const char *phrase,
+	const char *content_type, const char *allow, const char *text)
+{
+	char date[40];
+
+	date_now(date);
+	request->is_answered = request->is_taken = true;
+	if (sock_printf(request->fd, request_stop_fd(request),
+		    "HTTP/1.1 %u %s\r\nContent-Type: %s\r\n%s%s%sDate: %s\r\nContent-Length: %zu\r\n"
+		    "Connection: close\r\n\r\n",
+		    status, phrase, content_type, allow ? "Allow: " : "", allow ? allow : "",
+		    allow ? "\r\n" : "", date, strlen(text)) == 0)
+		sock_write(request->fd, text, strlen(text), request_stop_fd(request));
+	sock_finish(request->fd, DRAIN_MS, request_stop_fd(request));
+}
+
+static const char *phrase_of(unsigned status)
+{
+	switch (status) {
+	case 400:
+		return "Bad Request";
+	case 403:
+		return "Forbidden";
+	case 404:
+		return "Not Found";
+	case 405:
+		return "Method Not Allowed";
+	case 413:
+		return "Request Entity Too Large";
+	case 417:
+		return "Expectation Failed";
+	default:
+		return "Internal Server Error";
+	}
+}
+
+/* ---- before the body: headers that decide ---------------------------------------------------- */
+
+struct header_check {
+	int n_host, n_length, n_encoding;
+	bool bad_length, bad_encoding, bad_expect, has_body;
+	const char *from_browser;
+};
+
+static bool is_browser_header(const char *key, const char *value)
+{
+	static const char *const names[] = { "Origin", "Referer", "Sec-Fetch-Mode",
+		"Sec-Fetch-Dest", "Sec-WebSocket-Key", "Access-Control-Request-Method",
+		"Access-Control-Request-Headers" };
+
+	if (!strcasecmp(key, "Sec-Fetch-Site"))
+		return strcasecmp(value, "none") != 0;
+	for (size_t i = 0; i < N_ELEMENTS(names); i++)
+		if (!strcasecmp(key, names[i]))
+			return true;
+	return false;
+}
+
+static enum MHD_Result check_header(
+	void *arg, enum MHD_ValueKind kind, const char *key, const char *value)
+{
+	struct header_check *check = arg;
+
+	(void)kind;
+	value = value ? value : "";
+	if (!strcasecmp(key, "Host"))
+		check->n_host++;
+	if (!strcasecmp(key, "Content-Length")) {
+		check->n_length++;
+		check->bad_length |= !*value || strlen(value) > 19 ||
+			strspn(value, "0123456789") != strlen(value);
+		check->has_body |= strspn(value, "0") != strlen(value);
+	}
+	if (!strcasecmp(key, "Transfer-Encoding")) {
+		check->n_encoding++;
+		check->bad_encoding |= strcasecmp(value, "chunked") != 0;
+		check->has_body = true;
+	}
+	if (!strcasecmp(key, "Expect"))
+		check->bad_expect |= strcasecmp(value, "100-continue") != 0;
+	if (is_browser_header(key, value))
+		check->from_browser = key;
+	return MHD_YES;
+}
+
+/* NULL if the framing is sound, else what is wrong with it. */
+static const char *framing_fault(const struct header_check *check, bool is_http_1_0)
+{
+	if (check->n_host > 1 || (check->n_host == 0 && !is_http_1_0))
+		return "exactly one Host header is wanted";
+	if (check->n_length > 1)
+		return "Content-Length: given twice";
+	if (check->bad_length)
+		return "Content-Length: not a number";
+	if (check->n_encoding > 1 || check->bad_encoding)
+		return "Transfer-Encoding: only chunked is known";
+	if (check->n_encoding && check->n_length)
+		return "Content-Length and Transfer-Encoding exclude each other";
+	if (check->n_encoding && is_http_1_0)
+		return "Transfer-Encoding: not in HTTP/1.0";
+	return NULL;
+}
+
+static void answer_error_and_close(
+	struct request *request, enum err_kind kind, unsigned status, const char *message)
+{
+	struct err err = { .kind = kind };
+	AUTO_FREE char *text = NULL;
+
+	snprintf(err.msg, sizeof(err.msg), "%s", message);
+	text = error_document(request, &err);
+	answer_and_close(
+		request, status, phrase_of(status), "application/json", NULL, text ? text : "{}\n");
+}
+
+/* An answer before the body: with none to come it goes the usual way and the connection lives on.
+ */
+static void answer_early(
+	struct exchange *exchange, enum err_kind kind, unsigned status, const char *message)
+{
+	struct request *request = &exchange->request;
+	struct err err = { .kind = kind };
+
+	if (exchange->has_body) {
+		answer_error_and_close(request, kind, status, message);
+		return;
+	}
+	snprintf(err.msg, sizeof(err.msg), "%s", message);
+	reply_error(request, &err);
+}
+
+static void answer_no_route(struct exchange *exchange, int why, const char *allow)
+{
+	struct request *request = &exchange->request;
+	unsigned status = why == -EPERM ? 405 : 404;
+	const char *text = why == -EPERM ? "Method Not Allowed\n" : "404 page not found\n";
+
+	if (why == -EPERM)
+		allow = *allow ? allow : "GET, PUT, POST, DELETE";
+	else
+		allow = NULL;
+	if (exchange->has_body)
+		answer_and_close(request, status, phrase_of(status), "text/plain; charset=utf-8",
+			allow, text);
+	else
+		reply_bytes(
+			request, status, "text/plain; charset=utf-8", allow, text, strlen(text));
+}
+
+static void check_target(struct exchange *exchange, const struct header_check *check)
+{
+	static const char *const methods[] = { "GET", "PUT", "POST", "DELETE" };
+	struct request *request = &exchange->request;
+	bool is_known_method = false;
+	char allow[64], message[128];
+	int r;
+
+	if (check->from_browser) {
+		snprintf(message, sizeof(message), "%s: requests from web pages are refused",
+			check->from_browser);
+		answer_early(exchange, ERR_FORBIDDEN, 403, message);
+		return;
+	}
+	for (size_t i = 0; i < N_ELEMENTS(methods); i++)
+		is_known_method |= !strcmp(request->method, methods[i]);
+	r = router_match(request, allow, sizeof(allow));
+	if (r != -EINVAL && !is_known_method)
+		r = -EPERM;
+	if (r == 0)
+		r = router_parse_query(request);
+	if (r == -EINVAL)
+		answer_early(exchange, ERR_BAD_REQUEST, 400,
+			"path or query: broken escape, or too many parts");
+	else if (r < 0)
+		answer_no_route(exchange, r, allow);
+}
+
+static void begin(struct exchange *exchange, struct MHD_Connection *connection, const char *method,
+	const char *version)
+{
+	struct request *request = &exchange->request;
+	struct header_check check = { 0 };
+	const char *fault;
+
+	exchange->has_begun = true;
+	request->method = method;
+	request->is_http_1_0 = !strcmp(version, "HTTP/1.0");
+	MHD_get_connection_values(connection, MHD_HEADER_KIND, check_header, &check);
+	exchange->has_body = check.has_body;
+	fault = framing_fault(&check, request->is_http_1_0);
+	if (fault)
+		answer_error_and_close(request, ERR_BAD_REQUEST, 400, fault);
+	else if (check.bad_expect)
+		answer_error_and_close(
+			request, ERR_BAD_REQUEST, 417, "Expect: only 100-continue is known");
+	else
+		check_target(exchange, &check);
+	if (!request->is_answered && request->route && strstr(request->route->name, "process_"))
+		exchange->body_cap = SPEC_BODY_BYTES;
+	else if (!request->is_answered && request->route &&
+		!strcmp(request->route->name, "container_create"))
+		exchange->body_cap = SPEC_BODY_BYTES;
+	else
+		exchange->body_cap = JSON_BODY_BYTES;
+}
+
+/* ---- the body -------------------------------------------------------------------------------- */
+
+static void take_body(struct exchange *exchange, const char *data, size_t n_bytes)
+{
+	struct request *request = &exchange->request;
+	size_t wanted = request->body_bytes + n_bytes;
+	char message[64], *more;
+
+	if (wanted > exchange->body_cap) {
+		snprintf(message, sizeof(message), "body: longer than %zu bytes",
+			exchange->body_cap);
+		answer_error_and_close(request, ERR_TOO_LARGE, 413, message);
+		return;
+	}
+	if (wanted > exchange->body_room) {
+		exchange->body_room = wanted < 4096 ? 4096 : 2 * wanted;
+		more = realloc(request->body, exchange->body_room);
+		if (!more) {
+			answer_error_and_close(request, ERR_SYSTEM, 500, "body: out of memory");
+			return;
+		}
+		request->body = more;
+	}
+	memcpy(request->body + request->body_bytes, data, n_bytes);
+	request->body_bytes = wanted;
+}
+
+/* ---- the library calls ----------------------------------------------------------------------- */
+
+static struct connection *connection_of(struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+	return info ? info->socket_context : NULL;
+}
+
+static int fd_of(struct MHD_Connection *connection)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+
+	return info ? info->connect_fd : -1;
+}
+
+/* First of all, with the target as it was sent. What it returns is the exchange of the calls below.
+ */
+static void *on_uri(void *arg, const char *uri, struct MHD_Connection *connection)
+{
+	struct exchange *exchange = calloc(1, sizeof(*exchange));
+	char *query;
+
+	if (!exchange)
+		return NULL;
+	exchange->request.server = arg;
+	exchange->request.connection = connection;
+	exchange->request.fd = fd_of(connection);
+	exchange->connection = connection_of(connection);
+	exchange->uri = strdup(uri);
+	if (!exchange->uri || !exchange->connection) {
+		free(exchange->uri);
+		free(exchange);
+		return NULL;
+	}
+	query = strchr(exchange->uri, '?');
+	if (query)
+		*query++ = '\0';
+	exchange->request.path_text = exchange->uri;
+	exchange->request.query_text = query;
+	return exchange;
+}
+
+static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url,
+	const char *method, const char *version, const char *data, size_t *n_bytes, void **slot)
+{
+	struct exchange *exchange = *slot;
+	struct request *request = &exchange->request;
+
+	(void)arg;
+	(void)url;
+	if (!exchange)
+		return MHD_NO;
+	if (!exchange->has_begun) {
+		connection_set_phase(exchange->connection, PHASE_BODY);
+		begin(exchange, connection, method, version);
+		return request->is_taken ? MHD_NO : MHD_YES;
+	}
+	if (*n_bytes) {
+		if (!request->is_answered)
+			take_body(exchange, data, *n_bytes);
+		*n_bytes = 0;
+		return request->is_taken ? MHD_NO : MHD_YES;
+	}
+	connection_set_phase(exchange->connection, PHASE_BUSY);
+	if (!request->is_answered)
+		request->route->handle(request);
+	return request->is_taken || !request->is_answered ? MHD_NO : MHD_YES;
+}
+
+static void on_completed(void *arg, struct MHD_Connection *connection, void **slot,
+	enum MHD_RequestTerminationCode code)
+{
+	struct exchange *exchange = *slot;
+
+	(void)arg;
+	(void)connection;
+	(void)code;
+	if (!exchange)
+		return;
+	connection_set_phase(exchange->connection, PHASE_IDLE);
+	free(exchange->request.body);
+	free(exchange->uri);
+	free(exchange);
+	*slot = NULL;
+}
+
+static void on_connection(void *arg, struct MHD_Connection *connection, void **context,
+	enum MHD_ConnectionNotificationCode code)
+{
+	struct server *server = arg;
+
+	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+		*context = connection_enter(server->connections, fd_of(connection));
+	} else if (*context) {
+		connection_leave(*context);
+		*context = NULL;
+	}
+}
+
+static size_t leave_escaped(void *arg, struct MHD_Connection *connection, char *text)
+{
+	(void)arg;
+	(void)connection;
+	return strlen(text);
+}
+
+/* Every hijack is an error to the library, and so is every client that goes away. */
+static void on_log(void *arg, const char *fmt, va_list ap)
+{
+	char text[256];
+
+	(void)arg;
+	vsnprintf(text, sizeof(text), fmt, ap);
+	text[strcspn(text, "\n")] = '\0';
+	LOG(LOG_DEBUG, "http", KV_STR("text", text));
+}
+
+static void on_accept(void *arg, int take_fd, const struct sockaddr *address, socklen_t len)
+{
+	struct server *server = arg;
+
+	MHD_add_connection(server->daemon, take_fd, address, len);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static struct MHD_Daemon *start_library(struct server *server)
+{
+	unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD |
+		MHD_USE_POLL | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC | MHD_USE_ERROR_LOG;
+
+	return MHD_start_daemon(flags, 0, NULL, NULL, on_request, server,
+		MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_URI_LOG_CALLBACK, on_uri,
+		server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,
+		MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_UNESCAPE_CALLBACK,
+		leave_escaped, NULL, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+		(size_t)HEADER_BYTES + 8192, MHD_OPTION_CONNECTION_LIMIT, 1u << 20,
+		MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK_BYTES, MHD_OPTION_CONNECTION_TIMEOUT,
+		0u, MHD_OPTION_END);
+}
+
+int server_start(const struct server_config *config, struct backend *backend,
+	struct server **ret_server, char *address, struct err *err)
+{
+	struct server *server = calloc(1, sizeof(*server));
+	struct connections_config accept = { .bind_ip = config->bind_ip,
+		.port = config->port,
+		.socket_path = config->socket_path,
+		.socket_mode = config->socket_mode,
+		.timeout_ms = { [PHASE_HEADER] = config->header_timeout_ms,
+			[PHASE_BODY] = config->body_timeout_ms,
+			[PHASE_IDLE] = config->idle_timeout_ms },
+		.on_accept = on_accept,
+		.arg = server };
+	int r;
+
+	if (!server)
+		return err_system(err, -ENOMEM, "server");
+	server->config = *config;
+	server->backend = backend;
+	r = connections_open(&accept, &server->connections, address, err);
+	if (r < 0)
+		return r;
+	server->daemon = start_library(server);
+	if (!server->daemon)
+		return err_set(err, ERR_SYSTEM, EIO, "libmicrohttpd does not start");
+	r = connections_serve(server->connections, err);
+	if (r == 0)
+		*ret_server = server;
+	return r;
+}
+
+void server_stop(struct server *server)
+{
+	connections_stop(server->connections);
+	MHD_stop_daemon(server->daemon);
+	connections_close(server->connections);
+	free(server);
+}

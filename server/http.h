@@ -1,0 +1,23 @@
+/* http.h - the HTTP server: libmicrohttpd with a thread per connection, an accept thread of our
+ * own, deadlines, and what the library lets through (design.md 3). */
+#pragma once
+#include <stdint.h>
+#include <sys/types.h>
+
+struct backend;
+struct err;
+struct server;
+
+struct server_config {
+	const char *bind_ip, *socket_path; /* socket_path NULL: none */
+	uint16_t port; /* 0: a free one */
+	mode_t socket_mode;
+	int header_timeout_ms, body_timeout_ms, idle_timeout_ms;
+	int stall_ms; /* a reader that holds up others for this long is cut off */
+};
+
+/* Serves when this returns; address is then "ip:port" (at least 64 bytes). */
+int server_start(const struct server_config *config, struct backend *backend,
+	struct server **ret_server, char *address, struct err *err);
+/* Stops accepting, lets plain requests finish, ends streams by FIN, frees. */
+void server_stop(struct server *server);

@@ -1,0 +1,178 @@
+/* cloche - a Garden server. Without a sub-command it serves; "unpack" is its own helper for
+ * archives, "manual" prints the options for cloche(8). */
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "backend.h"
+#include "base/auto.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "server/http.h"
+#include "server/options.h"
+#include "volumes/unpack.h"
+
+/* Whatever the caller has left us: the first three descriptors are taken, no signal surprises us.
+ */
+static void normalise(sigset_t *ret_stop)
+{
+	struct sigaction ignore = { .sa_handler = SIG_IGN }, standard = { .sa_handler = SIG_DFL };
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd < 3);
+	if (fd >= 3)
+		close(fd);
+	sigaction(SIGPIPE, &ignore, NULL);
+	sigaction(SIGHUP, &ignore, NULL);
+	sigaction(SIGUSR1, &ignore, NULL);
+	sigaction(SIGUSR2, &ignore, NULL);
+	sigaction(SIGCHLD, &standard, NULL);
+	sigemptyset(ret_stop);
+	sigaddset(ret_stop, SIGTERM);
+	sigaddset(ret_stop, SIGINT);
+	sigprocmask(SIG_SETMASK, ret_stop, NULL);
+}
+
+/* The busybox root lies beside the program, or where make install puts it. */
+static char *find_default_rootfs(void)
+{
+	static const char *const places[] = { "busybox-root.tar",
+		"../lib/cloche/busybox-root.tar" };
+	char program[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 1);
+
+	if (n < 0)
+		return NULL;
+	program[n] = '\0';
+	dirname(program);
+	for (size_t i = 0; i < N_ELEMENTS(places); i++) {
+		AUTO_FREE char *path = NULL;
+
+		if (asprintf(&path, "%s/%s", program, places[i]) < 0)
+			return NULL;
+		if (access(path, R_OK) == 0)
+			return TAKE_PTR(path);
+	}
+	return NULL;
+}
+
+static int check_options(const struct options *options, struct err *err)
+{
+	uint64_t ring = options->ring_bytes;
+
+	if (strcmp(options->idmap, "unique") && strcmp(options->idmap, "maximal"))
+		return err_set(err, ERR_INVALID, EINVAL, "--idmap '%s': expected unique or maximal",
+			options->idmap);
+	if (options->bind_port > 65535)
+		return err_set(err, ERR_INVALID, EINVAL, "--bind-port: expected 0 to 65535");
+	if (ring < 4096 || ring > 1 << 30 || ring & (ring - 1))
+		return err_set(err, ERR_INVALID, EINVAL,
+			"--ring-bytes: expected a power of two from 4096 to 1073741824");
+	if (options->id_pool_start > UINT32_MAX || options->id_pool_count > 65536 ||
+		options->max_containers > UINT32_MAX)
+		return err_set(err, ERR_INVALID, EINVAL,
+			"--id-pool-start, --id-pool-count or --max-containers: too large");
+	return 0;
+}
+
+static int ms_of(int64_t ns)
+{
+	return ns / 1000000 > INT_MAX ? INT_MAX : (int)(ns / 1000000);
+}
+
+/* /proc/self/exe, held open above the descriptors that a spawned program gets. */
+static int open_self(void)
+{
+	AUTO_FD int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 10);
+}
+
+static int serve(const struct options *options, const sigset_t *stop, struct err *err)
+{
+	AUTO_FREE char *found =
+		*options->default_rootfs ? strdup(options->default_rootfs) : find_default_rootfs();
+	struct backend_config backend_config = { .work_dir = options->work_dir,
+		.default_rootfs = found,
+		.allow_raw = &options->allow_raw,
+		.idmap_maximal = !strcmp(options->idmap, "maximal"),
+		.privileged_allowed = !options->disable_privileged,
+		.destroy_on_start = options->destroy_on_start,
+		.ring_bytes = options->ring_bytes,
+		.default_grace_ns = options->default_grace_time,
+		.max_containers = (uint32_t)options->max_containers,
+		.id_pool_start = (uint32_t)options->id_pool_start,
+		.id_pool_count = (uint32_t)options->id_pool_count,
+		.self_exe_fd = open_self() };
+	struct server_config server_config = { .bind_ip = options->bind_ip,
+		.port = (uint16_t)options->bind_port,
+		.socket_path = *options->bind_socket ? options->bind_socket : NULL,
+		.socket_mode = (mode_t)options->socket_mode,
+		.header_timeout_ms = ms_of(options->header_timeout),
+		.body_timeout_ms = ms_of(options->body_timeout),
+		.idle_timeout_ms = ms_of(options->idle_timeout),
+		.stall_ms = ms_of(options->stall_time) };
+	struct backend *backend;
+	struct server *server;
+	char address[64];
+	int r, signo;
+
+	r = backend_open(&backend_config, &backend, err);
+	if (r == 0)
+		r = server_start(&server_config, backend, &server, address, err);
+	if (r < 0)
+		return r;
+	LOG(LOG_INFO, "serving", KV_STR("address", address), KV_STR("work-dir", options->work_dir));
+	sigwait(stop, &signo);
+	LOG(LOG_INFO, "stopping", KV_INT("signal", signo));
+	server_stop(server);
+	backend_close(backend);
+	LOG(LOG_INFO, "stopped");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	AUTO(options_done) struct options options = { 0 };
+	enum log_level level;
+	struct err err = { 0 };
+	sigset_t stop;
+	int r;
+
+	if (argc == 2 && !strcmp(argv[1], "unpack"))
+		return unpack_main();
+	if (argc == 2 && !strcmp(argv[1], "manual")) {
+		options_manual(stdout);
+		return 0;
+	}
+	normalise(&stop);
+	r = options_parse(&options, argc, argv, environ, &err);
+	if (r == 1) {
+		options_help(stdout);
+		return 0;
+	}
+	if (r == 0)
+		r = check_options(&options, &err);
+	if (r == 0 && log_level_parse(options.log_level, &level) < 0)
+		r = err_set(&err, ERR_INVALID, EINVAL,
+			"--log-level '%s': expected debug, info, warn or error", options.log_level);
+	if (r < 0) {
+		fprintf(stderr, "cloche: %s\n", err.msg);
+		return 1;
+	}
+	umask(022);
+	log_open("cloche", level, 2);
+	r = serve(&options, &stop, &err);
+	if (r < 0)
+		LOG(LOG_ERROR, "failed", KV_STR("error", err.msg));
+	return r < 0 ? 1 : 0;
+}

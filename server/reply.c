@@ -1,0 +1,104 @@
+#include "server/reply.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/auto.h"
+#include "base/err.h"
+#include "server/json.h"
+#include "server/request.h"
+
+static const struct {
+	unsigned status;
+	const char *type;
+} kinds[N_ERR_KINDS] = {
+	[ERR_NONE] = { 500, "" },
+#define ERROR_KIND(kind, http_status, garden_type) [ERR_##kind] = { http_status, garden_type },
+#include "api-spec/errors.def"
+#undef ERROR_KIND
+};
+
+/* One line: clients of Garden read a document and a newline. */
+static char *dump_line(json_t *json)
+{
+	size_t n = json_dumpb(json, NULL, 0, JSON_COMPACT);
+	char *text = malloc(n + 2);
+
+	if (!text)
+		return NULL;
+	json_dumpb(json, text, n, JSON_COMPACT);
+	text[n] = '\n';
+	text[n + 1] = '\0';
+	return text;
+}
+
+/* The message may quote what a client sent in bytes that are no UTF-8. */
+static json_t *text_value(const char *text)
+{
+	json_t *value = json_string(text);
+
+	return value ? value : json_string("(not UTF-8)");
+}
+
+char *error_document(const struct request *request, const struct err *err)
+{
+	const char *type = kinds[err->kind].type;
+	const char *handle = err->kind == ERR_NO_CONTAINER ? request_param(request, "handle") : "";
+	const char *process = err->kind == ERR_NO_PROCESS ? request_param(request, "process") : "";
+	json_t *json = json_pack("{s:s, s:o, s:o, s:o, s:s}", "Type", type, "Message",
+		text_value(err->msg), "Handle", text_value(handle), "ProcessID",
+		text_value(process), "Binary", "");
+	char *text = json ? dump_line(json) : NULL;
+
+	json_decref(json);
+	return text;
+}
+
+void reply_error(struct request *request, const struct err *err)
+{
+	AUTO_FREE char *text = error_document(request, err);
+
+	if (text)
+		reply_bytes(request, kinds[err->kind].status, "application/json", NULL, text,
+			strlen(text));
+}
+
+void reply_json(struct request *request, unsigned status, json_t *take_json)
+{
+	AUTO_FREE char *text = take_json ? dump_line(take_json) : NULL;
+	struct err err;
+
+	json_decref(take_json);
+	if (text) {
+		reply_bytes(request, status, "application/json", NULL, text, strlen(text));
+		return;
+	}
+	err_system(&err, -ENOMEM, "reply");
+	reply_error(request, &err);
+}
+
+void reply_empty(struct request *request)
+{
+	reply_bytes(request, 200, "application/json", NULL, "{}\n", 3);
+}
+
+void reply_text(struct request *request, unsigned status, const char *text)
+{
+	reply_bytes(request, status, "text/plain; charset=utf-8", NULL, text, strlen(text));
+}
+
+int request_json(struct request *request, json_t **ret_json, struct err *err)
+{
+	AUTO_JSON json_t *json = NULL;
+	int r = json_parse(request->body ? request->body : "", request->body_bytes, &json, err);
+
+	if (r == 0 && !json_is_object(json))
+		r = err_set(err, ERR_INVALID, EINVAL, "JSON: expected an object");
+	if (r < 0) {
+		reply_error(request, err);
+		return r;
+	}
+	*ret_json = TAKE_PTR(json);
+	return 0;
+}

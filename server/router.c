@@ -1,0 +1,155 @@
+#include "server/router.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/auto.h"
+#include "base/err.h"
+#include "base/parse.h"
+#include "server/request.h"
+
+static void handle_unbuilt(struct request *request);
+
+#define ROUTE(verb, text, id)                                                                      \
+	{ .method = #verb, .path = text, .name = #id, .handle = handle_##id, .is_built = true },
+#define ROUTE_UNBUILT(verb, text, id)                                                              \
+	{ .method = #verb, .path = text, .name = #id, .handle = handle_unbuilt },
+static const struct route routes[] = {
+#include "api-spec/routes.def"
+};
+#undef ROUTE
+
+const struct route *router_route(unsigned n)
+{
+	return n < N_ELEMENTS(routes) ? &routes[n] : NULL;
+}
+
+static void handle_unbuilt(struct request *request)
+{
+	struct err err;
+
+	err_set(&err, ERR_UNSUPPORTED, ENOSYS, "%s %s (%s) is not built yet",
+		request->route->method, request->route->path, request->route->name);
+	reply_error(request, &err);
+}
+
+/* ---- paths ----------------------------------------------------------------------------------- */
+
+static int split_path(struct request *request)
+{
+	char *rest = request->path_text + 1, *part;
+
+	if (request->path_text[0] != '/')
+		return -EINVAL;
+	request->n_parts = 0;
+	while (*rest && (part = strsep(&rest, "/"))) {
+		if (request->n_parts == MAX_PATH_PARTS)
+			return -ENOENT;
+		if (!*part || percent_decode(part, false) < 0)
+			return -EINVAL;
+		request->parts[request->n_parts++] = part;
+		if (!rest)
+			break;
+	}
+	return rest && !*rest && request->n_parts ? -ENOENT : 0; /* "/ping/" is not "/ping" */
+}
+
+/* The part of the pattern that pattern begins with; *ret_next is what follows. */
+static size_t pattern_part(const char *pattern, const char **ret_next)
+{
+	size_t len = strcspn(pattern, "/");
+
+	*ret_next = pattern[len] ? pattern + len + 1 : pattern + len;
+	return len;
+}
+
+static bool fits(const struct route *route, const struct request *request)
+{
+	const char *pattern = route->path + 1;
+	int i = 0;
+
+	for (; *pattern && i < request->n_parts; i++) {
+		const char *here = pattern;
+		size_t len = pattern_part(pattern, &pattern);
+
+		if (*here != ':' &&
+			(strlen(request->parts[i]) != len || memcmp(here, request->parts[i], len)))
+			return false;
+	}
+	return !*pattern && i == request->n_parts;
+}
+
+static bool is_literal(const struct route *route)
+{
+	return !strchr(route->path, ':');
+}
+
+int router_match(struct request *request, char *allow, unsigned allow_bytes)
+{
+	const struct route *found = NULL;
+	int r = split_path(request);
+
+	if (r < 0)
+		return r;
+	allow[0] = '\0';
+	for (size_t i = 0; i < N_ELEMENTS(routes); i++) {
+		const struct route *route = &routes[i];
+
+		if (!fits(route, request))
+			continue;
+		if (!strcmp(route->method, request->method)) {
+			if (!found || is_literal(route))
+				found = route;
+		} else if (!strstr(allow, route->method)) {
+			snprintf(allow + strlen(allow), allow_bytes - strlen(allow), "%s%s",
+				*allow ? ", " : "", route->method);
+		}
+	}
+	request->route = found;
+	return found ? 0 : *allow ? -EPERM : -ENOENT;
+}
+
+const char *request_param(const struct request *request, const char *name)
+{
+	const char *pattern = request->route ? request->route->path + 1 : "";
+
+	for (int i = 0; *pattern && i < request->n_parts; i++) {
+		const char *here = pattern;
+		size_t len = pattern_part(pattern, &pattern);
+
+		if (*here == ':' && strlen(name) == len - 1 && !memcmp(here + 1, name, len - 1))
+			return request->parts[i];
+	}
+	return "";
+}
+
+/* ---- queries --------------------------------------------------------------------------------- */
+
+int router_parse_query(struct request *request)
+{
+	char *rest = request->query_text, *pair;
+
+	request->n_query = 0;
+	while ((pair = strsep(&rest, "&"))) {
+		char *key = strsep(&pair, "=");
+		static char nothing[1];
+		char *value = pair ? pair : nothing;
+
+		if (!*key && !*value)
+			continue;
+		if (request->n_query == MAX_QUERY || percent_decode(key, true) < 0 ||
+			percent_decode(value, true) < 0)
+			return -EINVAL;
+		request->query[request->n_query++] = (struct query_pair){ key, value };
+	}
+	return 0;
+}
+
+const char *request_query(const struct request *request, const char *key)
+{
+	for (int i = 0; i < request->n_query; i++)
+		if (!strcmp(request->query[i].key, key))
+			return request->query[i].value;
+	return NULL;
+}

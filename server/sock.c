@@ -1,0 +1,77 @@
+#include "server/sock.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static int wait_for(int fd, short events, int stop_fd, int timeout_ms)
+{
+	struct pollfd fds[2] = { { .fd = fd, .events = events },
+		{ .fd = stop_fd, .events = POLLIN } };
+	int n = poll(fds, 2, timeout_ms);
+
+	if (n < 0)
+		return errno == EINTR ? 0 : -errno;
+	if (n == 0)
+		return -ETIMEDOUT;
+	return fds[1].revents ? -ECANCELED : 0;
+}
+
+int sock_write(int fd, const void *data, size_t n_bytes, int stop_fd)
+{
+	for (size_t done = 0; done < n_bytes;) {
+		ssize_t n = send(
+			fd, (const char *)data + done, n_bytes - done, MSG_NOSIGNAL | MSG_DONTWAIT);
+		int r = 0;
+
+		if (n >= 0)
+			done += n;
+		else if (errno == EAGAIN)
+			r = wait_for(fd, POLLOUT, stop_fd, -1);
+		else if (errno != EINTR)
+			r = -errno;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int sock_printf(int fd, int stop_fd, const char *fmt, ...)
+{
+	char text[1024];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	return n < (int)sizeof(text) ? sock_write(fd, text, n, stop_fd) : -E2BIG;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+void sock_finish(int fd, int timeout_ms, int stop_fd)
+{
+	int64_t end_ms = now_ms() + timeout_ms, left_ms;
+	char nowhere[16384];
+	ssize_t n = -1;
+
+	shutdown(fd, SHUT_WR);
+	while (n != 0 && (left_ms = end_ms - now_ms()) > 0) {
+		n = recv(fd, nowhere, sizeof(nowhere), MSG_DONTWAIT);
+		if (n < 0 && errno != EAGAIN && errno != EINTR)
+			return;
+		if (n < 0 && wait_for(fd, POLLIN, stop_fd, (int)left_ms) < 0)
+			return;
+	}
+}

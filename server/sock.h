@@ -1,0 +1,12 @@
+/* sock.h - writing to a connection that was taken from the HTTP library, and ending it so that the
+ * peer sees a FIN, never a RST. Descriptors are non-blocking. */
+#pragma once
+#include <stddef.h>
+
+/* All of it, or -errno; -ECANCELED when stop_fd (-1: none) becomes readable first. */
+int sock_write(int fd, const void *data, size_t n_bytes, int stop_fd);
+int sock_printf(int fd, int stop_fd, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Ends our side, then reads away what still comes until the peer ends too, timeout_ms are over (it
+ * may send forever) or stop_fd becomes readable. */
+void sock_finish(int fd, int timeout_ms, int stop_fd);

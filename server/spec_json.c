@@ -1,0 +1,295 @@
+#include "server/spec_json.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/resource.h>
+
+#include "base/auto.h"
+#include "base/err.h"
+#include "server/json.h"
+#include "spec.h"
+
+#define MAX_BINDS 1000
+#define MAX_PROPERTIES 1000
+#define KEY_BYTES 1024
+#define VALUE_BYTES (1 << 20)
+#define ENV_ITEMS 10000
+#define PROCESS_ID_BYTES 255
+
+/* ---- what is not built yet ------------------------------------------------------------------- */
+
+static int refuse_if_given(
+	const json_t *json, const char *const names[], size_t n_names, struct err *err)
+{
+	for (size_t i = 0; i < n_names; i++) {
+		json_t *value;
+		int r = json_field(json, "", names[i], &value, err);
+
+		if (r < 0)
+			return r;
+		if (!json_is_nothing(value))
+			return err_set(err, ERR_UNSUPPORTED, ENOSYS, "%s: not built yet", names[i]);
+	}
+	return 0;
+}
+
+/* ---- containers ------------------------------------------------------------------------------ */
+
+/* rootfs and image.uri are one field under two names. */
+static int parse_image(const json_t *json, struct container_spec *spec, struct err *err)
+{
+	AUTO_FREE char *uri = NULL;
+	json_t *image;
+	int r = json_string_field(json, "", "rootfs", &spec->rootfs, err);
+
+	if (r == 0)
+		r = json_object_field(json, "", "image", &image, err);
+	if (r < 0 || !image)
+		return r;
+	r = json_string_field(image, "image", "uri", &uri, err);
+	if (r < 0 || !uri || !*uri)
+		return r;
+	if (spec->rootfs && *spec->rootfs)
+		return err_set(
+			err, ERR_INVALID, EINVAL, "Cannot provide both Image.URI and RootFSPath");
+	free(spec->rootfs);
+	spec->rootfs = TAKE_PTR(uri);
+	return 0;
+}
+
+static int parse_bind(const json_t *json, size_t i, struct bind_mount *bind, struct err *err)
+{
+	uint64_t mode = 0, origin = 0;
+	char where[48];
+	int r;
+
+	snprintf(where, sizeof(where), "bind_mounts[%zu]", i);
+	if (!json_is_object(json))
+		return err_set(err, ERR_INVALID, EINVAL, "%s: expected an object", where);
+	r = json_string_field(json, where, "src_path", &bind->src, err);
+	if (r == 0)
+		r = json_string_field(json, where, "dst_path", &bind->dst, err);
+	if (r == 0)
+		r = json_u64_field(json, where, "mode", 1, &mode, err);
+	if (r == 0)
+		r = json_u64_field(json, where, "origin", 1, &origin, err);
+	if (r < 0)
+		return r;
+	if (!bind->src || !*bind->src || !bind->dst || !*bind->dst)
+		return err_set(
+			err, ERR_INVALID, EINVAL, "%s: src_path and dst_path are wanted", where);
+	bind->read_write = mode == 1;
+	bind->from_container = origin == 1;
+	return 0;
+}
+
+static int parse_binds(const json_t *json, struct container_spec *spec, struct err *err)
+{
+	json_t *list, *item;
+	size_t i;
+	int r = json_array_field(json, "", "bind_mounts", &list, err);
+
+	if (r < 0 || !list)
+		return r;
+	if (json_array_size(list) > MAX_BINDS)
+		return err_set(err, ERR_INVALID, E2BIG, "bind_mounts: more than %d", MAX_BINDS);
+	spec->binds = calloc(json_array_size(list) + 1, sizeof(*spec->binds));
+	if (!spec->binds)
+		return err_system(err, -ENOMEM, "bind_mounts");
+	json_array_foreach(list, i, item)
+	{
+		r = parse_bind(item, i, &spec->binds[spec->n_binds++], err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int parse_properties(const json_t *json, struct container_spec *spec, struct err *err)
+{
+	json_t *map, *value;
+	const char *key;
+	int r = json_object_field(json, "", "properties", &map, err);
+
+	if (r < 0 || !map)
+		return r;
+	if (json_object_size(map) > MAX_PROPERTIES)
+		return err_set(err, ERR_INVALID, E2BIG, "properties: more than %d", MAX_PROPERTIES);
+	spec->properties = calloc(json_object_size(map) + 1, sizeof(*spec->properties));
+	if (!spec->properties)
+		return err_system(err, -ENOMEM, "properties");
+	json_object_foreach(map, key, value)
+	{
+		struct property *property = &spec->properties[spec->n_properties++];
+
+		if (!json_is_string(value) || strlen(key) > KEY_BYTES ||
+			json_string_length(value) > VALUE_BYTES)
+			return err_set(err, ERR_INVALID, EINVAL,
+				"properties: expected strings, keys up to %d and values up to %d bytes",
+				KEY_BYTES, VALUE_BYTES);
+		property->key = strdup(key);
+		property->value = strdup(json_string_value(value));
+		if (!property->key || !property->value)
+			return err_system(err, -ENOMEM, "properties");
+	}
+	return 0;
+}
+
+static int parse_grace(const json_t *json, struct container_spec *spec, struct err *err)
+{
+	json_t *value;
+	int r = json_field(json, "", "grace_time", &value, err);
+
+	if (r < 0 || !value)
+		return r;
+	r = json_i64_field(json, "", "grace_time", &spec->grace_ns, err);
+	if (r == 0 && spec->grace_ns < 0)
+		return err_set(err, ERR_INVALID, EINVAL, "grace_time: must not be negative");
+	spec->has_grace =
+		true; /* Go clients leave a zero out: then the default; written by hand it is "never" */
+	return r;
+}
+
+static int check_env(const struct strv *env, struct err *err)
+{
+	return env->n_items > ENV_ITEMS
+		? err_set(err, ERR_INVALID, E2BIG, "env: more than %d entries", ENV_ITEMS)
+		: 0;
+}
+
+int container_spec_parse(const json_t *json, struct container_spec *ret_spec, struct err *err)
+{
+	static const char *const unbuilt[] = { "network", "limits", "netout_rules", "netin" };
+	int r = json_string_field(json, "", "handle", &ret_spec->handle, err);
+
+	if (r == 0 && ret_spec->handle && !*ret_spec->handle) {
+		free(ret_spec->handle);
+		ret_spec->handle = NULL;
+	}
+	if (r == 0)
+		r = parse_grace(json, ret_spec, err);
+	if (r == 0)
+		r = parse_image(json, ret_spec, err);
+	if (r == 0)
+		r = parse_binds(json, ret_spec, err);
+	if (r == 0)
+		r = parse_properties(json, ret_spec, err);
+	if (r == 0)
+		r = json_strv_field(json, "", "env", &ret_spec->env, err);
+	if (r == 0)
+		r = check_env(&ret_spec->env, err);
+	if (r == 0)
+		r = json_bool_field(json, "", "privileged", &ret_spec->privileged, err);
+	return r < 0 ? r : refuse_if_given(json, unbuilt, N_ELEMENTS(unbuilt), err);
+}
+
+/* ---- processes ------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *name;
+	int resource;
+} rlimit_names[] = { { "as", RLIMIT_AS }, { "core", RLIMIT_CORE }, { "cpu", RLIMIT_CPU },
+	{ "data", RLIMIT_DATA }, { "fsize", RLIMIT_FSIZE }, { "locks", RLIMIT_LOCKS },
+	{ "memlock", RLIMIT_MEMLOCK }, { "msgqueue", RLIMIT_MSGQUEUE }, { "nice", RLIMIT_NICE },
+	{ "nofile", RLIMIT_NOFILE }, { "nproc", RLIMIT_NPROC }, { "rss", RLIMIT_RSS },
+	{ "rtprio", RLIMIT_RTPRIO }, { "sigpending", RLIMIT_SIGPENDING },
+	{ "stack", RLIMIT_STACK } };
+
+static int parse_rlimits(const json_t *json, struct process_spec *spec, struct err *err)
+{
+	json_t *map, *value;
+	int r = json_object_field(json, "", "rlimits", &map, err);
+
+	for (size_t i = 0; r == 0 && map && i < N_ELEMENTS(rlimit_names); i++) {
+		r = json_field(map, "rlimits", rlimit_names[i].name, &value, err);
+		if (r < 0 || !value)
+			continue;
+		r = json_u64_field(map, "rlimits", rlimit_names[i].name, UINT64_MAX,
+			&spec->rlimits[rlimit_names[i].resource], err);
+		spec->rlimit_set |= 1u << rlimit_names[i].resource;
+	}
+	return r;
+}
+
+static int parse_tty(const json_t *json, struct process_spec *spec, struct err *err)
+{
+	uint64_t columns = 0, rows = 0;
+	json_t *tty, *size;
+	int r = json_object_field(json, "", "tty", &tty, err);
+
+	if (r < 0 || !tty)
+		return r;
+	spec->tty = true;
+	r = json_object_field(tty, "tty", "window_size", &size, err);
+	if (r < 0 || !size)
+		return r;
+	r = json_u64_field(size, "tty.window_size", "columns", UINT16_MAX, &columns, err);
+	if (r == 0)
+		r = json_u64_field(size, "tty.window_size", "rows", UINT16_MAX, &rows, err);
+	spec->columns = (uint32_t)columns;
+	spec->rows = (uint32_t)rows;
+	return r;
+}
+
+/* A process with an image of its own, or outside of the container's limits. */
+static int refuse_peas(const json_t *json, struct err *err)
+{
+	static const char *const unbuilt[] = { "image" };
+	json_t *binds, *limits;
+	int r = json_field(json, "", "bind_mounts", &binds, err);
+
+	if (r == 0)
+		r = refuse_if_given(json, unbuilt, N_ELEMENTS(unbuilt), err);
+	if (r == 0 && !json_is_nothing(binds))
+		return err_set(err, ERR_INVALID, EINVAL,
+			"Running a process with bind mounts and no image provided is not allowed");
+	if (r == 0)
+		r = json_field(json, "", "limits", &limits, err);
+	if (r == 0 && limits)
+		return err_set(
+			err, ERR_UNSUPPORTED, ENOSYS, "limits: not built yet for single processes");
+	return r;
+}
+
+/* Ids go into URLs as they are. */
+static int check_id(const char *id, struct err *err)
+{
+	static const char allowed[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.~:@+-";
+
+	if (!id || !*id)
+		return 0;
+	if (strlen(id) > PROCESS_ID_BYTES || strspn(id, allowed) != strlen(id) ||
+		!strcmp(id, ".") || !strcmp(id, ".."))
+		return err_set(err, ERR_INVALID, EINVAL, "id '%.64s': must be up to %d of %s", id,
+			PROCESS_ID_BYTES, "[A-Za-z0-9_.~:@+-]");
+	return 0;
+}
+
+int process_spec_parse(const json_t *json, struct process_spec *ret_spec, struct err *err)
+{
+	int r = json_string_field(json, "", "id", &ret_spec->id, err);
+
+	if (r == 0)
+		r = check_id(ret_spec->id, err);
+	if (r == 0)
+		r = json_string_field(json, "", "path", &ret_spec->path, err);
+	if (r == 0)
+		r = json_strv_field(json, "", "args", &ret_spec->args, err);
+	if (r == 0)
+		r = json_strv_field(json, "", "env", &ret_spec->env, err);
+	if (r == 0)
+		r = check_env(&ret_spec->env, err);
+	if (r == 0)
+		r = json_string_field(json, "", "dir", &ret_spec->dir, err);
+	if (r == 0)
+		r = json_string_field(json, "", "user", &ret_spec->user, err);
+	if (r == 0)
+		r = parse_rlimits(json, ret_spec, err);
+	if (r == 0)
+		r = parse_tty(json, ret_spec, err);
+	return r < 0 ? r : refuse_peas(json, err);
+}
