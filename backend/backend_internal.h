@@ -41,7 +41,6 @@ struct container *container_new(struct backend *backend, const char *handle, boo
  * what fails stays in the record for another try. */
 int container_teardown(struct container *container, struct err *err);
 void container_unref(struct container *container);
-int64_t clock_ms(void); /* CLOCK_BOOTTIME */
 
 /* recover.c: containers of the last run are adopted, or ended; what has no record is removed. */
 int recover(struct backend *backend, struct err *err);

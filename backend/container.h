@@ -56,6 +56,7 @@ struct container {
 	int root_fd, kick_fd;
 };
 
+int64_t clock_ms(void); /* CLOCK_BOOTTIME */
 void container_hold(struct container *container); /* one more reference, as container_get gives */
 uint64_t backend_ring_bytes(const struct backend *backend);
 

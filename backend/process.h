@@ -32,3 +32,14 @@ void process_put(struct process *process);
 void process_set_exited(struct process *process, const struct msg_exited *exited);
 /* The shim is gone: what it had not said becomes 137. */
 void process_set_lost(struct process *process);
+
+/* One more reference, or NULL. */
+struct process *process_find(struct container *container, const char *process_id);
+/* If it has exited and nothing is left to deliver, the shim may give back the rings. Never blocks.
+ */
+void process_release_if_delivered(struct process *process);
+
+/* attach.c. attach_new consumes the references to process and container, also on failure. */
+int attach_new(struct process *take_process, struct container *take_container,
+	struct attach **ret_attach, struct err *err);
+void attaches_free(struct process *process);

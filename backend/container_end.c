@@ -1,0 +1,190 @@
+/* How containers and what runs in them come to an end: stop, destroy, and the undoing of a failed
+ * create. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "backend_internal.h"
+#include "base/auto.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/registry.h"
+#include "container.h"
+#include "link.h"
+#include "linux/cgroup.h"
+#include "shim/protocol.h"
+#include "store.h"
+
+#define STOP_TRIES 10
+#define STOP_INTERVAL_MS 1000
+
+/* ---- destroy --------------------------------------------------------------------------------- */
+
+static bool await_death(struct container *container, int timeout_ms)
+{
+	struct timespec at;
+	bool is_dead;
+	int r = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &at);
+	at.tv_sec += timeout_ms / 1000;
+	pthread_mutex_lock(&container->table_lock);
+	while (!container->is_dead && r == 0)
+		r = pthread_cond_timedwait(&container->died, &container->table_lock, &at);
+	is_dead = container->is_dead;
+	pthread_mutex_unlock(&container->table_lock);
+	return is_dead;
+}
+
+/* BYE kills process 1 and with it the pid namespace. A shim that does not obey is killed itself. */
+static void end_shim(struct container *container)
+{
+	bool was_dead, is_gone;
+	int status;
+
+	pthread_mutex_lock(&container->table_lock);
+	was_dead = container->is_dead;
+	is_gone = container->is_shim_gone;
+	pthread_mutex_unlock(&container->table_lock);
+	if (container->link && !is_gone) {
+		link_post(container->link, &(struct msg){ .type = MSG_BYE });
+		if (!was_dead && !await_death(container, LINK_TIMEOUT_MS)) {
+			cgroup_kill(&container->backend->cgroups, container->id);
+			if (container->shim_pid > 0)
+				kill(container->shim_pid, SIGKILL);
+			await_death(container, LINK_TIMEOUT_MS);
+		}
+	}
+	if (container->shim_pid > 0)
+		while (waitpid(container->shim_pid, &status, 0) < 0 && errno == EINTR)
+			continue;
+	container->shim_pid = 0;
+}
+
+static int bury_dir(struct container *container, struct err *err)
+{
+	struct backend *backend = container->backend;
+	AUTO_FREE char *from = NULL, *to = NULL;
+
+	if (asprintf(&from, "%s/%s", backend->live_dir, container->id) < 0 ||
+		asprintf(&to, "%s/%s", backend->dead_dir, container->id) < 0)
+		return err_system(err, -ENOMEM, "destroy");
+	if (rename(from, to) < 0 && errno != ENOENT)
+		return err_system(err, -errno, "move %s to %s", from, to);
+	unlinkat(backend->run_fd, container->id, 0);
+	return 0;
+}
+
+int container_teardown(struct container *container, struct err *err)
+{
+	struct backend *backend = container->backend;
+	int r;
+
+	end_shim(container);
+	r = cgroup_destroy(&backend->cgroups, container->id);
+	if (r < 0)
+		return err_system(err, r, "remove cgroup %s", container->id);
+	r = bury_dir(container, err);
+	if (r == 0)
+		r = store_remove(backend->db, container->id, err);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&backend->lock);
+	registry_remove(backend->containers, container->handle);
+	idpool_give(&backend->ids, container->id_range);
+	pthread_mutex_unlock(&backend->lock);
+	keeper_bury(backend);
+	container_unref(container); /* the registry's */
+	return 0;
+}
+
+int container_destroy(struct backend *backend, const char *handle, struct err *err)
+{
+	struct container *container = container_get(backend, handle, err);
+	int64_t start_ms = clock_ms();
+	bool is_ours;
+	int r;
+
+	if (!container)
+		return -ESRCH;
+	pthread_mutex_lock(&container->lock);
+	is_ours = !container->is_destroying;
+	container->is_destroying = true;
+	pthread_mutex_unlock(&container->lock);
+	if (!is_ours) {
+		container_put(container);
+		return err_set(err, ERR_BUSY, EBUSY, "container already being destroyed");
+	}
+	r = container_teardown(container, err);
+	if (r < 0) {
+		pthread_mutex_lock(&container->lock);
+		container->is_destroying = false;
+		pthread_mutex_unlock(&container->lock);
+	} else {
+		LOG(LOG_INFO, "container-destroyed", KV_STR("handle", handle),
+			KV_INT("ms", clock_ms() - start_ms));
+	}
+	container_put(container);
+	return r;
+}
+
+/* ---- stop ------------------------------------------------------------------------------------ */
+
+/* 1 if processes are left, 0, or -errno. */
+static int kill_all(struct container *container, int signo, struct err *err)
+{
+	AUTO(answer_done) struct answer answer = { 0 };
+	struct msg_signal body = { .signo = signo };
+	struct msg_reply reply;
+	int r = link_call(container->link,
+		&(struct msg){ .type = MSG_KILL_ALL, .body = &body, .body_bytes = sizeof(body) },
+		&answer, err);
+
+	if (r < 0)
+		return r;
+	answer_body(&answer, &reply, sizeof(reply));
+	if (reply.code < 0)
+		return err_system(err, reply.code, "stop");
+	return reply.value != 0;
+}
+
+/* Until none is left or the time is over; looks rarely when it takes long. */
+static int await_none(struct container *container, int timeout_ms, struct err *err)
+{
+	int64_t end_ms = clock_ms() + timeout_ms;
+	useconds_t pause_us = 500;
+	int r;
+
+	while ((r = kill_all(container, 0, err)) == 1 && clock_ms() < end_ms) {
+		usleep(pause_us);
+		pause_us = pause_us < 50000 ? pause_us * 2 : 50000;
+	}
+	return r;
+}
+
+int container_stop(struct container *container, bool kill_now, struct err *err)
+{
+	int r = 1;
+
+	if (container_check_alive(container, NULL) == 0) {
+		for (int tries = 0; tries < STOP_TRIES && !kill_now && r == 1; tries++) {
+			r = kill_all(container, SIGTERM, err);
+			if (r == 1)
+				r = await_none(container, STOP_INTERVAL_MS, err);
+		}
+		if (r == 1)
+			r = kill_all(container, SIGKILL, err);
+		if (r == 1)
+			r = await_none(container, STOP_INTERVAL_MS, err);
+	}
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&container->lock);
+	container->state = CONTAINER_STOPPED;
+	pthread_mutex_unlock(&container->lock);
+	return store_set_state(container->backend->db, container->id, CONTAINER_STOPPED, err);
+}
