@@ -7,42 +7,59 @@ int idpool_init(struct idpool *pool, uint32_t start, uint32_t n_ranges)
 {
 	uint64_t end = start + (uint64_t)n_ranges * IDS_PER_RANGE;
 
-	if (start < IDS_PER_RANGE || n_ranges == 0 || end > UINT32_MAX - IDS_PER_RANGE)
+	if (start < IDS_PER_RANGE || n_ranges == 0 || end > (UINT64_C(1) << 32) - IDS_PER_RANGE)
 		return -EINVAL;
-	*pool = (struct idpool){ .start = start, .n_ranges = n_ranges };
+	*pool = (struct idpool){ .start = start, .n_ranges = n_ranges, .n_free = n_ranges };
 	pool->used = calloc(n_ranges, 1);
-	return pool->used ? 0 : -ENOMEM;
+	pool->queue = calloc(n_ranges, sizeof(pool->queue[0]));
+	if (!pool->used || !pool->queue) {
+		idpool_done(pool);
+		return -ENOMEM;
+	}
+	for (uint32_t i = 0; i < n_ranges; i++)
+		pool->queue[i] = i;
+	return 0;
 }
 
 void idpool_done(struct idpool *pool)
 {
 	free(pool->used);
+	free(pool->queue);
 	*pool = (struct idpool){ 0 };
+}
+
+static uint32_t *place(struct idpool *pool, uint32_t i)
+{
+	return &pool->queue[(pool->first + (uint64_t)i) % pool->n_ranges];
 }
 
 int64_t idpool_take(struct idpool *pool)
 {
-	for (uint32_t i = 0; i < pool->n_ranges; i++) {
-		uint32_t range = (pool->next + i) % pool->n_ranges;
+	uint32_t range;
 
-		if (pool->used[range])
-			continue;
-		pool->used[range] = 1;
-		pool->n_used++;
-		pool->next = (range + 1) % pool->n_ranges;
-		return range;
-	}
-	return -1;
+	if (pool->n_free == 0)
+		return -1;
+	range = *place(pool, 0);
+	pool->first = (pool->first + 1) % pool->n_ranges;
+	pool->n_free--;
+	pool->used[range] = 1;
+	return range;
 }
 
 int idpool_mark(struct idpool *pool, int64_t range)
 {
+	uint32_t i = 0;
+
 	if (range < 0 || range >= pool->n_ranges)
 		return -EINVAL;
 	if (pool->used[range])
 		return -EEXIST;
+	while (*place(pool, i) != range)
+		i++;
+	for (; i + 1 < pool->n_free; i++)
+		*place(pool, i) = *place(pool, i + 1);
+	pool->n_free--;
 	pool->used[range] = 1;
-	pool->n_used++;
 	return 0;
 }
 
@@ -51,7 +68,7 @@ void idpool_give(struct idpool *pool, int64_t range)
 	if (range < 0 || range >= pool->n_ranges || !pool->used[range])
 		return;
 	pool->used[range] = 0;
-	pool->n_used--;
+	*place(pool, pool->n_free++) = (uint32_t)range;
 }
 
 uint32_t idpool_base(const struct idpool *pool, int64_t range)

@@ -8,7 +8,7 @@
 
 struct idpool {
 	uint32_t start, n_ranges; /* host id of the first range */
-	uint32_t next, n_used;
+	uint32_t *queue, first, n_free; /* the free ones: a ring of n_ranges places */
 	unsigned char *used;
 };
 

@@ -32,7 +32,7 @@ struct link {
 	int fd;
 	uint32_t next_seq;
 	bool is_gone, is_closed;
-	TAILQ_HEAD(, pending) calls;
+	TAILQ_HEAD(pending_list, pending) calls;
 };
 
 struct links {
@@ -42,8 +42,9 @@ struct links {
 	int epoll_fd, wake_fd;
 	bool is_ending;
 	struct link_events events;
-	TAILQ_HEAD(, link) closed; /* freed by the thread, which may still hold events for them */
-	unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
+	TAILQ_HEAD(link_list, link)
+	closed; /* freed by the thread, which may still hold events for them */
+	_Alignas(16) unsigned char space[MSG_INLINE_BYTES];
 };
 
 void answer_done(struct answer *answer)

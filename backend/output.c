@@ -150,17 +150,22 @@ static uint64_t lowest_needed(struct output *output, int stream)
 	return lowest;
 }
 
-static void release(struct output *output, int stream, bool trim)
+/* Kicks the shim when it waits for room, or when a drained stream has memory worth giving back. */
+static void release(struct output *output, int stream)
 {
 	struct ring *ring = &output->rings[stream];
-	uint64_t from = atomic_load(&ring->shared->tail), to = lowest_needed(output, stream);
-	uint64_t one = 1;
+	uint64_t to = lowest_needed(output, stream), one = 1;
+	bool kicks = false;
 
-	if (to > from && ring_release(ring, to) && output->kick_fd >= 0)
+	if (to > atomic_load(&ring->shared->tail))
+		kicks = ring_release(ring, to);
+	if (to - output->streams[stream].trimmed >= TRIM_BYTES &&
+		to == atomic_load(&ring->shared->head)) {
+		output->streams[stream].trimmed = to;
+		kicks = true;
+	}
+	if (kicks && output->kick_fd >= 0)
 		(void)!write(output->kick_fd, &one, sizeof(one));
-	if (trim && to == atomic_load(&ring->shared->head))
-		ring_trim(output->ring_fd, ring, stream,
-			to > ring->capacity_bytes ? to - ring->capacity_bytes : 0, to);
 }
 
 /* ---- pins ------------------------------------------------------------------------------------ */
@@ -241,7 +246,7 @@ void reader_close(struct reader *reader)
 	pthread_mutex_lock(&output->lock);
 	refresh_acked(reader);
 	TAILQ_REMOVE(&output->streams[reader->stream].readers, reader, entry);
-	release(output, reader->stream, true);
+	release(output, reader->stream);
 	unuse_rings(output);
 	pthread_mutex_unlock(&output->lock);
 	auto_fd(&reader->wait_fd);
@@ -268,7 +273,7 @@ void reader_sent(struct reader *reader, size_t n_bytes)
 	reader->cursor += n_bytes;
 	if (reader->cursor - reader->acked > capacity / 8) {
 		refresh_acked(reader);
-		release(output, reader->stream, false);
+		release(output, reader->stream);
 	}
 	pthread_mutex_unlock(&output->lock);
 }
@@ -284,7 +289,7 @@ static int ack_timeout(struct reader *reader)
 	pthread_mutex_lock(&output->lock);
 	refresh_acked(reader);
 	is_owed = reader->acked < reader->cursor;
-	release(output, reader->stream, !is_owed);
+	release(output, reader->stream);
 	age_ms = now_ms() - reader->progress_ms;
 	pthread_mutex_unlock(&output->lock);
 	if (!is_owed)

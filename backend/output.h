@@ -44,7 +44,7 @@ struct output {
 	int n_users;
 	bool is_released; /* everything was delivered and given up */
 	struct {
-		uint64_t resume;
+		uint64_t resume, trimmed;
 		struct reader_list readers;
 		struct pin_list pins;
 	} streams[N_STREAMS];

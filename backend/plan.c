@@ -68,6 +68,17 @@ static void add(struct list *list, uint16_t code, uint16_t flags, const char *a,
 	buf_add(&list->ops, &op, sizeof(op));
 }
 
+/* take_path NULL: there was no memory for it, and there is no plan without it. */
+static void add_path(struct list *list, uint16_t code, uint16_t flags, char *take_path,
+	const char *b, uint64_t attrs, uint64_t number)
+{
+	if (take_path)
+		add(list, code, flags, take_path, b, attrs, number);
+	else
+		list->ops.failed = -ENOMEM;
+	free(take_path);
+}
+
 static void add_mkdir(struct list *list, const char *path)
 {
 	add(list, OP_MKDIR, 0, path, "", 0, 0755);
@@ -118,21 +129,21 @@ static int list_close(
 static void add_namespaces(struct list *list, const struct plan_input *input)
 {
 	const struct cgroups *groups = input->cgroups;
-	AUTO_FREE char *v2 =
-		groups->v2 < 0 ? NULL : cgroup_path(&groups->all[groups->v2], input->id, NULL);
 	uint64_t flags = CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
 
-	for (int i = 0; i < groups->n_all; i++) {
-		AUTO_FREE char *procs = cgroup_path(&groups->all[i], input->id, "cgroup.procs");
-
+	for (int i = 0; i < groups->n_all; i++)
 		if (groups->all[i].joins)
-			add(list, OP_CGROUP_JOIN, 0, procs ? procs : "", "", 0, 0);
-	}
+			add_path(list, OP_CGROUP_JOIN, 0,
+				cgroup_path(&groups->all[i], input->id, "cgroup.procs"), "", 0, 0);
 	add(list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWNS);
 	add(list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWPID);
 	if (*input->map.text)
 		flags |= CLONE_NEWUSER;
-	add(list, OP_INIT, 0, v2 ? v2 : "", "", 0, flags);
+	if (groups->v2 >= 0)
+		add_path(list, OP_INIT, 0, cgroup_path(&groups->all[groups->v2], input->id, NULL),
+			"", 0, flags);
+	else
+		add(list, OP_INIT, 0, "", "", 0, flags);
 	if (*input->map.text)
 		add(list, OP_ID_MAP, 0, input->map.text, "", 0, 0);
 }
@@ -191,13 +202,13 @@ static void add_cgroup_mounts(struct list *list, const struct plan_input *input)
 			QUIET | MOUNT_ATTR_RDONLY, 0);
 	}
 	for (int i = 0; i < groups->n_all; i++) {
-		AUTO_FREE char *group = cgroup_path(&groups->all[i], input->id, NULL);
 		char path[96] = "sys/fs/cgroup";
 
 		if (!only_v2)
 			snprintf(path, sizeof(path), "sys/fs/cgroup/%s",
 				groups->all[i].is_v2 ? "unified" : groups->all[i].name);
-		add(list, OP_BIND, 0, group ? group : "", path, attrs, 0);
+		add_path(list, OP_BIND, 0, cgroup_path(&groups->all[i], input->id, NULL), path,
+			attrs, 0);
 	}
 }
 

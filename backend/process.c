@@ -202,51 +202,51 @@ static int build_program(struct container *container, const struct process_spec 
 	return program_build(&input, ret_blob, ret_bytes, err);
 }
 
+static const char front[] = "exec failed: unable to start container process";
+
 /* The texts are those that clients of the reference know. */
+static int explain_lookup(const char *path, int code, struct err *err)
+{
+	if (!strchr(path, '/'))
+		return err_set(err, ERR_NO_EXEC, code,
+			"%s: exec: \"%.200s\": executable file not found in $PATH", front, path);
+	if (code == ENOENT)
+		return err_set(err, ERR_NO_EXEC, code,
+			"%s: exec: \"%.150s\": stat %.150s: no such file or directory", front, path,
+			path);
+	return err_set(err, ERR_SYSTEM, code, "%s: exec: \"%.200s\": %s", front, path,
+		strerrordesc_np(code));
+}
+
 static int explain_step(const struct process_spec *spec, const struct user *user, int code,
 	uint32_t step, struct err *err)
 {
-	static const char front[] = "exec failed: unable to start container process";
 	const char *dir = spec->dir && *spec->dir ? spec->dir : user->home;
-	const char *text = strerrordesc_np(code);
-	bool has_slash = strchr(spec->path, '/');
+	const char *name = spec->user ? spec->user : "";
+	const struct {
+		const char *what, *object;
+	} steps[N_STEPS] = {
+		[STEP_STDIO] = { "standard streams", "" },
+		[STEP_TTY] = { "terminal", "" },
+		[STEP_RLIMIT] = { "rlimits", "" },
+		[STEP_DIR_MAKE] = { "mkdir ", dir },
+		[STEP_DIR_ENTER] = { "chdir to cwd ", dir },
+		[STEP_GROUPS] = { "groups of user ", name },
+		[STEP_USER] = { "user ", name },
+		[STEP_CAPS] = { "capabilities", "" },
+		[STEP_LOOKUP] = { "exec ", spec->path },
+		[STEP_EXEC] = { "exec ", spec->path },
+	};
+	const char *text = code == EACCES ? "permission denied" : strerrordesc_np(code);
 
-	text = text ? text : "unknown error";
-	switch ((enum child_step)step) {
-	case STEP_LOOKUP:
-		if (!has_slash)
-			return err_set(err, ERR_NO_EXEC, code,
-				"%s: exec: \"%.200s\": executable file not found in $PATH", front,
-				spec->path);
-		if (code == ENOENT)
-			return err_set(err, ERR_NO_EXEC, code,
-				"%s: exec: \"%.150s\": stat %.150s: no such file or directory",
-				front, spec->path, spec->path);
+	if (step == STEP_LOOKUP)
+		return explain_lookup(spec->path, code, err);
+	if (step == STEP_EXEC)
 		return err_set(
 			err, ERR_SYSTEM, code, "%s: exec: \"%.200s\": %s", front, spec->path, text);
-	case STEP_EXEC:
-		if (code == EACCES)
-			text = "permission denied";
-		return err_set(
-			err, ERR_SYSTEM, code, "%s: exec: \"%.200s\": %s", front, spec->path, text);
-	case STEP_DIR_MAKE:
-		return err_set(err, ERR_SYSTEM, code, "%s: mkdir %.200s: %s", front, dir, text);
-	case STEP_DIR_ENTER:
-		return err_set(err, ERR_SYSTEM, code, "%s: chdir to cwd (\"%.200s\"): %s", front,
-			dir, text);
-	case STEP_RLIMIT:
-		return err_set(err, ERR_SYSTEM, code, "%s: rlimits: %s", front, text);
-	case STEP_USER:
-	case STEP_GROUPS:
-		return err_set(err, ERR_SYSTEM, code, "%s: user %.100s: %s", front,
-			spec->user ? spec->user : "", text);
-	case STEP_STDIO:
-	case STEP_TTY:
-	case STEP_CAPS:
-	case N_STEPS:
-		break;
-	}
-	return err_set(err, ERR_SYSTEM, code, "%s: step %u: %s", front, step, text);
+	return err_set(err, ERR_SYSTEM, code, "%s: %s%.200s: %s", front,
+		step < N_STEPS ? steps[step].what : "unknown step",
+		step < N_STEPS ? steps[step].object : "", text ? text : "unknown error");
 }
 
 static int send_run(struct container *container, const struct process_spec *spec,

@@ -136,6 +136,7 @@ static int unpack_once(struct rootfs_config *config, const char *uri, int fd, co
 	char **ret_dir, struct err *err)
 {
 	AUTO_FREE char *dir = NULL, *temporary = NULL, *dead = NULL;
+	struct stat there;
 	char nonce[17];
 	int r;
 
@@ -146,7 +147,7 @@ static int unpack_once(struct rootfs_config *config, const char *uri, int fd, co
 		asprintf(&temporary, "%s/tmp-%s", config->images_dir, nonce) < 0 ||
 		asprintf(&dead, "%s/%s", config->dead_dir, nonce) < 0)
 		return err_system(err, -ENOMEM, "unpack %.200s", uri);
-	if (access(dir, F_OK) == 0) {
+	if (stat(dir, &there) == 0) {
 		*ret_dir = TAKE_PTR(dir);
 		return 0;
 	}

@@ -46,6 +46,12 @@ static bool is_number(const char *text)
 	return *text && text[strspn(text, "0123456789")] == '\0';
 }
 
+/* "-1" and "+0" are nobody's names: some tool has taken them for numbers once. */
+static bool looks_numeric(const char *text)
+{
+	return text[0] == '-' || text[0] == '+';
+}
+
 /* Digits are an id whatever the files say; what only looks like one is nothing. */
 static int parse_id(
 	const char *text, const char *what, uint32_t n_ids, uint32_t *ret_id, struct err *err)
@@ -84,8 +90,8 @@ static bool find_passwd(const char *passwd, const char *name, bool by_uid, uint3
 			continue;
 		user->uid = entry_uid;
 		user->gid = entry_gid;
-		snprintf(user->home, sizeof(user->home), "%s",
-			line->fields[5][0] == '/' ? line->fields[5] : "/");
+		if (line->fields[5][0] == '/' && strlen(line->fields[5]) < sizeof(user->home))
+			snprintf(user->home, sizeof(user->home), "%s", line->fields[5]);
 		snprintf(name_of, name_bytes, "%s", line->fields[0]);
 		return true;
 	}
@@ -102,17 +108,22 @@ static bool lists_member(const char *members, const char *name)
 	return false;
 }
 
-static void add_supplementary(
-	const char *group, const char *name, uint32_t n_ids, struct line *line, struct user *user)
+static int add_supplementary(const char *group, const char *name, uint32_t n_ids, struct line *line,
+	struct user *user, struct err *err)
 {
 	for (const char *at = group; at && *at;) {
 		uint32_t gid;
 
 		at = next_line(at, line, 4);
-		if (field_id(line->fields[2], &gid) && gid < n_ids &&
-			lists_member(line->fields[3], name) && user->n_groups < USERS_MAX_GROUPS)
-			user->groups[user->n_groups++] = gid;
+		if (!field_id(line->fields[2], &gid) || gid >= n_ids ||
+			!lists_member(line->fields[3], name))
+			continue;
+		if (user->n_groups == USERS_MAX_GROUPS)
+			return err_set(err, ERR_INVALID, E2BIG,
+				"user %.100s: in more than %d groups", name, USERS_MAX_GROUPS);
+		user->groups[user->n_groups++] = gid;
 	}
+	return 0;
 }
 
 static int resolve_group(const char *text, const char *group, uint32_t n_ids, struct line *line,
@@ -120,7 +131,7 @@ static int resolve_group(const char *text, const char *group, uint32_t n_ids, st
 {
 	if (is_number(text))
 		return parse_id(text, "group", n_ids, ret_gid, err);
-	for (const char *at = group; at && *at;) {
+	for (const char *at = looks_numeric(text) ? NULL : group; at && *at;) {
 		at = next_line(at, line, 4);
 		if (!strcmp(line->fields[0], text) && field_id(line->fields[2], ret_gid))
 			return 0;
@@ -138,8 +149,7 @@ static int resolve_user(const char *name, const char *passwd, uint32_t n_ids, st
 
 	if (r < 0)
 		return r;
-	/* "-1" and "+0" are nobody's names: some tool has taken them for numbers once */
-	if (name[0] != '-' && name[0] != '+' &&
+	if (!looks_numeric(name) &&
 		find_passwd(passwd, name, by_uid, uid, line, user, name_of, name_bytes))
 		return 0;
 	if (!by_uid && strcmp(name, "root"))
@@ -165,13 +175,16 @@ int user_resolve(const char *text, const char *passwd, const char *group, uint32
 	colon = strchr(name, ':');
 	if (colon)
 		*colon++ = '\0';
+	if (colon && (!*name || !*colon))
+		return err_set(
+			err, ERR_INVALID, EINVAL, "user '%.100s': half of it is missing", text);
 	r = resolve_user(name, passwd, n_ids, line, ret_user, name_of, sizeof(name_of), err);
 	if (r < 0)
 		return r;
-	if (colon && *colon)
+	if (colon)
 		r = resolve_group(colon, group, n_ids, line, &ret_user->gid, err);
 	else if (*name_of)
-		add_supplementary(group, name_of, n_ids, line, ret_user);
+		r = add_supplementary(group, name_of, n_ids, line, ret_user, err);
 	if (r == 0 && (ret_user->uid >= n_ids || ret_user->gid >= n_ids))
 		return err_set(err, ERR_INVALID, EINVAL,
 			"user %.100s: ids of this container are 0 to %u", text, n_ids - 1);

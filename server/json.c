@@ -58,7 +58,8 @@ static void scan_digits(struct scan *scan)
 		n++;
 	}
 	scan->at += n;
-	if (!is_integer || n < 19 || (n == 19 && memcmp(start, "9223372036854775807", 19) <= 0)) {
+	if (!is_integer || *start == '0' || n < 19 ||
+		(n == 19 && memcmp(start, "9223372036854775807", 19) <= 0)) {
 		buf_add(&scan->out, start, n);
 		return;
 	}
@@ -151,10 +152,16 @@ int json_field(const json_t *object, const char *where, const char *name, json_t
 	return 0;
 }
 
+/* An integer too long for jansson, in disguise. */
 static bool is_big(const json_t *value)
 {
 	return json_is_string(value) && json_string_length(value) > 1 &&
 		!json_string_value(value)[0];
+}
+
+bool json_is_text(const json_t *value)
+{
+	return json_is_string(value) && !is_big(value);
 }
 
 int json_string_field(
@@ -166,7 +173,7 @@ int json_string_field(
 
 	if (r < 0 || !value)
 		return r;
-	if (!json_is_string(value) || is_big(value))
+	if (!json_is_text(value))
 		return wrong(where, name, "a string", err);
 	copy = strdup(json_string_value(value));
 	if (!copy)
@@ -256,7 +263,7 @@ int json_strv_field(const json_t *object, const char *where, const char *name, s
 		return r;
 	json_array_foreach(list, i, item)
 	{
-		if (!json_is_string(item) || is_big(item))
+		if (!json_is_text(item))
 			return wrong(where, name, "a list of strings", err);
 		if (strv_add(ret, json_string_value(item)) < 0)
 			return err_system(err, -ENOMEM, "%s", name);

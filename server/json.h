@@ -43,6 +43,8 @@ int json_object_field(
 int json_array_field(
 	const json_t *object, const char *where, const char *name, json_t **ret, struct err *err);
 
+/* A value that is a string (integers beyond 2^63 - 1 look like one to jansson here). */
+bool json_is_text(const json_t *value);
 /* A value that is an integer of 0 to max, in the whole range of uint64_t. */
 int json_u64(const json_t *value, uint64_t max, uint64_t *ret);
 /* Nothing but null, false, 0, "" and empty things in it: as if it were not there. */

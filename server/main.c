@@ -2,7 +2,6 @@
  * archives, "manual" prints the options for cloche(8). */
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -48,18 +47,19 @@ static char *find_default_rootfs(void)
 	static const char *const places[] = { "busybox-root.tar",
 		"../lib/cloche/busybox-root.tar" };
 	char program[PATH_MAX];
+	struct stat st;
 	ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 1);
 
 	if (n < 0)
 		return NULL;
 	program[n] = '\0';
-	dirname(program);
+	*strrchr(program, '/') = '\0';
 	for (size_t i = 0; i < N_ELEMENTS(places); i++) {
 		AUTO_FREE char *path = NULL;
 
 		if (asprintf(&path, "%s/%s", program, places[i]) < 0)
 			return NULL;
-		if (access(path, R_OK) == 0)
+		if (stat(path, &st) == 0)
 			return TAKE_PTR(path);
 	}
 	return NULL;

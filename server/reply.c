@@ -33,11 +33,15 @@ static char *dump_line(json_t *json)
 	return text;
 }
 
-/* The message may quote what a client sent in bytes that are no UTF-8. */
+/* The message may quote what a client sent in bytes that are no UTF-8, or be cut within a letter
+ * (of four bytes at most). */
 static json_t *text_value(const char *text)
 {
-	json_t *value = json_string(text);
+	size_t len = strlen(text);
+	json_t *value = NULL;
 
+	for (size_t less = 0; !value && less < 4 && less <= len; less++)
+		value = json_stringn(text, len - less);
 	return value ? value : json_string("(not UTF-8)");
 }
 

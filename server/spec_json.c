@@ -125,7 +125,7 @@ static int parse_properties(const json_t *json, struct container_spec *spec, str
 	{
 		struct property *property = &spec->properties[spec->n_properties++];
 
-		if (!json_is_string(value) || strlen(key) > KEY_BYTES ||
+		if (!json_is_text(value) || strlen(key) > KEY_BYTES ||
 			json_string_length(value) > VALUE_BYTES)
 			return err_set(err, ERR_INVALID, EINVAL,
 				"properties: expected strings, keys up to %d and values up to %d bytes",

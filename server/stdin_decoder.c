@@ -207,9 +207,9 @@ static void end_message(struct stdin_decoder *d)
 		d->events->signal(d->arg, d->signal);
 	else if (d->has_size)
 		d->events->resize(d->arg, d->columns, d->rows);
-	else if (!d->has_data)
+	else if (!d->has_data && !d->has_tty)
 		d->events->end(d->arg);
-	d->has_source = d->has_data = d->has_signal = d->has_size = false;
+	d->has_source = d->has_data = d->has_signal = d->has_size = d->has_tty = false;
 	d->columns = d->rows = 0;
 	d->state = BETWEEN;
 }
@@ -225,6 +225,8 @@ static int open_container(struct stdin_decoder *d, bool is_array)
 {
 	if (d->depth + 1 == DECODER_DEPTH)
 		return -EINVAL;
+	if (d->depth == 1 && d->field[1] == F_TTY)
+		d->has_tty = true;
 	d->depth++;
 	d->is_array[d->depth] = is_array;
 	d->field[d->depth] = F_OTHER;
@@ -276,6 +278,14 @@ static int on_after(struct stdin_decoder *d, char c)
 	return c == '}' || c == ']' ? close_container(d, c == ']') : -EINVAL;
 }
 
+static int on_key(struct stdin_decoder *d, char c)
+{
+	if (c != '"')
+		return -EINVAL;
+	open_string(d, true);
+	return 0;
+}
+
 static int on_structure(struct stdin_decoder *d, char c)
 {
 	if (is_space(c))
@@ -284,32 +294,21 @@ static int on_structure(struct stdin_decoder *d, char c)
 	case BETWEEN:
 		return c == '{' ? open_container(d, false) : -EINVAL;
 	case FIRST_KEY:
-		if (c == '}')
-			return close_container(d, false);
-		/* fallthrough */
+		return c == '}' ? close_container(d, false) : on_key(d, c);
 	case KEY:
-		if (c != '"')
-			return -EINVAL;
-		open_string(d, true);
-		return 0;
+		return on_key(d, c);
 	case COLON:
 		d->state = VALUE;
 		return c == ':' ? 0 : -EINVAL;
 	case FIRST_ITEM:
-		if (c == ']')
-			return close_container(d, true);
-		/* fallthrough */
+		return c == ']' ? close_container(d, true) : on_value(d, c);
 	case VALUE:
 		return on_value(d, c);
 	case AFTER:
 		return on_after(d, c);
-	case STRING:
-	case ESCAPE:
-	case UNICODE:
-	case BARE:
-		break;
+	default:
+		return -EINVAL; /* within a token, which has its own function */
 	}
-	return -EINVAL;
 }
 
 static int on_escape(struct stdin_decoder *d, char c)

@@ -27,7 +27,7 @@ struct stdin_decoder {
 	int n_unicode;
 	char out[1024];
 	size_t n_out;
-	bool has_source, has_data, has_signal, has_size;
+	bool has_source, has_data, has_signal, has_size, has_tty;
 	int64_t signal;
 	uint32_t columns, rows;
 };

@@ -3,8 +3,10 @@
 #include "base/log.h"
 
 #include <errno.h>
-#include <stdatomic.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -70,10 +72,8 @@ static void add_time(struct buf *line)
 		tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, now.tv_nsec);
 }
 
-static void add_data(struct buf *line, const struct kv *kvs, int n_kvs)
+static void add_data(struct buf *line, const struct kv *kvs, int n_kvs, uint64_t dropped)
 {
-	uint64_t dropped = atomic_exchange(&n_dropped, 0);
-
 	buf_adds(line, ",\"data\":{");
 	for (int i = 0; i < n_kvs; i++) {
 		if (i)
@@ -91,28 +91,31 @@ static void add_data(struct buf *line, const struct kv *kvs, int n_kvs)
 	buf_adds(line, "}}\n");
 }
 
-/* A pipe whose reader sleeps must not hold up the server, and O_NONBLOCK would change the file
+/* A line of PIPE_BUF bytes at most goes in one piece or not at all, and poll says so (pipe(7)).
+ * A pipe whose reader sleeps must not hold up the server, and O_NONBLOCK would change the file
  * description for the others who share it: so ask first. */
-static void write_line(const struct buf *line)
+static bool write_line(const struct buf *line)
 {
 	struct pollfd ready = { .fd = log_fd, .events = POLLOUT };
 
-	if (poll(&ready, 1, 0) != 1 || !(ready.revents & POLLOUT) ||
-		write(log_fd, line->data, line->len) < 0)
-		atomic_fetch_add(&n_dropped, 1);
+	return poll(&ready, 1, 0) == 1 && ready.revents & POLLOUT &&
+		write(log_fd, line->data, line->len) > 0;
 }
 
 void log_event(enum log_level level, const char *event, const struct kv *kvs, int n_kvs)
 {
 	AUTO_BUF struct buf line;
 
-	buf_init(&line, 16384);
+	uint64_t dropped;
+
+	buf_init(&line, PIPE_BUF);
 	if (level < log_lowest)
 		return;
+	dropped = atomic_exchange(&n_dropped, 0);
 	add_time(&line);
 	buf_addf(&line, ",\"level\":\"%s\",\"source\":\"%s\",\"message\":\"%s.%s\"",
 		level_names[level], log_name, log_name, event);
-	add_data(&line, kvs, n_kvs);
-	if (!buf_failed(&line))
-		write_line(&line);
+	add_data(&line, kvs, n_kvs, dropped);
+	if (buf_failed(&line) || !write_line(&line))
+		atomic_fetch_add(&n_dropped, dropped + 1);
 }

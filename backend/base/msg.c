@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/auto.h"
@@ -100,18 +101,25 @@ static void take_fds(struct msg *msg, struct msghdr *packet, int *extra_fd)
 		memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
 		if (i < MSG_MAX_FDS)
 			msg->fds[msg->n_fds++] = fd;
-		else
+		else if (i == MSG_MAX_FDS)
 			*extra_fd = fd;
+		else
+			auto_fd(&fd); /* the alignment of the control space lets one more through */
 	}
 }
 
 static int map_body(struct msg *msg, int *extra_fd)
 {
+	const int wanted = F_SEAL_SHRINK | F_SEAL_WRITE;
 	AUTO_FD int fd = TAKE_FD(*extra_fd);
+	struct stat st;
 	void *map;
 
 	if (fd < 0 && msg->n_fds)
 		fd = msg->fds[--msg->n_fds];
+	if (fd < 0 || (fcntl(fd, F_GET_SEALS) & wanted) != wanted || fstat(fd, &st) < 0 ||
+		(uint64_t)st.st_size < msg->body_bytes)
+		return -EPROTO; /* it could shrink or change under our eyes */
 	map = mmap(NULL, msg->body_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
 	if (map == MAP_FAILED)
 		return -errno;
@@ -151,9 +159,11 @@ int msg_recv(int sock_fd, struct msg *msg, void *space, int flags)
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return errno == ECONNRESET ? -ENODATA : -errno;
-	if (n == 0)
-		return -ENODATA;
 	take_fds(msg, &packet, &extra_fd);
+	if (n == 0) {
+		msg_done(msg);
+		return -ENODATA;
+	}
 	r = check_and_map(msg, &head, n, &extra_fd);
 	if (r < 0)
 		msg_done(msg);

@@ -9,11 +9,9 @@ int parse_u64(const char *text, uint64_t max, uint64_t *ret)
 {
 	uint64_t value = 0;
 
-	if (!*text)
+	if (!*text || text[strspn(text, "0123456789")])
 		return -EINVAL;
 	for (const char *p = text; *p; p++) {
-		if (*p < '0' || *p > '9')
-			return -EINVAL;
 		if (__builtin_mul_overflow(value, 10, &value) ||
 			__builtin_add_overflow(value, (uint64_t)(*p - '0'), &value))
 			return -ERANGE;

@@ -113,26 +113,11 @@ bool ring_release(struct ring *ring, uint64_t offset)
 	return atomic_load(&ring->shared->writer_waits) != 0;
 }
 
-static void punch(int fd, uint64_t from, uint64_t to)
+bool ring_trim(int fd, const struct ring *ring, int stream)
 {
-	from = (from + PAGE_BYTES - 1) & ~(uint64_t)(PAGE_BYTES - 1);
-	to &= ~(uint64_t)(PAGE_BYTES - 1);
-	if (from < to)
-		fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, from, to - from);
-}
-
-void ring_trim(int fd, const struct ring *ring, int stream, uint64_t from, uint64_t to)
-{
-	uint64_t base = PAGE_BYTES + stream * ring->capacity_bytes, mask = ring->capacity_bytes - 1;
-
-	if (to <= from)
-		return;
-	if (to - from >= ring->capacity_bytes) {
-		punch(fd, base, base + ring->capacity_bytes);
-	} else if ((from & mask) < (to & mask)) {
-		punch(fd, base + (from & mask), base + (to & mask));
-	} else {
-		punch(fd, base + (from & mask), base + ring->capacity_bytes);
-		punch(fd, base, base + (to & mask));
-	}
+	if (atomic_load(&ring->shared->tail) != atomic_load(&ring->shared->head))
+		return false;
+	fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		PAGE_BYTES + stream * ring->capacity_bytes, ring->capacity_bytes);
+	return true;
 }

@@ -15,6 +15,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* A drained stream that has taken less is left alone. */
+#define TRIM_BYTES 65536
+
 enum { STREAM_OUT, STREAM_ERR, N_STREAMS };
 
 struct ring_head {
@@ -47,5 +50,6 @@ void ring_drop(struct ring *ring, uint64_t n_bytes);
 size_t ring_peek(const struct ring *ring, uint64_t offset, const unsigned char **ret_data);
 /* Reader. Moves tail up to offset; true if the writer waits for space: kick it. */
 bool ring_release(struct ring *ring, uint64_t offset);
-/* Gives the pages between offsets (released ones) back to the system. */
-void ring_trim(int fd, const struct ring *ring, int stream, uint64_t from, uint64_t to);
+/* Writer: nobody else may touch free space, where the next bytes go. If everything has been read,
+ * gives the stream's pages back to the system; false if something is still there. */
+bool ring_trim(int fd, const struct ring *ring, int stream);

@@ -100,29 +100,40 @@ static int add_compat_arch(scmp_filter_ctx ctx)
 #define NATIVE_ARCH AUDIT_ARCH_X86_64
 #define NATIVE_IOCTL 16
 #define COMPAT_IOCTL 54
+#define COMPAT_SOCKETCALL 102
 #else
 #define NATIVE_ARCH AUDIT_ARCH_AARCH64
 #define NATIVE_IOCTL 29
 #define COMPAT_IOCTL 54
+#define COMPAT_SOCKETCALL 102
 #endif
+#define SYS_SOCKET_CALL 1
+
+#define LOAD(member) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, member))
+#define IF_EQ(value, then, otherwise) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, then, otherwise)
+#define RETURN(value) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (value))
 
 /* In front of libseccomp's program, which can express neither "newer than I know" nor "any command
- * except these two". */
+ * except these two", and which adds a socketcall of its own for each socket rule. The arguments'
+ * low halves are loaded. */
 static const struct sock_filter front[] = {
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+	/* 0 */ LOAD(nr),
 	BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, LAST_KNOWN_NR, 0, 1),
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 0, 3),
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_IOCTL, 3, 0),
-	BPF_STMT(BPF_JMP | BPF_JA, 6),
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, COMPAT_IOCTL, 0, 4),
-	BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])), /* low half */
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TIOCSTI_CMD, 1, 0),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TIOCLINUX_CMD, 0, 1),
-	BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+	RETURN(ENOSYS),
+	/* 3 */ LOAD(arch),
+	IF_EQ(NATIVE_ARCH, 0, 3),
+	/* 5 */ LOAD(nr),
+	IF_EQ(NATIVE_IOCTL, 6, 0),
+	BPF_STMT(BPF_JMP | BPF_JA, 9),
+	/* 8: the 32-bit architecture */ LOAD(nr),
+	IF_EQ(COMPAT_IOCTL, 3, 0),
+	IF_EQ(COMPAT_SOCKETCALL, 0, 6),
+	/* 11 */ LOAD(args[0]),
+	IF_EQ(SYS_SOCKET_CALL, 3, 4),
+	/* 13: ioctl */ LOAD(args[1]),
+	IF_EQ(TIOCSTI_CMD, 1, 0),
+	IF_EQ(TIOCLINUX_CMD, 0, 1),
+	/* 16 */ RETURN(EPERM),
 };
 
 static int export_with_front(scmp_filter_ctx ctx, void **ret_filter, size_t *ret_bytes)

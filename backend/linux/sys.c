@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/openat2.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
@@ -116,9 +117,24 @@ int sys_close_from(int first_fd)
 	return result(syscall(SYS_close_range, first_fd, ~0U, 0));
 }
 
+int sys_getcwd(char *path, size_t n_bytes)
+{
+	return result(syscall(SYS_getcwd, path, n_bytes));
+}
+
+int sys_new_session_keyring(void)
+{
+	return syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 ? -errno : 0;
+}
+
 int sys_fsopen(const char *type)
 {
 	return result(fsopen(type, FSOPEN_CLOEXEC));
+}
+
+int sys_fsconfig_flag(int fs_fd, const char *key)
+{
+	return result(fsconfig(fs_fd, FSCONFIG_SET_FLAG, key, NULL, 0));
 }
 
 int sys_fsconfig_string(int fs_fd, const char *key, const char *value)

@@ -32,8 +32,12 @@ int sys_pidfd_signal(int pid_fd, int signo);
 int sys_setns(int fd, int types);
 int sys_unshare(int flags);
 int sys_close_from(int first_fd);
+int sys_getcwd(
+	char *path, size_t n_bytes); /* the kernel's own: "(unreachable)" outside of the root */
+int sys_new_session_keyring(void); /* keyctl(2) KEYCTL_JOIN_SESSION_KEYRING, anonymous */
 
 int sys_fsopen(const char *type);
+int sys_fsconfig_flag(int fs_fd, const char *key);
 int sys_fsconfig_string(int fs_fd, const char *key, const char *value);
 int sys_fsconfig_create(int fs_fd);
 int sys_fsmount(int fs_fd, uint64_t attrs);

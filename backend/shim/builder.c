@@ -252,7 +252,7 @@ static int configure(int fs_fd, const char *options)
 			*value++ = '\0';
 			r = sys_fsconfig_string(fs_fd, option, value);
 		} else {
-			r = result(fsconfig(fs_fd, FSCONFIG_SET_FLAG, option, NULL, 0));
+			r = sys_fsconfig_flag(fs_fd, option);
 		}
 		if (r < 0)
 			return r;

@@ -51,7 +51,7 @@ int program_check(const void *blob, size_t n_bytes)
 	if (!table_fits(n_bytes, program->groups, program->n_groups, sizeof(uint32_t)) ||
 		!table_is_sound(blob, n_bytes, program->argv, program->n_argv) ||
 		!table_is_sound(blob, n_bytes, program->envp, program->n_envp) ||
-		!string_ends(blob, n_bytes, program->dir) ||
+		!string_ends(blob, n_bytes, program->dir) || !((const char *)blob)[program->dir] ||
 		!string_ends(blob, n_bytes, program->path))
 		return -EPROTO;
 	return 0;

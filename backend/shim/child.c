@@ -9,7 +9,6 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "linux/caps.h"
@@ -96,10 +95,10 @@ static void enter_dir(const struct program_wire *program, char *dir)
 static void verify_dir(void)
 {
 	char path[4096];
-	long n = syscall(SYS_getcwd, path, sizeof(path));
+	int n = sys_getcwd(path, sizeof(path));
 
-	if (n < 0 && errno != ERANGE)
-		die(STEP_DIR_ENTER, errno);
+	if (n < 0 && n != -ERANGE)
+		die(STEP_DIR_ENTER, -n);
 	if (n > 0 && path[0] != '/')
 		die(STEP_DIR_ENTER, EACCES);
 }

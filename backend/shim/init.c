@@ -14,10 +14,8 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <linux/keyctl.h>
 
 #include "base/auto.h"
 #include "base/msg.h"
@@ -86,6 +84,16 @@ static int result(long r)
 	return r < 0 ? -errno : 0;
 }
 
+/* Loaded, and seen to be in force: 2 is filter mode. */
+static int load_filter(const void *filter, uint32_t n_bytes)
+{
+	int r = n_bytes ? sys_seccomp_load(filter, n_bytes) : 0;
+
+	if (r == 0 && n_bytes && prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != 2)
+		return -EPERM;
+	return r;
+}
+
 /* The order matters: the filter needs CAP_SYS_ADMIN, which goes next; a change of capabilities
  * clears the death signal, so that comes last. Returns 0 or -errno; *step says where. */
 static int take_shape(const struct msg_start *start, const void *filter, uint32_t *step)
@@ -107,11 +115,10 @@ static int take_shape(const struct msg_start *start, const void *filter, uint32_
 			r = limit_files();
 			break;
 		case 4:
-			r = result(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL));
+			r = sys_new_session_keyring();
 			break;
 		case 5:
-			if (start->filter_bytes)
-				r = sys_seccomp_load(filter, start->filter_bytes);
+			r = load_filter(filter, start->filter_bytes);
 			break;
 		case 6:
 			r = caps_limit(start->bounding);

@@ -237,11 +237,13 @@ static void serve_procs(struct shim *shim, size_t n_polls)
 
 static void serve(struct shim *shim, size_t n_polls)
 {
+	struct proc *proc;
 	uint64_t kicks;
 
 	serve_procs(shim, n_polls); /* before anything that changes the list */
-	if (polls[4].revents)
-		(void)!read(shim->kick_fd, &kicks, sizeof(kicks));
+	if (polls[4].revents && read(shim->kick_fd, &kicks, sizeof(kicks)) > 0)
+		TAILQ_FOREACH (proc, &shim->procs, entry)
+			proc_trim(proc);
 	if (polls[2].revents)
 		from_init(shim);
 	if (polls[3].revents)

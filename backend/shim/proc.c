@@ -203,6 +203,17 @@ void proc_pump(struct proc *proc, int stream, int64_t now_ms)
 	}
 }
 
+void proc_trim(struct proc *proc)
+{
+	for (int i = 0; i < N_STREAMS && proc->rings[i].shared; i++) {
+		uint64_t head = atomic_load(&proc->rings[i].shared->head);
+
+		if (head - proc->trimmed[i] >= TRIM_BYTES &&
+			ring_trim(proc->ring_fd, &proc->rings[i], i))
+			proc->trimmed[i] = head;
+	}
+}
+
 static bool is_full(const struct proc *proc, int stream)
 {
 	const struct ring *ring = &proc->rings[stream];

@@ -29,6 +29,7 @@ struct proc {
 	int ring_fd, data_fd; /* shared with the server */
 	struct stream streams[N_STREAMS];
 	struct ring rings[N_STREAMS];
+	uint64_t trimmed[N_STREAMS]; /* up to here the pages were given back */
 	struct msg_exited exited;
 	char process_id[PROCESS_ID_SIZE];
 };
@@ -48,6 +49,8 @@ void proc_exited(struct proc *proc, const struct msg_exited *exited, int64_t now
 /* The container is gone: takes what lies in the pipes, as far as the rings go, and ends the
  * streams. */
 void proc_finish(struct proc *proc, int64_t now_ms);
+/* The server has said that it has read: gives back memory worth the call. */
+void proc_trim(struct proc *proc);
 /* True while the poll loop should watch the stream for input. */
 bool proc_wants_input(const struct proc *proc, int stream);
 /* Frees rings and descriptors of an ended process; the status stays. */
