@@ -15,7 +15,7 @@
 #include "base/auto.h"
 #include "base/err.h"
 
-enum { WAIT_DATA, WAIT_SOCKET };
+enum { WAIT_DATA, WAIT_SOCKET, WAIT_STOP };
 
 static int64_t now_ms(void)
 {
@@ -239,6 +239,13 @@ int reader_open(struct reader *reader, struct output *output, int stream, uint64
 	return err_system(err, r, "open a stream");
 }
 
+int reader_set_stop(struct reader *reader, int stop_fd)
+{
+	struct epoll_event stop = { .events = EPOLLIN, .data.u32 = WAIT_STOP };
+
+	return epoll_ctl(reader->wait_fd, EPOLL_CTL_ADD, stop_fd, &stop) < 0 ? -errno : 0;
+}
+
 void reader_close(struct reader *reader)
 {
 	struct output *output = reader->output;
@@ -315,7 +322,7 @@ unsigned readers_wait(struct reader *const readers[], int n_readers, bool want_r
 {
 	struct epoll_event sock = { .events = EPOLLRDHUP | (want_room ? EPOLLOUT : 0),
 		.data.u32 = WAIT_SOCKET };
-	struct epoll_event events[2];
+	struct epoll_event events[3];
 	unsigned ret = 0;
 	int n, n_empty = 0;
 
@@ -325,13 +332,15 @@ unsigned readers_wait(struct reader *const readers[], int n_readers, bool want_r
 		n_empty += announce_wait(readers[i], &timeout_ms);
 	if (!want_room && n_empty < n_readers)
 		timeout_ms = 0;
-	n = epoll_wait(readers[0]->wait_fd, events, 2, timeout_ms);
+	n = epoll_wait(readers[0]->wait_fd, events, N_ELEMENTS(events), timeout_ms);
 	for (int i = 0; i < n_readers; i++)
 		atomic_fetch_sub(
 			&readers[i]->output->rings[readers[i]->stream].shared->n_waiting, 1);
 	for (int i = 0; i < n; i++)
 		if (events[i].data.u32 == WAIT_SOCKET)
 			ret |= events[i].events;
+		else if (events[i].data.u32 == WAIT_STOP)
+			ret |= EPOLLHUP;
 	return ret;
 }
 

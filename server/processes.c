@@ -196,13 +196,6 @@ void handle_process_attach(struct request *request)
 
 /* ---- raw streams ----------------------------------------------------------------------------- */
 
-static bool is_stopping(const struct request *request)
-{
-	struct pollfd stop = { .fd = request_stop_fd(request), .events = POLLIN };
-
-	return poll(&stop, 1, 0) == 1;
-}
-
 /* 0: go on; 1: the end. Waits at most a second at a time, to see a stop or a stall, while others
  * depend on it. */
 static int wait_more(const struct request *request, struct stream_reader *stream, bool want_room)
@@ -210,7 +203,7 @@ static int wait_more(const struct request *request, struct stream_reader *stream
 	struct reader *reader = stream_reader(stream);
 	unsigned events = readers_wait(&reader, 1, want_room, want_room ? 1000 : -1);
 
-	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) || is_stopping(request))
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		return 1;
 	if (want_room && reader_is_stalled(reader, request_stall_ms(request))) {
 		stream_cut(stream);
@@ -260,7 +253,8 @@ static void serve_stream(struct request *request, int stream_number)
 		stream_open(container, request_param(request, "process"),
 			request_param(request, "stream"), stream_number, request->fd, &stream,
 			&err) == 0) {
-		pour(request, stream);
+		if (reader_set_stop(stream_reader(stream), request_stop_fd(request)) == 0)
+			pour(request, stream);
 		sock_finish(request->fd, STREAM_DRAIN_MS, request_stop_fd(request));
 		stream_close(stream);
 	} else {
@@ -285,8 +279,8 @@ struct exec {
 	struct request *request;
 	struct stream_reader *streams[N_STREAMS];
 	struct reader *readers[N_STREAMS];
-	int n_readers;
-	bool is_chunked;
+	bool is_chunked, without_stderr;
+	char last; /* byte of the output, to put the status on a line of its own */
 };
 
 static int exec_write(struct exec *exec, const void *data, size_t n_bytes)
@@ -298,16 +292,18 @@ static int exec_write(struct exec *exec, const void *data, size_t n_bytes)
 		r = sock_write(fd, data, n_bytes, stop_fd);
 	if (r == 0 && exec->is_chunked)
 		r = sock_write(fd, "\r\n", 2, stop_fd);
+	exec->last = ((const char *)data)[n_bytes - 1];
 	return r;
 }
 
 /* What there is of each stream. 0: nothing now; 1: something; -ENODATA: all have ended; or a
- * socket's errno. */
+ * socket's errno. Standard error that nobody wants is read all the same: the process shall not wait
+ * for a reader. */
 static int exec_pour_once(struct exec *exec)
 {
 	int ret = 0, n_ended = 0;
 
-	for (int i = 0; i < exec->n_readers; i++) {
+	for (int i = 0; i < N_STREAMS; i++) {
 		const unsigned char *data;
 		size_t n_bytes;
 		int r = reader_peek(exec->readers[i], &data, &n_bytes);
@@ -317,28 +313,24 @@ static int exec_pour_once(struct exec *exec)
 			continue;
 		if (n_bytes > CHUNK_BYTES)
 			n_bytes = CHUNK_BYTES;
-		r = exec_write(exec, data, n_bytes);
+		r = i == STREAM_ERR && exec->without_stderr ? 0 : exec_write(exec, data, n_bytes);
 		if (r < 0)
 			return r;
 		reader_sent(exec->readers[i], n_bytes);
 		ret = 1;
 	}
-	return n_ended == exec->n_readers ? -ENODATA : ret;
+	return n_ended == N_STREAMS ? -ENODATA : ret;
 }
 
 static int exec_pour(struct exec *exec)
 {
 	int r;
 
-	while ((r = exec_pour_once(exec)) >= 0) {
-		if (r == 1)
-			continue;
-		if (readers_wait(exec->readers, exec->n_readers, false, -1) &
-			(EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+	while ((r = exec_pour_once(exec)) >= 0)
+		if (r == 0 &&
+			readers_wait(exec->readers, N_STREAMS, false, -1) &
+				(EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 			return -EPIPE;
-		if (is_stopping(exec->request))
-			return -ECANCELED;
-	}
 	return r == -ENODATA ? 0 : r;
 }
 
@@ -362,7 +354,8 @@ static void exec_finish(struct exec *exec, int status)
 	char line[32];
 
 	if (wants_line && strcmp(wants_line, "0")) {
-		snprintf(line, sizeof(line), "exit status %d\n", status);
+		snprintf(line, sizeof(line), "%sexit status %d\n", exec->last == '\n' ? "" : "\n",
+			status);
 		exec_write(exec, line, strlen(line));
 	}
 	if (exec->is_chunked)
@@ -372,16 +365,15 @@ static void exec_finish(struct exec *exec, int status)
 
 static int exec_open(struct exec *exec, struct attach *attach)
 {
-	const char *wants_stderr = request_query(exec->request, "stderr");
-	int n_wanted = wants_stderr && !strcmp(wants_stderr, "0") ? 1 : N_STREAMS;
 	struct err err;
+	int r = 0;
 
-	for (int i = 0; i < n_wanted; i++) {
-		if (attach_open_stream(attach, i, exec->request->fd, &exec->streams[i], &err) < 0)
-			return -EIO;
-		exec->readers[exec->n_readers++] = stream_reader(exec->streams[i]);
+	for (int i = 0; i < N_STREAMS && r == 0; i++) {
+		r = attach_open_stream(attach, i, exec->request->fd, &exec->streams[i], &err);
+		if (r == 0)
+			exec->readers[i] = stream_reader(exec->streams[i]);
 	}
-	return 0;
+	return r < 0 ? r : reader_set_stop(exec->readers[0], request_stop_fd(exec->request));
 }
 
 static int exec_head(const struct exec *exec)
@@ -394,7 +386,8 @@ static int exec_head(const struct exec *exec)
 	gmtime_r(&now, &tm);
 	strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
 	return sock_printf(request->fd, request_stop_fd(request),
-		"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nDate: %s\r\n%sConnection: close\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nDate: %s\r\n%sConnection: "
+		"close\r\n\r\n",
 		date,
 		exec->is_chunked ? "Transfer-Encoding: chunked\r\nTrailer: Cloche-Exit-Status\r\n"
 				 : "");
@@ -402,7 +395,11 @@ static int exec_head(const struct exec *exec)
 
 void handle_process_exec(struct request *request)
 {
-	struct exec exec = { .request = request, .is_chunked = !request->is_http_1_0 };
+	const char *wants_stderr = request_query(request, "stderr");
+	struct exec exec = { .request = request,
+		.is_chunked = !request->is_http_1_0,
+		.without_stderr = wants_stderr && !strcmp(wants_stderr, "0"),
+		.last = '\n' };
 	struct container *container;
 	struct attach *attach;
 	int status = -1;
@@ -416,8 +413,9 @@ void handle_process_exec(struct request *request)
 	if (status >= 0)
 		exec_finish(&exec, status);
 	sock_finish(request->fd, STREAM_DRAIN_MS, request_stop_fd(request));
-	for (int i = 0; i < exec.n_readers; i++)
-		stream_close(exec.streams[i]);
+	for (int i = 0; i < N_STREAMS; i++)
+		if (exec.streams[i])
+			stream_close(exec.streams[i]);
 	attach_end(attach);
 	container_put(container);
 }

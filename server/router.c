@@ -133,13 +133,12 @@ int router_parse_query(struct request *request)
 	request->n_query = 0;
 	while ((pair = strsep(&rest, "&"))) {
 		char *key = strsep(&pair, "=");
-		static char nothing[1];
-		char *value = pair ? pair : nothing;
+		const char *value = pair ? pair : "";
 
 		if (!*key && !*value)
 			continue;
 		if (request->n_query == MAX_QUERY || percent_decode(key, true) < 0 ||
-			percent_decode(value, true) < 0)
+			(pair && percent_decode(pair, true) < 0))
 			return -EINVAL;
 		request->query[request->n_query++] = (struct query_pair){ key, value };
 	}

@@ -65,28 +65,68 @@ static void set_rlimits(const struct program_wire *program)
 	}
 }
 
+static int make_dirs(const struct program_wire *program, const char *dir, int depth);
+
+/* A link of the image that leads nowhere: what it names is made, inside, where else. */
+static int make_link_target(const struct program_wire *program, const char *link, int depth)
+{
+	char target[4096];
+	size_t front = 0;
+	ssize_t n;
+
+	if (depth == 0)
+		return -ELOOP;
+	n = readlink(link, target, sizeof(target) - 1);
+	if (n < 0)
+		return -errno;
+	target[n] = '\0';
+	if (target[0] == '/')
+		return make_dirs(program, target, depth - 1);
+	front = (size_t)(strrchr(link, '/') ? strrchr(link, '/') + 1 - link : 0);
+	if (front + n >= sizeof(target))
+		return -ENAMETOOLONG;
+	memmove(target + front, target, n + 1);
+	memcpy(target, link, front);
+	return make_dirs(program, target, depth - 1);
+}
+
+static int make_dir(const struct program_wire *program, const char *dir, int depth)
+{
+	struct stat st;
+
+	if (mkdir(dir, 0755) == 0)
+		return result(lchown(dir, program->uid, program->gid));
+	if (errno != EEXIST)
+		return -errno;
+	return stat(dir, &st) < 0 && errno == ENOENT ? make_link_target(program, dir, depth) : 0;
+}
+
 /* Makes what is missing of dir, each new part owned by the user, with the rights of the container's
- * root; then goes there. A root switch lies behind us: links lead nowhere else. */
-static void enter_dir(const struct program_wire *program, char *dir)
+ * root. A root switch lies behind us: links lead nowhere else. */
+static int make_dirs(const struct program_wire *program, const char *dir, int depth)
+{
+	char part[4096];
+	size_t len = strlen(dir);
+	int r = 0;
+
+	if (len >= sizeof(part))
+		return -ENAMETOOLONG;
+	for (size_t i = 1; i <= len && r == 0; i++)
+		if (dir[i] == '/' || dir[i] == '\0') {
+			memcpy(part, dir, i);
+			part[i] = '\0';
+			r = make_dir(program, part, depth);
+		}
+	return r;
+}
+
+static void enter_dir(const struct program_wire *program, const char *dir)
 {
 	if (chdir(dir) == 0)
 		return;
 	if (errno != ENOENT)
 		die(STEP_DIR_ENTER, errno);
-	for (char *p = dir + 1;; p++) {
-		char c = *p;
-
-		if (c && c != '/')
-			continue;
-		*p = '\0';
-		if (mkdir(dir, 0755) == 0)
-			check(STEP_DIR_MAKE, result(lchown(dir, program->uid, program->gid)));
-		else if (errno != EEXIST)
-			die(STEP_DIR_MAKE, errno);
-		*p = c;
-		if (!c)
-			break;
-	}
+	check(STEP_DIR_MAKE, make_dirs(program, dir, 8));
 	if (chdir(dir) < 0)
 		die(STEP_DIR_ENTER, errno);
 }

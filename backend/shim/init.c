@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
@@ -94,46 +95,89 @@ static int load_filter(const void *filter, uint32_t n_bytes)
 	return r;
 }
 
-/* The order matters: the filter needs CAP_SYS_ADMIN, which goes next; a change of capabilities
- * clears the death signal, so that comes last. Returns 0 or -errno; *step says where. */
-static int take_shape(const struct msg_start *start, const void *filter, uint32_t *step)
+/* Cloned by the host's root: from now on the container's, whose files it may make. */
+static int become_root(void)
+{
+	int r = result(setgroups(0, NULL));
+
+	if (r == 0)
+		r = result(setresgid(0, 0, 0));
+	return r < 0 ? r : result(setresuid(0, 0, 0));
+}
+
+struct shape {
+	const struct msg_start *start;
+	const void *filter;
+};
+
+static int step_namespaces(const struct shape *shape)
+{
+	return sys_unshare((int)shape->start->new_namespaces);
+}
+
+static int step_root(const struct shape *shape)
+{
+	(void)shape;
+	return become_root();
+}
+
+static int step_hostname(const struct shape *shape)
+{
+	return result(sethostname(shape->start->hostname, strlen(shape->start->hostname)));
+}
+
+static int step_loopback(const struct shape *shape)
+{
+	(void)shape;
+	return raise_loopback();
+}
+
+static int step_limits(const struct shape *shape)
+{
+	(void)shape;
+	return limit_files();
+}
+
+static int step_keyring(const struct shape *shape)
+{
+	(void)shape;
+	return sys_new_session_keyring();
+}
+
+static int step_filter(const struct shape *shape)
+{
+	return load_filter(shape->filter, shape->start->filter_bytes);
+}
+
+static int step_bounding(const struct shape *shape)
+{
+	return caps_limit(shape->start->bounding);
+}
+
+static int step_caps(const struct shape *shape)
+{
+	return caps_set(shape->start->effective);
+}
+
+static int step_death(const struct shape *shape)
+{
+	(void)shape;
+	return result(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0));
+}
+
+/* The order matters: the filter needs CAP_SYS_ADMIN, which goes next; a change of credentials
+ * clears the death signal, so that comes last. */
+static int (*const shape_steps[])(const struct shape *shape) = { step_namespaces, step_root,
+	step_hostname, step_loopback, step_limits, step_keyring, step_filter, step_bounding,
+	step_caps, step_death };
+
+static int take_shape(const struct shape *shape)
 {
 	int r = 0;
 
-	for (*step = 0; r == 0; ++*step) {
-		switch (*step) {
-		case 0:
-			r = sys_unshare((int)start->new_namespaces);
-			break;
-		case 1:
-			r = result(sethostname(start->hostname, strlen(start->hostname)));
-			break;
-		case 2:
-			r = raise_loopback();
-			break;
-		case 3:
-			r = limit_files();
-			break;
-		case 4:
-			r = sys_new_session_keyring();
-			break;
-		case 5:
-			r = load_filter(filter, start->filter_bytes);
-			break;
-		case 6:
-			r = caps_limit(start->bounding);
-			break;
-		case 7:
-			r = caps_set(start->effective);
-			break;
-		case 8:
-			r = result(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0));
-			break;
-		default:
-			return 0;
-		}
-	}
-	return r;
+	for (size_t i = 0; i < N_ELEMENTS(shape_steps) && r == 0; i++)
+		r = shape_steps[i](shape);
+	return r > 0 ? -EPROTO : r;
 }
 
 static void start(const struct msg *msg)
@@ -141,13 +185,12 @@ static void start(const struct msg *msg)
 	AUTO_FD int root_fd = -1;
 	AUTO_FD int pts_fd = -1;
 	struct msg_start body;
-	uint32_t step;
 	int r = -EPROTO;
 
 	msg_body(msg, &body, sizeof(body));
 	body.hostname[sizeof(body.hostname) - 1] = '\0';
 	if (body.filter_bytes == msg->body_bytes - sizeof(body))
-		r = take_shape(&body, (const char *)msg->body + sizeof(body), &step);
+		r = take_shape(&(struct shape){ &body, (const char *)msg->body + sizeof(body) });
 	if (r == 0)
 		r = root_fd = sys_open_at(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0, 0);
 	if (r >= 0)
