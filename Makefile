@@ -20,7 +20,7 @@ COMMON  := -std=gnu17 -g -fno-common $(WARN)
 release  := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
 asan     := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -Wno-format-truncation
 tsan     := -O1 -fsanitize=thread -Wno-format-truncation
-coverage := -O0 --coverage
+coverage := -O0 --coverage -fprofile-update=atomic
 analyze  := -O1 -fanalyzer -Wno-error
 CFLAGS   += $(COMMON) $($(MODE))
 CPPFLAGS += -D_GNU_SOURCE -iquote . -iquote backend $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
@@ -29,7 +29,7 @@ LDFLAGS_release := -pie -Wl,-z,relro,-z,now
 
 # Static programs cannot carry the address and thread sanitizers: the shim gets the undefined one.
 static_release  := $(release)
-static_asan     := -O1 -fsanitize=undefined -fno-sanitize-recover=all -fPIE -static-libubsan
+static_asan     := -O1 -fsanitize=undefined -fno-sanitize-recover=all -fPIE
 static_tsan     := -O1 -fPIE
 static_coverage := -O1 -fPIE
 static_analyze  := $(analyze) -fPIE

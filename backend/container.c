@@ -16,6 +16,7 @@
 #include "base/registry.h"
 #include "link.h"
 #include "process.h"
+#include "program.h"
 #include "store.h"
 
 int64_t clock_ms(void)

@@ -63,6 +63,8 @@ uint64_t backend_ring_bytes(const struct backend *backend);
 /* 0, or -ESRCH (ERR_INVALID) once the container's init is gone. */
 int container_check_alive(struct container *container, struct err *err);
 
+bool property_is_own(const char *key); /* set by the server alone */
+
 /* For link.h: what shims say. */
 void container_on_exited(void *container, const struct msg *msg);
 void container_on_dead(void *container, const struct msg *msg);

@@ -144,7 +144,8 @@ int property_get(struct container *container, const char *key, char **ret_value,
 }
 
 /* In the record first: what a client was told survives us. */
-int property_set(struct container *container, const char *key, const char *value, struct err *err)
+static int store_property(
+	struct container *container, const char *key, const char *value, struct err *err)
 {
 	AUTO_FREE char *copy = strdup(value);
 	int r;
@@ -165,10 +166,32 @@ int property_set(struct container *container, const char *key, const char *value
 	return r;
 }
 
+/* These say what the server has done; nobody else may. */
+static int refuse_own(const char *key, struct err *err)
+{
+	return property_is_own(key)
+		? err_set(err, ERR_INVALID, EPERM, "property %s is the server's own", key)
+		: 0;
+}
+
+bool property_is_own(const char *key)
+{
+	return !strcmp(key, "garden.state") || !strcmp(key, "garden.grace-time");
+}
+
+int property_set(struct container *container, const char *key, const char *value, struct err *err)
+{
+	int r = refuse_own(key, err);
+
+	return r < 0 ? r : store_property(container, key, value, err);
+}
+
 int property_remove(struct container *container, const char *key, struct err *err)
 {
-	int r;
+	int r = refuse_own(key, err);
 
+	if (r < 0)
+		return r;
 	pthread_mutex_lock(&container->lock);
 	r = store_remove_property(container->backend->db, container->id, key, err);
 	if (r == 0)
@@ -185,7 +208,7 @@ int container_set_grace(struct container *container, int64_t grace_ns, struct er
 	if (r < 0)
 		return r;
 	snprintf(text, sizeof(text), "%lld", (long long)grace_ns);
-	r = property_set(container, "garden.grace-time", text, err);
+	r = store_property(container, "garden.grace-time", text, err);
 	pthread_mutex_lock(&container->lock);
 	container->grace_ns = grace_ns;
 	pthread_mutex_unlock(&container->lock);

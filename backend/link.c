@@ -74,10 +74,14 @@ static void finish_call(struct link *link, struct msg *msg)
 		return;
 	call->is_done = true;
 	call->answer.body = malloc(msg->body_bytes + 1);
-	if (call->answer.body) {
-		memcpy(call->answer.body, msg->body, msg->body_bytes);
-		call->answer.body_bytes = msg->body_bytes;
+	if (!call->answer.body) {
+		call->is_done = false;
+		call->is_lost = true; /* an empty answer would read as success */
+		pthread_cond_broadcast(&link->links->answered);
+		return;
 	}
+	memcpy(call->answer.body, msg->body, msg->body_bytes);
+	call->answer.body_bytes = msg->body_bytes;
 	call->answer.n_fds = msg->n_fds;
 	for (unsigned i = 0; i < msg->n_fds; i++)
 		call->answer.fds[i] = TAKE_FD(msg->fds[i]);

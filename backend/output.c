@@ -239,11 +239,11 @@ int reader_open(struct reader *reader, struct output *output, int stream, uint64
 	return err_system(err, r, "open a stream");
 }
 
-int reader_set_stop(struct reader *reader, int stop_fd)
+int reader_watch(struct reader *reader, int fd, uint32_t events)
 {
-	struct epoll_event stop = { .events = EPOLLIN, .data.u32 = WAIT_STOP };
+	struct epoll_event event = { .events = events, .data.u32 = WAIT_STOP };
 
-	return epoll_ctl(reader->wait_fd, EPOLL_CTL_ADD, stop_fd, &stop) < 0 ? -errno : 0;
+	return epoll_ctl(reader->wait_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
 void reader_close(struct reader *reader)
@@ -322,7 +322,7 @@ unsigned readers_wait(struct reader *const readers[], int n_readers, bool want_r
 {
 	struct epoll_event sock = { .events = EPOLLRDHUP | (want_room ? EPOLLOUT : 0),
 		.data.u32 = WAIT_SOCKET };
-	struct epoll_event events[3];
+	struct epoll_event events[4];
 	unsigned ret = 0;
 	int n, n_empty = 0;
 

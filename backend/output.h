@@ -63,8 +63,8 @@ void output_unpin(struct output *output, int stream, struct pin *pin);
  * for none that can be asked for acknowledgements. 0, or -errno. */
 int reader_open(struct reader *reader, struct output *output, int stream, uint64_t start,
 	int sock_fd, struct err *err);
-/* readers_wait returns EPOLLHUP once stop_fd is readable. */
-int reader_set_stop(struct reader *reader, int stop_fd);
+/* readers_wait returns EPOLLHUP once fd has one of the events (epoll(7)). */
+int reader_watch(struct reader *reader, int fd, uint32_t events);
 /* Notes what has arrived in the end, frees room. */
 void reader_close(struct reader *reader);
 

@@ -51,19 +51,27 @@ static int put(struct strv *env, const char *assignment)
 	return 0;
 }
 
-static int put_all(struct strv *env, const struct strv *from, struct err *err)
+int program_check_env(const struct strv *env, struct err *err)
 {
-	for (size_t i = 0; from && i < from->n_items; i++) {
-		if (!strchr(from->items[i], '=') || from->items[i][0] == '=')
+	for (size_t i = 0; i < env->n_items; i++) {
+		if (!strchr(env->items[i], '=') || env->items[i][0] == '=')
 			return err_set(err, ERR_INVALID, EINVAL,
 				"env[%zu]: not of the form NAME=value", i);
-		if (strlen(from->items[i]) > STRING_CAP_BYTES)
+		if (strlen(env->items[i]) > STRING_CAP_BYTES)
 			return err_set(err, ERR_INVALID, E2BIG, "env[%zu]: longer than %d bytes", i,
 				STRING_CAP_BYTES);
-		if (put(env, from->items[i]) < 0)
-			return err_system(err, -ENOMEM, "env");
 	}
 	return 0;
+}
+
+static int put_all(struct strv *env, const struct strv *from, struct err *err)
+{
+	int r = from ? program_check_env(from, err) : 0;
+
+	for (size_t i = 0; r == 0 && from && i < from->n_items; i++)
+		if (put(env, from->items[i]) < 0)
+			r = err_system(err, -ENOMEM, "env");
+	return r;
 }
 
 static int put_default(struct strv *env, const char *name, const char *value)

@@ -19,5 +19,7 @@ struct program_input {
 int program_build(
 	const struct program_input *input, void **ret_blob, size_t *ret_bytes, struct err *err);
 
+/* Each of the form NAME=value, none longer than execve(2) takes. */
+int program_check_env(const struct strv *env, struct err *err);
 /* The environment alone: NAME=value each once, in order. */
 int program_environment(const struct program_input *input, struct strv *ret_env, struct err *err);

@@ -149,7 +149,7 @@ int main(int argc, char **argv)
 	int r;
 
 	if (argc == 2 && !strcmp(argv[1], "unpack"))
-		return unpack_main();
+		_exit(unpack_main()); /* its /proc is gone: nothing is to run at exit */
 	if (argc == 2 && !strcmp(argv[1], "manual")) {
 		options_manual(stdout);
 		return 0;

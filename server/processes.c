@@ -253,7 +253,7 @@ static void serve_stream(struct request *request, int stream_number)
 		stream_open(container, request_param(request, "process"),
 			request_param(request, "stream"), stream_number, request->fd, &stream,
 			&err) == 0) {
-		if (reader_set_stop(stream_reader(stream), request_stop_fd(request)) == 0)
+		if (reader_watch(stream_reader(stream), request_stop_fd(request), EPOLLIN) == 0)
 			pour(request, stream);
 		sock_finish(request->fd, STREAM_DRAIN_MS, request_stop_fd(request));
 		stream_close(stream);
@@ -363,17 +363,21 @@ static void exec_finish(struct exec *exec, int status)
 			"0\r\nCloche-Exit-Status: %d\r\n\r\n", status);
 }
 
+/* Two streams go into one connection: its acknowledgements say nothing of either, written is
+ * delivered. */
 static int exec_open(struct exec *exec, struct attach *attach)
 {
 	struct err err;
 	int r = 0;
 
 	for (int i = 0; i < N_STREAMS && r == 0; i++) {
-		r = attach_open_stream(attach, i, exec->request->fd, &exec->streams[i], &err);
+		r = attach_open_stream(attach, i, -1, &exec->streams[i], &err);
 		if (r == 0)
 			exec->readers[i] = stream_reader(exec->streams[i]);
 	}
-	return r < 0 ? r : reader_set_stop(exec->readers[0], request_stop_fd(exec->request));
+	if (r == 0)
+		r = reader_watch(exec->readers[0], request_stop_fd(exec->request), EPOLLIN);
+	return r < 0 ? r : reader_watch(exec->readers[0], exec->request->fd, EPOLLRDHUP);
 }
 
 static int exec_head(const struct exec *exec)

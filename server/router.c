@@ -46,7 +46,7 @@ static int split_path(struct request *request)
 	while (*rest && (part = strsep(&rest, "/"))) {
 		if (request->n_parts == MAX_PATH_PARTS)
 			return -ENOENT;
-		if (!*part || percent_decode(part, false) < 0)
+		if (!*part || percent_decode(part, false) < 0 || !utf8_is_valid(part))
 			return -EINVAL;
 		request->parts[request->n_parts++] = part;
 		if (!rest)
@@ -138,7 +138,8 @@ int router_parse_query(struct request *request)
 		if (!*key && !*value)
 			continue;
 		if (request->n_query == MAX_QUERY || percent_decode(key, true) < 0 ||
-			(pair && percent_decode(pair, true) < 0))
+			(pair && percent_decode(pair, true) < 0) || !utf8_is_valid(key) ||
+			!utf8_is_valid(value))
 			return -EINVAL;
 		request->query[request->n_query++] = (struct query_pair){ key, value };
 	}

@@ -163,7 +163,6 @@ int unpack_main(void)
 	archive_read_support_filter_gzip(from);
 	archive_read_support_filter_zstd(from);
 	archive_read_support_format_tar(from);
-	archive_read_support_format_empty(from);
 	archive_write_disk_set_options(to, flags);
 	if (archive_read_open_fd(from, 0, BLOCK_BYTES) != ARCHIVE_OK)
 		return fail("not a tar archive", archive_error_string(from));

@@ -14,6 +14,7 @@
 
 #include "base/auto.h"
 #include "base/buf.h"
+#include "base/parse.h"
 
 static const char *log_name = "cloche";
 static enum log_level log_lowest = LOG_INFO;
@@ -49,11 +50,13 @@ int log_level_parse(const char *text, enum log_level *ret)
 
 static void add_json_text(struct buf *line, const char *text)
 {
+	bool is_utf8 = utf8_is_valid(text);
+
 	buf_adds(line, "\"");
 	for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
 		if (*p == '"' || *p == '\\')
 			buf_addf(line, "\\%c", *p);
-		else if (*p < 0x20 || *p >= 0x7f)
+		else if (*p < 0x20 || *p == 0x7f || (*p >= 0x80 && !is_utf8))
 			buf_addf(line, "\\u%04x", *p);
 		else
 			buf_add(line, p, 1);

@@ -164,7 +164,11 @@ int msg_recv(int sock_fd, struct msg *msg, void *space, int flags)
 		msg_done(msg);
 		return -ENODATA;
 	}
-	r = check_and_map(msg, &head, n, &extra_fd);
+	if (packet.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+		r = packet.msg_flags & MSG_TRUNC ? -EPROTO
+						 : -EMFILE; /* no room for what came with it */
+	else
+		r = check_and_map(msg, &head, n, &extra_fd);
 	if (r < 0)
 		msg_done(msg);
 	return r;

@@ -74,6 +74,38 @@ int percent_decode(char *text, bool plus_is_space)
 	return 0;
 }
 
+/* The length of the sequence that first begins, 0 if none does; *ret_lowest is the least second
+ * byte, *ret_highest the greatest. */
+static int sequence_length(
+	unsigned char first, unsigned char *ret_lowest, unsigned char *ret_highest)
+{
+	*ret_lowest = first == 0xe0 ? 0xa0 : first == 0xf0 ? 0x90 : 0x80;
+	*ret_highest = first == 0xed ? 0x9f : first == 0xf4 ? 0x8f : 0xbf;
+	if (first < 0x80)
+		return 1;
+	if (first >= 0xc2 && first < 0xe0)
+		return 2;
+	if (first >= 0xe0 && first < 0xf0)
+		return 3;
+	return first >= 0xf0 && first < 0xf5 ? 4 : 0;
+}
+
+bool utf8_is_valid(const char *text)
+{
+	for (const unsigned char *p = (const unsigned char *)text; *p;) {
+		unsigned char lowest, highest;
+		int len = sequence_length(*p, &lowest, &highest);
+
+		if (len == 0 || (len > 1 && (p[1] < lowest || p[1] > highest)))
+			return false;
+		for (int i = 2; i < len; i++)
+			if (p[i] < 0x80 || p[i] > 0xbf)
+				return false;
+		p += len;
+	}
+	return true;
+}
+
 int random_hex(char *text, size_t n_bytes)
 {
 	static const char digits[] = "0123456789abcdef";

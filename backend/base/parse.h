@@ -16,6 +16,9 @@ bool handle_is_valid(const char *handle);
  */
 int percent_decode(char *text, bool plus_is_space);
 
+/* UTF-8 as RFC 3629 has it: no overlong forms, no surrogates. */
+bool utf8_is_valid(const char *text);
+
 /* Fills text with 2 * n_bytes lower case hex digits of random bytes and a NUL. */
 int random_hex(char *text, size_t n_bytes);
 

@@ -6,6 +6,8 @@
 #include <spawn.h>
 #include <stdio.h>
 
+#include "base/auto.h"
+
 static int describe(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attr, int stdin_fd,
 	int err_fd, int extra_fd)
 {
@@ -41,11 +43,15 @@ pid_t spawn_program(int exe_fd, const char *const argv[], int stdin_fd, int err_
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	char *const envp[] = { NULL };
+	AUTO_FD int high_fd =
+		fcntl(exe_fd, F_DUPFD_CLOEXEC, 10); /* not among those that are replaced */
 	char path[32];
 	pid_t pid = -1;
 	int r;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", exe_fd);
+	if (high_fd < 0)
+		return -errno;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", high_fd);
 	if (posix_spawn_file_actions_init(&actions))
 		return -ENOMEM;
 	if (posix_spawnattr_init(&attr)) {

@@ -112,6 +112,19 @@ int sys_unshare(int flags)
 	return result(unshare(flags));
 }
 
+void sys_default_signals(void)
+{
+	struct {
+		void (*handler)(int);
+		unsigned long flags;
+		void (*restorer)(void);
+		uint64_t mask;
+	} standard = { 0 };
+
+	for (int signo = 1; signo <= 64; signo++)
+		syscall(SYS_rt_sigaction, signo, &standard, NULL, sizeof(standard.mask));
+}
+
 int sys_close_from(int first_fd)
 {
 	return result(syscall(SYS_close_range, first_fd, ~0U, 0));

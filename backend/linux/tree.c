@@ -55,18 +55,22 @@ static void clear_flags_at(int dir_fd, const char *name)
 /* 0: gone; 1: a directory that is not empty; or -errno. */
 static int unlink_any(int dir_fd, const char *name)
 {
+	int code = 0;
+
 	for (int tries = 0; tries < 2; tries++) {
 		if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
 			return 0;
-		if (errno == EISDIR || errno == EPERM) {
+		code = errno;
+		if (code == EISDIR || code == EPERM) {
 			if (unlinkat(dir_fd, name, AT_REMOVEDIR) == 0)
 				return 0;
 			if (errno == ENOTEMPTY || errno == EEXIST)
 				return 1;
+			code = errno == ENOTDIR ? code : errno;
 		}
 		clear_flags_at(dir_fd, name);
 	}
-	return -errno;
+	return -code;
 }
 
 static int move_up(int dir_fd, const char *name, int top_fd)

@@ -29,6 +29,8 @@
 #include "shim/init.h"
 #include "shim/protocol.h"
 
+#define MAX_LINKS 8 /* of those that lead nowhere, one after the other */
+
 struct work {
 	const struct builder *builder;
 	const struct plan_wire *plan;
@@ -56,42 +58,71 @@ static int open_skeleton(const struct work *work, const char *path, int flags)
 	return sys_open_beneath(work->skeleton_fd, path, O_PATH | flags, 0);
 }
 
-/* Opens path in the root, making what is missing: directories, and at the end a file if !is_dir.
- * Each part is looked up as the container would see it; nothing is made through a link that leads
- * nowhere (mkdirat then says EEXIST). */
-static int open_or_make_in_root(const struct work *work, const char *path, bool is_dir)
+static int open_or_make_in_root(const struct work *work, const char *path, bool is_dir, int depth);
+
+/* part is a link that leads nowhere: makes what it names, inside of the root like everything else.
+ */
+static int make_link_target(const struct work *work, int parent_fd, const char *part,
+	size_t name_at, bool is_dir, int depth)
 {
-	AUTO_FD int parent_fd = -1;
+	char target[4096];
+	AUTO_FD int fd = -1;
+	ssize_t n;
+
+	if (depth == 0)
+		return -ELOOP;
+	n = readlinkat(parent_fd, part + name_at, target, sizeof(target) - 1);
+	if (n < 0)
+		return errno == EINVAL ? -ELOOP : -errno;
+	target[n] = '\0';
+	if (target[0] != '/') {
+		if (name_at + n >= sizeof(target))
+			return -ENAMETOOLONG;
+		memmove(target + name_at, target, n + 1);
+		memcpy(target, part, name_at);
+	}
+	fd = open_or_make_in_root(work, target, is_dir, depth - 1);
+	return fd < 0 ? fd : 0;
+}
+
+/* One component that is missing. */
+static int make_part(const struct work *work, int parent_fd, const char *part, size_t name_at,
+	bool is_dir, int depth)
+{
+	int r = is_dir ? mkdirat(parent_fd, part + name_at, 0755)
+		       : mknodat(parent_fd, part + name_at, S_IFREG | 0644, 0);
+
+	if (r == 0)
+		return 0;
+	return errno == EEXIST ? make_link_target(work, parent_fd, part, name_at, is_dir, depth)
+			       : -errno;
+}
+
+/* Opens path in the root, making what is missing: directories, and at the end a file if !is_dir.
+ * Each part is looked up as the container would see it. */
+static int open_or_make_in_root(const struct work *work, const char *path, bool is_dir, int depth)
+{
+	AUTO_FD int parent_fd = sys_open_in_root(work->root_fd, "/", O_PATH | O_DIRECTORY, 0);
+	size_t len = strlen(path), start = strspn(path, "/");
 	char part[4096];
-	size_t len = strlen(path), start = 0;
 
 	if (len >= sizeof(part))
 		return -ENAMETOOLONG;
-	parent_fd = sys_open_in_root(work->root_fd, "/", O_PATH | O_DIRECTORY, 0);
 	while (parent_fd >= 0 && start < len) {
 		size_t end = start + strcspn(path + start, "/");
-		bool is_last = path[end + strspn(path + end, "/")] == '\0';
-		int fd, r;
+		size_t next = end + strspn(path + end, "/");
+		int fd, r = 0;
 
 		memcpy(part, path, end);
 		part[end] = '\0';
-		if (end == start) {
-			start++;
-			continue;
-		}
 		fd = sys_open_in_root(work->root_fd, part, O_PATH, 0);
 		if (fd == -ENOENT) {
-			if (is_last && !is_dir)
-				r = result(mknodat(parent_fd, part + start, S_IFREG | 0644, 0));
-			else
-				r = result(mkdirat(parent_fd, part + start, 0755));
-			if (r < 0)
-				return r == -EEXIST ? -ELOOP : r;
-			fd = sys_open_in_root(work->root_fd, part, O_PATH, 0);
+			r = make_part(work, parent_fd, part, start, next < len || is_dir, depth);
+			fd = r < 0 ? r : sys_open_in_root(work->root_fd, part, O_PATH, 0);
 		}
 		auto_fd(&parent_fd);
 		parent_fd = fd;
-		start = end + strspn(path + end, "/");
+		start = next;
 	}
 	return TAKE_FD(parent_fd);
 }
@@ -130,7 +161,7 @@ static int open_target(
 
 	if (!(op->flags & OPF_IN_ROOT))
 		return open_skeleton(work, path, 0);
-	fd = open_or_make_in_root(work, path, is_dir);
+	fd = open_or_make_in_root(work, path, is_dir, MAX_LINKS);
 	if (fd < 0)
 		return fd;
 	r = refuse_kernel_trees(fd);
@@ -511,6 +542,7 @@ _Noreturn void builder_main(const struct builder *builder)
 		.userns_fd = -1 };
 	struct msg msg;
 
+	umask(022);
 	work.report = mmap(NULL, sizeof(*work.report), PROT_READ | PROT_WRITE,
 		MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (work.report == MAP_FAILED)

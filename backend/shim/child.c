@@ -51,6 +51,7 @@ static void reset_signals(void)
 {
 	sigset_t none;
 
+	sys_default_signals();
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }

@@ -1,0 +1,138 @@
+"""Everything in which cloche answers a recorded exchange otherwise than the recorded server did, on
+purpose, and everything in a recorded request that a replay has to put in other words. Each with its
+reason. What is not in here must be equal."""
+import re
+from typing import NamedTuple
+
+# Values that differ from run to run or from machine to machine. A replay compares their types.
+VARYING_KEYS = {
+    "memory_in_bytes": "the machine's memory",
+    "disk_in_bytes": "the machine's disk",
+    "schedulable_disk_in_bytes": "the machine's disk",
+    "max_containers": "the recorded server had a pool of 64 subnets",
+    "HostIP": "an address; none until networks are built",
+    "ContainerIP": "an address; none until networks are built",
+    "ExternalIP": "an address; none until networks are built",
+    "ContainerPath": "below the work directory",
+}
+
+# Lists whose order means nothing.
+UNORDERED_KEYS = {"Handles"}
+
+# Null in the recordings, and a list here.
+FILLED_KEYS = {"ProcessIDs": "the recorded server never fills it; cloche says which processes run"}
+
+# Properties of the recorded server that cloche does not have.
+ABSENT_PROPERTIES = [
+    (r"kawasaki\..*", "the recorded server's own network module keeps its state there"),
+    (r"rundmc\.state", "the recorded server's own module keeps its state there"),
+    (r"garden\.network\..*", "networks are not built yet"),
+]
+
+
+class Answer(NamedTuple):
+    """An error in place of the recorded answer."""
+    status: str
+    type: str
+    message: str  # a regular expression
+    handle: str = ""
+
+
+# Routes that are not built yet: a typed 501 instead of the recorded answer. When one of them is
+# built its replay fails; then it leaves this table, and what it made necessary leaves the tables
+# below.
+NOT_BUILT_ANSWER = Answer("501 Not Implemented", "", ".+")
+NOT_BUILT = {
+    "container_bulk_metrics": "comes with limits and metrics",
+    "container_metrics": "comes with limits and metrics",
+    "limits_bandwidth": "comes with limits and metrics",
+    "limits_cpu": "comes with limits and metrics",
+    "limits_disk": "comes with limits and metrics",
+    "limits_memory": "comes with limits and metrics",
+    "files_in": "comes with volumes and streams",
+    "files_out": "comes with volumes and streams; compare the entries of the archives then",
+    "net_in": "comes with networks",
+    "net_out": "comes with networks",
+    "net_out_bulk": "comes with networks",
+}
+
+UNKNOWN_HANDLE = "an unknown handle is a typed 404 on every route"
+OWN_WORDS = "the recorded text quotes a helper program; the meaning is kept, not the words"
+FAILED = "500 Internal Server Error"
+NO_WIRE_MIN = Answer("404 Not Found", "ContainerNotFoundError", "unknown handle: wire-min",
+                     "wire-min")
+
+# (recording, connection) -> (the answer here, the reason)
+ANSWERS = {
+    ("05-create-errors", 2): (Answer(FAILED, "", ".*/does/not/exist.*"), OWN_WORDS),
+    ("05-create-errors", 3): (Answer(FAILED, "", ".*/does/not/exist.*"), OWN_WORDS),
+    ("11-run-errors", 3): (
+        Answer(FAILED, "", '.*exec: "/etc/passwd": permission denied'), OWN_WORDS),
+    ("25-stop-destroy", 15): (NO_WIRE_MIN, UNKNOWN_HANDLE),
+    ("25-stop-destroy", 16): (NO_WIRE_MIN, UNKNOWN_HANDLE),
+}
+
+# (recording, connection) -> (the output here, the reason)
+OUTPUTS = {
+    ("16-attach-after-exit-fresh-process", 3): (
+        b"words\n", "output that nobody has received is kept for the next attach, never dropped"),
+}
+
+# (recording, connection) -> (exit statuses that are as good as the recorded one, the reason)
+EXIT_STATUSES = {
+    ("25-stop-destroy", 1): (
+        {143}, "the recorded client stops the container without waiting for the process's trap"),
+}
+
+# (recording, connection) -> why the connection is left out
+WITHOUT_FILE = "a process that prints the file which files_in would have brought"
+LEFT_OUT = {
+    ("22-stream-in-out", 2): WITHOUT_FILE,
+    ("22-stream-in-out", 3): WITHOUT_FILE,
+    ("22-stream-in-out", 4): WITHOUT_FILE,
+}
+
+# The environment that the recorded image brings along: it comes before the container's own.
+IMAGE_ENV = [
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/bin:/from-dockerfile",
+    "TEST=second-test-from-dockerfile:test-from-dockerfile",
+]
+
+# The users of the recorded image that the recordings name, as lines of its passwd and group files.
+IMAGE_USERS = ["alice:x:1001:1010::/home/alice:/bin/sh"]
+IMAGE_GROUPS = ["wheel:x:10:root", "gardenparty:x:1010:alice", "gardenparty2:x:1011:alice"]
+
+
+def is_absent_property(name):
+    return any(re.fullmatch(pattern, name) for pattern, _ in ABSENT_PROPERTIES)
+
+
+def is_left_out(recording, conn):
+    return (recording, conn) in LEFT_OUT
+
+
+def answer_for(recording, conn):
+    return ANSWERS.get((recording, conn), (None,))[0]
+
+
+def output_for(recording, conn):
+    return OUTPUTS.get((recording, conn), (None,))[0]
+
+
+def exit_statuses_for(recording, conn):
+    return EXIT_STATUSES.get((recording, conn), (set(),))[0]
+
+
+def rewrite_create(spec, rootfs, bind_source):
+    """A create of the recorded image, which lies in a registry, as one of a directory with the same
+    users and its environment given; bind sources that exist here; without limits, which are not
+    built yet. None where the recorded create can be sent as it is."""
+    if not spec["image"].get("uri", "").startswith("docker:"):
+        return None
+    spec["image"] = {}
+    spec["rootfs"] = str(rootfs)
+    spec["env"] = IMAGE_ENV + spec["env"]
+    spec["limits"] = {name: {} for name in spec["limits"]}
+    for mount in spec["bind_mounts"]:
+        mount["src_path"] = str(bind_source)
+    return spec

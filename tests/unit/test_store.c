@@ -1,0 +1,204 @@
+#include "unit.h"
+
+#include <errno.h>
+
+#include "base/auto.h"
+#include "base/buf.h"
+#include "base/db.h"
+#include "base/err.h"
+#include "base/strv.h"
+#include "spec.h"
+#include "store.h"
+
+static struct db *db;
+
+static int open_store(void **state)
+{
+	return unit_make_dir(state) || store_open(unit_path(state, "state.db"), &db, NULL);
+}
+
+static int close_store(void **state)
+{
+	db_close(db);
+	return unit_remove_dir(state);
+}
+
+static void reopen(void **state)
+{
+	db_close(db);
+	db = NULL;
+	assert_int_equal(store_open(unit_path(state, "state.db"), &db, NULL), 0);
+}
+
+static struct record record(const char *id, const char *handle)
+{
+	return (struct record){ .id = id,
+		.handle = handle,
+		.nonce = "nonce",
+		.boot_id = "boot",
+		.id_range = 7,
+		.grace_ns = INT64_MAX,
+		.state = 1,
+		.privileged = 1 };
+}
+
+static int add_simple(const char *id, const char *handle, struct err *err)
+{
+	const struct strv env = { 0 };
+	struct record rec = record(id, handle);
+
+	return store_add(db, &rec, &env, NULL, 0, err);
+}
+
+static int note_record(const struct record *rec, void *arg)
+{
+	buf_addf(arg, "%s %s %s %s %jd %jd %d %d\n", rec->id, rec->handle, rec->nonce, rec->boot_id,
+		(intmax_t)rec->id_range, (intmax_t)rec->grace_ns, rec->state, rec->privileged);
+	return 0;
+}
+
+static int note_property(const char *key, const char *value, void *arg)
+{
+	buf_addf(arg, "%s=%s\n", key, value);
+	return 0;
+}
+
+static void expect_records(const char *want)
+{
+	AUTO_BUF struct buf text;
+
+	buf_init(&text, 1 << 16);
+	assert_int_equal(store_each(db, note_record, &text, NULL), 0);
+	assert_string_equal(buf_str(&text), want);
+}
+
+static void expect_properties(const char *id, const char *want)
+{
+	AUTO_BUF struct buf text;
+
+	buf_init(&text, 1 << 16);
+	assert_int_equal(store_properties(db, id, note_property, &text, NULL), 0);
+	assert_string_equal(buf_str(&text), want);
+}
+
+static void a_record_is_there_after_a_new_start_with_all_that_belongs_to_it(void **state)
+{
+	AUTO_STRV struct strv env = { 0 }, back = { 0 };
+	const struct property properties[] = { { (char *)"b", (char *)"2" },
+		{ (char *)"a", (char *)"" } };
+	struct record rec = record("id1", "h1");
+
+	for (int i = 0; i < 12; i++)
+		strv_addf(&env, "V%d=x", i);
+	assert_int_equal(store_add(db, &rec, &env, properties, 2, NULL), 0);
+	reopen(state);
+	expect_records("id1 h1 nonce boot 7 9223372036854775807 1 1\n");
+	expect_properties("id1", "a=\nb=2\n");
+	assert_int_equal(store_env(db, "id1", &back, NULL), 0);
+	assert_int_equal(back.n_items, 12);
+	for (size_t i = 0; i < back.n_items; i++)
+		assert_string_equal(back.items[i], env.items[i]);
+}
+
+static void a_handle_is_taken_once_and_free_again_after_removal(void **state UNUSED)
+{
+	struct err err = { 0 };
+
+	assert_int_equal(add_simple("id1", "h", &err), 0);
+	assert_int_equal(add_simple("id2", "h", &err), -EEXIST);
+	assert_int_equal(err.kind, ERR_EXISTS);
+	assert_int_equal(store_remove(db, "id1", NULL), 0);
+	assert_int_equal(add_simple("id2", "h", NULL), 0);
+	expect_records("id2 h nonce boot 7 9223372036854775807 1 1\n");
+}
+
+static void a_record_is_added_whole_or_not_at_all(void **state UNUSED)
+{
+	const struct strv env = { 0 };
+	const struct property bad[] = { { (char *)"a", (char *)"1" }, { (char *)"b", NULL } };
+	struct record rec = record("id1", "h1");
+
+	assert_true(store_add(db, &rec, &env, bad, 2, NULL) < 0);
+	expect_records("");
+	expect_properties("id1", "");
+	assert_int_equal(add_simple("id1", "h1", NULL), 0);
+}
+
+static void a_removed_record_takes_everything_with_it(void **state UNUSED)
+{
+	AUTO_STRV struct strv back = { 0 };
+
+	assert_int_equal(add_simple("id1", "h1", NULL), 0);
+	assert_int_equal(add_simple("id2", "h2", NULL), 0);
+	assert_int_equal(store_set_property(db, "id1", "k", "v", NULL), 0);
+	assert_int_equal(store_remove(db, "id1", NULL), 0);
+	assert_int_equal(store_remove(db, "id1", NULL), 0);
+	expect_properties("id1", "");
+	assert_int_equal(store_env(db, "id1", &back, NULL), 0);
+	assert_int_equal(back.n_items, 0);
+	expect_records("id2 h2 nonce boot 7 9223372036854775807 1 1\n");
+}
+
+static void properties_are_set_replaced_and_removed(void **state UNUSED)
+{
+	assert_int_equal(add_simple("id1", "h1", NULL), 0);
+	assert_int_equal(store_set_property(db, "id1", "a b/\xc3\xa9", "1", NULL), 0);
+	assert_int_equal(store_set_property(db, "id1", "a b/\xc3\xa9", "2", NULL), 0);
+	assert_int_equal(store_set_property(db, "id1", "A", "x'y\"z", NULL), 0);
+	expect_properties("id1", "A=x'y\"z\na b/\xc3\xa9=2\n");
+	assert_int_equal(store_remove_property(db, "id1", "A", NULL), 0);
+	assert_int_equal(store_remove_property(db, "id1", "absent", NULL), 0);
+	expect_properties("id1", "a b/\xc3\xa9=2\n");
+	assert_true(store_set_property(db, "nobody", "a", "1", NULL) < 0);
+}
+
+static void state_and_grace_time_are_changed_in_place(void **state)
+{
+	assert_int_equal(add_simple("id1", "h1", NULL), 0);
+	assert_int_equal(store_set_state(db, "id1", 3, NULL), 0);
+	assert_int_equal(store_set_grace(db, "id1", 0, NULL), 0);
+	reopen(state);
+	expect_records("id1 h1 nonce boot 7 0 3 1\n");
+}
+
+static void an_instance_keeps_its_name(void **state)
+{
+	char first[9], again[9];
+
+	assert_int_equal(store_instance(db, first, NULL), 0);
+	assert_int_equal(strspn(first, "0123456789abcdef"), 8);
+	assert_int_equal(store_instance(db, again, NULL), 0);
+	assert_string_equal(again, first);
+	reopen(state);
+	assert_int_equal(store_instance(db, again, NULL), 0);
+	assert_string_equal(again, first);
+}
+
+static int refuse(const struct record *rec UNUSED, void *arg UNUSED)
+{
+	return -ECANCELED;
+}
+
+static void a_visit_can_be_ended(void **state UNUSED)
+{
+	assert_int_equal(add_simple("id1", "h1", NULL), 0);
+	assert_int_equal(store_each(db, refuse, NULL, NULL), -ECANCELED);
+}
+
+#define STORE_TEST(name) cmocka_unit_test_setup_teardown(name, open_store, close_store)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		STORE_TEST(a_record_is_there_after_a_new_start_with_all_that_belongs_to_it),
+		STORE_TEST(a_handle_is_taken_once_and_free_again_after_removal),
+		STORE_TEST(a_record_is_added_whole_or_not_at_all),
+		STORE_TEST(a_removed_record_takes_everything_with_it),
+		STORE_TEST(properties_are_set_replaced_and_removed),
+		STORE_TEST(state_and_grace_time_are_changed_in_place),
+		STORE_TEST(an_instance_keeps_its_name),
+		STORE_TEST(a_visit_can_be_ended),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
