@@ -126,6 +126,9 @@ static int list_close(
 
 /* ---- the first list: namespaces, init, skeleton ---------------------------------------------- */
 
+/* "tasks", not "cgroup.procs": a thread that moves only itself needs no lock of all thread groups,
+ * whose grace period costs milliseconds (kernel: cgroup_procs_write_start, since 5.18). The builder
+ * has one thread. */
 static void add_namespaces(struct list *list, const struct plan_input *input)
 {
 	const struct cgroups *groups = input->cgroups;
@@ -134,7 +137,7 @@ static void add_namespaces(struct list *list, const struct plan_input *input)
 	for (int i = 0; i < groups->n_all; i++)
 		if (groups->all[i].joins)
 			add_path(list, OP_CGROUP_JOIN, 0,
-				cgroup_path(&groups->all[i], input->id, "cgroup.procs"), "", 0, 0);
+				cgroup_path(&groups->all[i], input->id, "tasks"), "", 0, 0);
 	add(list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWNS);
 	add(list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWPID);
 	if (*input->map.text)

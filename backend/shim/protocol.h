@@ -122,7 +122,7 @@ enum process_state { PROCESS_STARTING, PROCESS_RUNNING, PROCESS_EXITED };
 /* ---- plans: what a builder does, in order -------------------------------------------------- */
 
 enum op_code {
-	OP_CGROUP_JOIN, /* a: path of a cgroup.procs file; the builder goes in, init is born there */
+	OP_CGROUP_JOIN, /* a: a v1 group's tasks file; the builder goes in, init is born there */
 	OP_UNSHARE, /* number: CLONE_NEWNS (then private) or CLONE_NEWPID */
 	OP_INIT, /* number: CLONE_NEW flags of init; a: its cgroup v2 directory or "" */
 	OP_ID_MAP, /* a: the map, as uid_map(5) wants it */
