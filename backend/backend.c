@@ -258,7 +258,9 @@ static int open_parts(struct backend *backend, struct err *err)
 		? idpool_init(&backend->ids, config->id_pool_start, config->id_pool_count)
 		: -ENOMEM;
 	if (r < 0)
-		return err_system(err, r, "id pool");
+		return err_system(err, r,
+			"--id-pool-start and --id-pool-count: the ids must lie between 65536 "
+			"and 4294901760");
 	r = links_open(&events, &backend->links, err);
 	if (r == 0)
 		r = recover(backend, err);

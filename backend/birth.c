@@ -74,7 +74,8 @@ static int listen_for_servers(const struct container *container)
 		return -errno;
 	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s",
 		container->backend->run_fd, container->id);
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 4) < 0)
+	if (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+		listen(fd, 4) < 0)
 		return -errno;
 	return TAKE_FD(fd);
 }

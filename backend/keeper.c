@@ -19,6 +19,17 @@ struct round {
 	int64_t now_ms, next_ms; /* next_ms: INT64_MAX if no clock runs */
 };
 
+/* A grace time may be longer than any clock runs. */
+static int64_t due_at(int64_t since_ms, int64_t grace_ns)
+{
+	int64_t at_ms;
+
+	if (__builtin_add_overflow(
+		    since_ms, grace_ns / 1000000 + (grace_ns % 1000000 != 0), &at_ms))
+		return INT64_MAX;
+	return at_ms;
+}
+
 static int look_at(const char *handle, void *value, void *arg)
 {
 	struct container *container = value;
@@ -28,7 +39,7 @@ static int look_at(const char *handle, void *value, void *arg)
 	pthread_mutex_lock(&container->lock);
 	if (container->state != CONTAINER_CREATING && container->grace_ns > 0 &&
 		!container->n_busy && !container->is_destroying)
-		at_ms = container->idle_since_ms + (container->grace_ns + 999999) / 1000000;
+		at_ms = due_at(container->idle_since_ms, container->grace_ns);
 	pthread_mutex_unlock(&container->lock);
 	if (at_ms <= round->now_ms)
 		return strv_add(&round->due, handle);

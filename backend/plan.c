@@ -10,6 +10,7 @@
 
 #include "base/auto.h"
 #include "base/buf.h"
+#include "base/guard.h"
 #include "linux/cgroup.h"
 #include "shim/protocol.h"
 #include "spec.h"
@@ -254,7 +255,7 @@ int plan_prepare(const struct plan_input *input, void **ret_blob, size_t *ret_by
 	add(&list, OP_MOUNT, OPF_IN_HELPER, "sys", "sysfs",
 		QUIET | (input->privileged ? 0 : MOUNT_ATTR_RDONLY), 0);
 	add_cgroup_mounts(&list, input);
-	if (!input->privileged)
+	if (!input->privileged && GUARD(MASKS))
 		add_covers(&list, input);
 	return list_close(&list, &input->map, ret_blob, ret_bytes);
 }
@@ -271,7 +272,8 @@ static void add_root(struct list *list, const struct plan_input *input)
 	}
 	add(list, OP_BIND, OPF_IDMAP, input->lower, "lower", MOUNT_ATTR_RDONLY, 0);
 	add(list, OP_OVERLAY, OPF_ROOT_ITSELF, "root",
-		"lowerdir=lower,upperdir=own/upper,workdir=own/work", MOUNT_ATTR_NODEV, 0);
+		"lowerdir=lower,upperdir=own/upper,workdir=own/work",
+		GUARD(NODEV) ? MOUNT_ATTR_NODEV : 0, 0);
 }
 
 static void add_binds(struct list *list, const struct plan_input *input)

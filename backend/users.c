@@ -9,6 +9,7 @@
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/guard.h"
 #include "base/parse.h"
 #include "linux/sys.h"
 
@@ -200,8 +201,9 @@ static int read_file(int root_fd, const char *path, char **ret_text, struct err 
 	*ret_text = NULL;
 	if (!space)
 		return err_system(err, -ENOMEM, "read %s", path);
-	n = sys_read_small(
-		root_fd, path, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS, space, FILE_CAP_BYTES);
+	n = sys_read_small(root_fd, path,
+		GUARD(RESOLVE) ? RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS : 0, space,
+		FILE_CAP_BYTES);
 	if (n == -ENOENT || n == -ENOTDIR)
 		return 0;
 	if (n < 0)

@@ -79,12 +79,13 @@ static bool has_handler(const struct connections *all)
 static bool put_in_phase(struct connection *connection, enum phase phase)
 {
 	struct connections *all = connection->owner;
-	int timeout_ms = all->config.timeout_ms[phase];
+	int timeout_ms = connection->is_cut ? 0 : all->config.timeout_ms[phase];
+	struct connection *first = TAILQ_FIRST(&all->in_phase[phase]);
 
 	connection->phase = phase;
 	connection->deadline_ms = timeout_ms ? now_ms() + timeout_ms : 0;
 	TAILQ_INSERT_TAIL(&all->in_phase[phase], connection, entry);
-	return timeout_ms && TAILQ_FIRST(&all->in_phase[phase]) == connection;
+	return timeout_ms && (!first || first->is_cut);
 }
 
 struct connection *connection_enter(struct connections *all, int fd)

@@ -18,6 +18,7 @@
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/guard.h"
 #include "base/log.h"
 #include "server/connections.h"
 #include "server/reply.h"
@@ -157,6 +158,7 @@ static const char *phrase_of(unsigned status)
 struct header_check {
 	int n_host, n_length, n_encoding;
 	bool bad_length, bad_encoding, bad_expect, has_body;
+	bool bad_name;
 	const char *from_browser;
 };
 
@@ -179,8 +181,12 @@ static enum MHD_Result check_header(
 {
 	struct header_check *check = arg;
 
+	static const char token[] = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+				    "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
 	(void)kind;
 	value = value ? value : "";
+	check->bad_name |= !*key || strspn(key, token) != strlen(key);
 	if (!strcasecmp(key, "Host"))
 		check->n_host++;
 	if (!strcasecmp(key, "Content-Length")) {
@@ -204,6 +210,8 @@ static enum MHD_Result check_header(
 /* NULL if the framing is sound, else what is wrong with it. */
 static const char *framing_fault(const struct header_check *check, bool is_http_1_0)
 {
+	if (check->bad_name)
+		return "a header's name is no token (RFC 9110)";
 	if (check->n_host > 1 || (check->n_host == 0 && !is_http_1_0))
 		return "exactly one Host header is wanted";
 	if (check->n_length > 1)
@@ -273,7 +281,7 @@ static void check_target(struct exchange *exchange, const struct header_check *c
 	char allow[64], message[128];
 	int r;
 
-	if (check->from_browser) {
+	if (check->from_browser && GUARD(BROWSER)) {
 		snprintf(message, sizeof(message), "%s: requests from web pages are refused",
 			check->from_browser);
 		answer_early(exchange, ERR_FORBIDDEN, 403, message);
@@ -305,7 +313,7 @@ static void begin(struct exchange *exchange, struct MHD_Connection *connection, 
 	request->is_http_1_0 = !strcmp(version, "HTTP/1.0");
 	MHD_get_connection_values(connection, MHD_HEADER_KIND, check_header, &check);
 	exchange->has_body = check.has_body;
-	fault = framing_fault(&check, request->is_http_1_0);
+	fault = !GUARD(FRAMING) ? NULL : framing_fault(&check, request->is_http_1_0);
 	if (fault)
 		answer_error_and_close(request, ERR_BAD_REQUEST, 400, fault);
 	else if (check.bad_expect)

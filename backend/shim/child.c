@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/guard.h"
 #include "linux/caps.h"
 #include "linux/sys.h"
 #include "shim/protocol.h"
@@ -150,7 +151,8 @@ static void become_user(const struct program_wire *program, const char *blob)
 
 	check(STEP_GROUPS, result(setgroups(program->n_groups, groups)));
 	check(STEP_GROUPS, result(setresgid(program->gid, program->gid, program->gid)));
-	check(STEP_CAPS, caps_limit(program->bounding));
+	if (GUARD(CAPS))
+		check(STEP_CAPS, caps_limit(program->bounding));
 	check(STEP_USER, result(setresuid(program->uid, program->uid, program->uid)));
 	check(STEP_CAPS, caps_set(program->effective));
 }
