@@ -278,6 +278,7 @@ int backend_open(const struct backend_config *config, struct backend **ret_backe
 	backend->lock_fd = backend->dead_fd = backend->run_fd = backend->proc_fd = -1;
 	backend->shim_exe_fd = -1;
 	init_sync(backend);
+	TAILQ_INIT(&backend->graves);
 	r = open_parts(backend, err);
 	if (r < 0)
 		return r; /* the program ends: nothing is worth undoing */

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #include "backend.h"
 #include "idpool.h"
@@ -31,6 +32,7 @@ struct backend {
 	struct registry *containers; /* struct container * by handle, half-made ones too */
 	struct idpool ids;
 	bool is_ending, has_dead;
+	TAILQ_HEAD(container_list, container) graves; /* to be put */
 	pthread_t keeper, sweeper;
 };
 
@@ -49,7 +51,9 @@ int recover(struct backend *backend, struct err *err);
 int keeper_start(struct backend *backend, struct err *err);
 void keeper_stop(struct backend *backend);
 void keeper_notice(struct backend *backend); /* a deadline may have changed */
-void keeper_bury(struct backend *backend); /* something lies in dead/ */
+/* Something lies in dead/. The reference is put by the sweeper: closing what a container held takes
+ * time. */
+void keeper_bury(struct backend *backend, struct container *take_container);
 
 /* birth.c: from a record to a running init. */
 int container_bear(struct container *container, const struct container_spec *spec,

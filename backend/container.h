@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include <sys/types.h>
 
 #include "backend.h"
@@ -26,6 +27,7 @@ enum container_state {
 #define NONCE_SIZE 33
 
 struct container {
+	TAILQ_ENTRY(container) grave;
 	struct backend *backend;
 	char id[CONTAINER_ID_SIZE]; /* ours, random: directories, cgroups and sockets are named by it */
 	char nonce[NONCE_SIZE];

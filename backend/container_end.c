@@ -97,8 +97,7 @@ int container_teardown(struct container *container, struct err *err)
 	registry_remove(backend->containers, container->handle);
 	idpool_give(&backend->ids, container->id_range);
 	pthread_mutex_unlock(&backend->lock);
-	keeper_bury(backend);
-	container_unref(container); /* the registry's */
+	keeper_bury(backend, container); /* with the registry's reference */
 	return 0;
 }
 

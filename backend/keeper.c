@@ -107,26 +107,45 @@ static void *keep(void *arg)
 
 /* ---- the dead -------------------------------------------------------------------------------- */
 
+/* Lock held on entry and exit. */
+static void put_graves(struct backend *backend)
+{
+	struct container *container;
+
+	while ((container = TAILQ_FIRST(&backend->graves))) {
+		TAILQ_REMOVE(&backend->graves, container, grave);
+		pthread_mutex_unlock(&backend->lock);
+		container_unref(container);
+		pthread_mutex_lock(&backend->lock);
+	}
+}
+
+static void delete_dead(struct backend *backend)
+{
+	int r = tree_empty(backend->dead_fd);
+
+	if (r < 0)
+		LOG(LOG_WARN, "dead-not-deleted", KV_STR("dir", backend->dead_dir),
+			KV_INT("errno", -r));
+}
+
 static void *sweep(void *arg)
 {
 	struct backend *backend = arg;
 
 	pthread_mutex_lock(&backend->lock);
 	while (!backend->is_ending) {
-		int r;
-
+		put_graves(backend);
 		if (!backend->has_dead) {
 			pthread_cond_wait(&backend->changed, &backend->lock);
 			continue;
 		}
 		backend->has_dead = false;
 		pthread_mutex_unlock(&backend->lock);
-		r = tree_empty(backend->dead_fd);
-		if (r < 0)
-			LOG(LOG_WARN, "dead-not-deleted", KV_STR("dir", backend->dead_dir),
-				KV_INT("errno", -r));
+		delete_dead(backend);
 		pthread_mutex_lock(&backend->lock);
 	}
+	put_graves(backend);
 	pthread_mutex_unlock(&backend->lock);
 	return NULL;
 }
@@ -159,9 +178,10 @@ void keeper_notice(struct backend *backend)
 	pthread_mutex_unlock(&backend->lock);
 }
 
-void keeper_bury(struct backend *backend)
+void keeper_bury(struct backend *backend, struct container *take_container)
 {
 	pthread_mutex_lock(&backend->lock);
+	TAILQ_INSERT_TAIL(&backend->graves, take_container, grave);
 	backend->has_dead = true;
 	pthread_cond_broadcast(&backend->changed);
 	pthread_mutex_unlock(&backend->lock);

@@ -262,6 +262,8 @@ int plan_prepare(const struct plan_input *input, void **ret_blob, size_t *ret_by
 
 /* ---- the second list: what the request says -------------------------------------------------- */
 
+/* volatile: what a container writes is gone with it, so nobody waits for the disk at its end (the
+ * end of another overlay would write out the whole file system below). */
 static void add_root(struct list *list, const struct plan_input *input)
 {
 	add(list, OP_BIND, OPF_IDMAP, input->container_dir, "own", 0, 0);
@@ -272,7 +274,7 @@ static void add_root(struct list *list, const struct plan_input *input)
 	}
 	add(list, OP_BIND, OPF_IDMAP, input->lower, "lower", MOUNT_ATTR_RDONLY, 0);
 	add(list, OP_OVERLAY, OPF_ROOT_ITSELF, "root",
-		"lowerdir=lower,upperdir=own/upper,workdir=own/work",
+		"lowerdir=lower,upperdir=own/upper,workdir=own/work,volatile",
 		GUARD(NODEV) ? MOUNT_ATTR_NODEV : 0, 0);
 }
 

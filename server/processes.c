@@ -322,15 +322,34 @@ static int exec_pour_once(struct exec *exec)
 	return n_ended == N_STREAMS ? -ENODATA : ret;
 }
 
-static int exec_pour(struct exec *exec)
+/* Two streams go into one connection: its acknowledgements say nothing of either, written is
+ * delivered. A process that has ended without a word may have no streams left: -ENODATA. */
+static int exec_open(struct exec *exec, struct attach *attach)
 {
-	int r;
+	struct err err;
+	int r = 0;
 
-	while ((r = exec_pour_once(exec)) >= 0)
+	for (int i = 0; i < N_STREAMS && r == 0; i++) {
+		r = attach_open_stream(attach, i, -1, &exec->streams[i], &err);
+		if (r == 0)
+			exec->readers[i] = stream_reader(exec->streams[i]);
+	}
+	if (r == 0)
+		r = reader_watch(exec->readers[0], request_stop_fd(exec->request), EPOLLIN);
+	return r < 0 ? r : reader_watch(exec->readers[0], exec->request->fd, EPOLLRDHUP);
+}
+
+static int exec_pour(struct exec *exec, struct attach *attach)
+{
+	int r = exec_open(exec, attach);
+
+	while (r >= 0) {
+		r = exec_pour_once(exec);
 		if (r == 0 &&
 			readers_wait(exec->readers, N_STREAMS, false, -1) &
 				(EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 			return -EPIPE;
+	}
 	return r == -ENODATA ? 0 : r;
 }
 
@@ -361,23 +380,6 @@ static void exec_finish(struct exec *exec, int status)
 	if (exec->is_chunked)
 		sock_printf(request->fd, request_stop_fd(request),
 			"0\r\nCloche-Exit-Status: %d\r\n\r\n", status);
-}
-
-/* Two streams go into one connection: its acknowledgements say nothing of either, written is
- * delivered. */
-static int exec_open(struct exec *exec, struct attach *attach)
-{
-	struct err err;
-	int r = 0;
-
-	for (int i = 0; i < N_STREAMS && r == 0; i++) {
-		r = attach_open_stream(attach, i, -1, &exec->streams[i], &err);
-		if (r == 0)
-			exec->readers[i] = stream_reader(exec->streams[i]);
-	}
-	if (r == 0)
-		r = reader_watch(exec->readers[0], request_stop_fd(exec->request), EPOLLIN);
-	return r < 0 ? r : reader_watch(exec->readers[0], exec->request->fd, EPOLLRDHUP);
 }
 
 static int exec_head(const struct exec *exec)
@@ -412,7 +414,7 @@ void handle_process_exec(struct request *request)
 		return;
 	attach_end_stdin(attach);
 	request_take(request);
-	if (exec_head(&exec) == 0 && exec_open(&exec, attach) == 0 && exec_pour(&exec) == 0)
+	if (exec_head(&exec) == 0 && exec_pour(&exec, attach) == 0)
 		status = await_exit(request, attach);
 	if (status >= 0)
 		exec_finish(&exec, status);

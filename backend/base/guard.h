@@ -1,5 +1,6 @@
-/* guard.h - guards that a test build can leave out, so that the test of each is seen to fail without it
- * (tests/mutation). GUARD(FILTER) is 1, and 0 in a build with -DBREAK_FILTER=1. Never in a real build. */
+/* guard.h - guards that a test build can leave out, so that the test of each is seen to fail
+ * without it (tests/mutation). GUARD(FILTER) is 1, and 0 in a build with -DBREAK_FILTER=1. Never in
+ * a real build. */
 #pragma once
 
 #define GUARD(name) (!GUARD_IS_BROKEN(BREAK_##name))

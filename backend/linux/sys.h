@@ -31,8 +31,8 @@ int sys_pidfd_open(pid_t pid);
 int sys_pidfd_signal(int pid_fd, int signo);
 int sys_setns(int fd, int types);
 int sys_unshare(int flags);
-/* Default action for every signal, those that the C library keeps for itself too (it ignores them in what
- * posix_spawn starts, and that would be inherited). */
+/* Default action for every signal, those that the C library keeps for itself too (it ignores them
+ * in what posix_spawn starts, and that would be inherited). */
 void sys_default_signals(void);
 int sys_close_from(int first_fd);
 int sys_getcwd(

@@ -145,16 +145,17 @@ static void verify_dir(void)
 		die(STEP_DIR_ENTER, EACCES);
 }
 
-static void become_user(const struct program_wire *program, const char *blob)
+static void become_user(const struct program_wire *program, const char *blob, uint64_t own_bounding)
 {
 	const gid_t *groups = (const void *)(blob + program->groups);
 
 	check(STEP_GROUPS, result(setgroups(program->n_groups, groups)));
 	check(STEP_GROUPS, result(setresgid(program->gid, program->gid, program->gid)));
-	if (GUARD(CAPS))
+	if (program->bounding != own_bounding)
 		check(STEP_CAPS, caps_limit(program->bounding));
 	check(STEP_USER, result(setresuid(program->uid, program->uid, program->uid)));
-	check(STEP_CAPS, caps_set(program->effective));
+	if (GUARD(CAPS))
+		check(STEP_CAPS, caps_set(program->effective));
 }
 
 static void offsets_to_pointers(char *blob, uint32_t table, uint32_t n)
@@ -204,7 +205,7 @@ static _Noreturn void search_and_exec(const char *path, char **argv, char **envp
 	die(found == -EACCES ? STEP_EXEC : STEP_LOOKUP, -found);
 }
 
-_Noreturn void child_become(struct program_wire *program, const int fds[4])
+_Noreturn void child_become(struct program_wire *program, const int fds[4], uint64_t own_bounding)
 {
 	char *blob = (char *)program;
 	char **argv = (char **)(void *)(blob + program->argv);
@@ -218,7 +219,7 @@ _Noreturn void child_become(struct program_wire *program, const int fds[4])
 		check(STEP_TTY, result(ioctl(0, TIOCSCTTY, 0)));
 	enter_dir(program, blob + program->dir);
 	set_rlimits(program);
-	become_user(program, blob);
+	become_user(program, blob, own_bounding);
 	verify_dir();
 	offsets_to_pointers(blob, program->argv, program->n_argv);
 	offsets_to_pointers(blob, program->envp, program->n_envp);

@@ -38,6 +38,8 @@ struct process {
 /* One init per address space and no heap: its state is static on purpose. */
 static struct process processes[MAX_PROCESSES];
 static unsigned n_processes;
+static uint64_t own_bounding; /* children that want the same need not ask for it */
+static int early_code;
 static unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
 
 static void send_or_die(const struct msg *msg)
@@ -132,16 +134,11 @@ static int step_hostname(const struct shape *shape)
 	return result(sethostname(shape->start->hostname, strlen(shape->start->hostname)));
 }
 
-static int step_loopback(const struct shape *shape)
+/* Done while the builder was at work. */
+static int step_early(const struct shape *shape)
 {
 	(void)shape;
-	return raise_loopback();
-}
-
-static int step_limits(const struct shape *shape)
-{
-	(void)shape;
-	return limit_files();
+	return early_code;
 }
 
 static int step_keyring(const struct shape *shape)
@@ -157,11 +154,16 @@ static int step_filter(const struct shape *shape)
 
 static int step_bounding(const struct shape *shape)
 {
+	if (!GUARD(CAPS))
+		return 0;
+	own_bounding = shape->start->bounding;
 	return caps_limit(shape->start->bounding);
 }
 
 static int step_caps(const struct shape *shape)
 {
+	if (!GUARD(CAPS))
+		return 0;
 	return caps_set(shape->start->effective);
 }
 
@@ -173,9 +175,8 @@ static int step_death(const struct shape *shape)
 
 /* The order matters: the filter needs CAP_SYS_ADMIN, which goes next; a change of credentials
  * clears the death signal, so that comes last. */
-static int (*const shape_steps[])(const struct shape *shape) = { step_namespaces, step_root,
-	step_hostname, step_loopback, step_limits, step_keyring, step_filter, step_bounding,
-	step_caps, step_death };
+static int (*const shape_steps[])(const struct shape *shape) = { step_early, step_namespaces,
+	step_root, step_hostname, step_keyring, step_filter, step_bounding, step_caps, step_death };
 
 static int take_shape(const struct shape *shape)
 {
@@ -231,7 +232,7 @@ static void exec_program(struct msg *msg)
 	else
 		execed.pid = fork();
 	if (execed.pid == 0)
-		child_become(program, msg->fds);
+		child_become(program, msg->fds, own_bounding);
 	if (execed.pid == -1)
 		execed.pid = -errno;
 	if (execed.pid > 0)
@@ -379,6 +380,9 @@ _Noreturn void init_main(int control_fd, char *argv0)
 	umask(022);
 	setsid();
 	close_all_but_control(control_fd, &signals);
+	early_code = raise_loopback();
+	if (early_code == 0)
+		early_code = limit_files();
 	loop();
 	_exit(0);
 }

@@ -2,6 +2,7 @@
  * usage: cloche-shim NONCE, with descriptor 3 a SOCK_SEQPACKET to the server. See PROTOCOL.md. */
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,6 +91,8 @@ static void shim_open(struct shim *shim, char **argv)
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	umask(077);
 	setsid();
+	sched_setscheduler(
+		0, SCHED_OTHER, &(struct sched_param){ 0 }); /* v1 cpu groups take no others */
 	raise_limits();
 	shim->signal_fd = open_signals();
 	shim->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
