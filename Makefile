@@ -22,6 +22,12 @@ asan     := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit
 tsan     := -O1 -fsanitize=thread -Wno-format-truncation
 coverage := -O0 --coverage -fprofile-update=atomic
 analyze  := -O1 -fanalyzer -Wno-error
+# tests/mutation: MODE=break BREAK=FILTER leaves out one guard of base/guard.h, to see its test fail
+break        := $(release) -DBREAK_$(BREAK)=1
+static_break := $(break)
+ifeq ($(MODE),break)
+B        := build/break/$(BREAK)
+endif
 CFLAGS   += $(COMMON) $($(MODE))
 CPPFLAGS += -D_GNU_SOURCE -iquote . -iquote backend $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread

@@ -25,7 +25,7 @@ struct attach {
 	struct process *process; /* counted while the control connection lives */
 	struct container *container; /* the same */
 	char stream_id[33];
-	int cut_fd;
+	int cut_fd, exit_fd; /* eventfds; closed when the control connection ends */
 	int64_t expires_ms; /* 0: the control connection lives */
 	struct {
 		struct pin pin;
@@ -49,7 +49,18 @@ static void attach_free(struct process *process, struct attach *attach)
 		if (attach->streams[i].is_pinned)
 			output_unpin(&process->output, i, &attach->streams[i].pin);
 	auto_fd(&attach->cut_fd);
+	auto_fd(&attach->exit_fd);
 	free(attach);
+}
+
+void attaches_exited(struct process *process)
+{
+	struct attach *attach;
+	uint64_t one = 1;
+
+	TAILQ_FOREACH (attach, &process->attaches, entry)
+		if (attach->exit_fd >= 0)
+			(void)!write(attach->exit_fd, &one, sizeof(one));
 }
 
 void attaches_free(struct process *process)
@@ -75,11 +86,17 @@ int attach_new(struct process *take_process, struct container *take_container,
 {
 	struct attach *attach = calloc(1, sizeof(*attach));
 
-	if (attach) {
-		*attach = (struct attach){ .process = take_process, .container = take_container };
-		attach->cut_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	}
-	if (!attach || attach->cut_fd < 0 || random_hex(attach->stream_id, 16) < 0) {
+	if (attach)
+		*attach = (struct attach){ .process = take_process,
+			.container = take_container,
+			.cut_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+			.exit_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
+	if (!attach || attach->cut_fd < 0 || attach->exit_fd < 0 ||
+		random_hex(attach->stream_id, 16) < 0) {
+		if (attach) {
+			auto_fd(&attach->cut_fd);
+			auto_fd(&attach->exit_fd);
+		}
 		free(attach);
 		process_put(take_process);
 		container_put(take_container);
@@ -93,6 +110,8 @@ int attach_new(struct process *take_process, struct container *take_container,
 			output_pin(&take_process->output, i, &attach->streams[i].pin);
 		attach->streams[i].is_pinned = true;
 	}
+	if (take_process->has_exited)
+		attaches_exited(take_process);
 	pthread_mutex_unlock(&take_process->lock);
 	*ret_attach = attach;
 	return 0;
@@ -131,6 +150,8 @@ void attach_end(struct attach *attach)
 
 	pthread_mutex_lock(&process->lock);
 	attach->expires_ms = clock_ms() + LATE_STREAM_MS;
+	auto_fd(&attach->cut_fd);
+	auto_fd(&attach->exit_fd);
 	pthread_mutex_unlock(&process->lock);
 	process_put(process);
 	container_put(container);
@@ -148,7 +169,7 @@ const char *attach_stream_id(const struct attach *attach)
 
 int attach_exit_fd(const struct attach *attach)
 {
-	return attach->process->exit_fd;
+	return attach->exit_fd;
 }
 
 int attach_cut_fd(const struct attach *attach)
@@ -191,10 +212,11 @@ static ssize_t write_some(struct process *process, const char *data, size_t n_by
 }
 
 /* A copy of the descriptor: another client may end stdin while we wait. */
-static void wait_for_room(struct process *process)
+static void wait_for_room(struct attach *attach)
 {
+	struct process *process = attach->process;
 	struct pollfd fds[2] = { { .events = POLLOUT },
-		{ .fd = process->exit_fd, .events = POLLIN } };
+		{ .fd = attach->exit_fd, .events = POLLIN } };
 	AUTO_FD int fd = -1;
 
 	pthread_mutex_lock(&process->lock);
@@ -217,7 +239,7 @@ int attach_write_stdin(struct attach *attach, const void *data, size_t n_bytes)
 		if (n > 0)
 			done += n;
 		else if (n == -EAGAIN)
-			wait_for_room(process);
+			wait_for_room(attach);
 		else if (n != -EINTR)
 			return n < 0 ? (int)n : -EPIPE;
 		if (n <= 0 && attach_exit_status(attach, &status))

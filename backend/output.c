@@ -371,14 +371,14 @@ bool output_try_release(struct output *output)
 			struct ring_head *shared = output->rings[i].shared;
 
 			if (!atomic_load(&shared->closed) ||
-				!TAILQ_EMPTY(&output->streams[i].pins) ||
-				atomic_load(&shared->head) != output->streams[i].resume)
+				lowest_needed(output, i) != atomic_load(&shared->head))
 				is_done = false;
 		}
 		unuse_rings(output);
 		if (is_done) {
 			output->is_released = true;
 			auto_fd(&output->ring_fd);
+			auto_fd(&output->data_fd);
 		}
 	}
 	pthread_mutex_unlock(&output->lock);

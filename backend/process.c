@@ -30,22 +30,18 @@ struct process *process_new(struct container *container, const char *id, uint32_
 	bool is_tty, int take_ring_fd, int take_data_fd, int take_input_fd)
 {
 	struct process *process = calloc(1, sizeof(*process));
-	int exit_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
-	if (!process || exit_fd < 0) {
+	if (!process) {
 		auto_fd(&take_ring_fd);
 		auto_fd(&take_data_fd);
 		auto_fd(&take_input_fd);
-		auto_fd(&exit_fd);
-		free(process);
 		return NULL;
 	}
 	*process = (struct process){ .n_refs = 1,
 		.container = container,
 		.token = token,
 		.is_tty = is_tty,
-		.input_fd = take_input_fd,
-		.exit_fd = exit_fd };
+		.input_fd = take_input_fd };
 	snprintf(process->id, sizeof(process->id), "%s", id);
 	pthread_mutex_init(&process->lock, NULL);
 	output_init(&process->output, take_ring_fd, take_data_fd, container->kick_fd);
@@ -68,7 +64,6 @@ void process_put(struct process *process)
 	attaches_free(process);
 	output_done(&process->output);
 	auto_fd(&process->input_fd);
-	auto_fd(&process->exit_fd);
 	pthread_mutex_destroy(&process->lock);
 	free(process);
 }
@@ -94,7 +89,7 @@ void process_set_exited(struct process *process, const struct msg_exited *exited
 		process->exited = *exited;
 		process->has_exited = true;
 		auto_fd(&process->input_fd);
-		signal_event(process->exit_fd);
+		attaches_exited(process);
 	}
 	pthread_mutex_unlock(&process->lock);
 	process_release_if_delivered(process);

@@ -18,7 +18,6 @@ struct process {
 	char id[PROCESS_ID_SIZE];
 	bool is_tty, is_started, has_exited;
 	int input_fd; /* a pipe's write end or a terminal's master; -1: ended */
-	int exit_fd; /* eventfd: readable after the exit */
 	struct msg_exited exited;
 	struct output output;
 	TAILQ_HEAD(, attach) attaches;
@@ -43,3 +42,5 @@ void process_release_if_delivered(struct process *process);
 int attach_new(struct process *take_process, struct container *take_container,
 	struct attach **ret_attach, struct err *err);
 void attaches_free(struct process *process);
+/* Process lock held: wakes every client that waits for the exit. */
+void attaches_exited(struct process *process);

@@ -1,5 +1,6 @@
 #include "linux/seccomp.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -35,10 +36,9 @@ static const char *const missing[] = { "clone3", "keyctl", "add_key", "request_k
 	"io_uring_setup", "io_uring_enter", "io_uring_register", "memfd_secret" };
 
 static const uint32_t personalities[] = { 0, 8, 0x20000, 0x20008, 0xffffffff };
+/* Which protocols of NETLINK, the program in front decides. */
 static const uint32_t socket_domains[] = { 1 /* UNIX */, 2 /* INET */, 10 /* INET6 */,
-	17 /* PACKET */ };
-static const uint32_t netlink_protocols[] = { 0 /* ROUTE */, 4 /* SOCK_DIAG */, 15 /* UEVENT */,
-	16 /* GENERIC */ };
+	16 /* NETLINK */, 17 /* PACKET */ };
 
 /* int-typed arguments: the kernel looks at the low half only, so the filter must too. */
 #define LOW(arg, value) SCMP_CMP64(arg, SCMP_CMP_MASKED_EQ, 0xffffffff, value)
@@ -75,9 +75,6 @@ static int allow_by_argument(scmp_filter_ctx ctx)
 	for (size_t i = 0; i < N_ELEMENTS(socket_domains) && r == 0; i++)
 		r = seccomp_rule_add(
 			ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, LOW(0, socket_domains[i]));
-	for (size_t i = 0; i < N_ELEMENTS(netlink_protocols) && r == 0; i++)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2, LOW(0, 16),
-			LOW(2, netlink_protocols[i]));
 	/* socketcall(SOCKET, ...) hides its domain behind a pointer; 32-bit C libraries of the last
 	 * ten years call socket itself. */
 	for (uint32_t call = 2; call <= 20 && r == 0; call++)
@@ -99,42 +96,74 @@ static int add_compat_arch(scmp_filter_ctx ctx)
 #if defined(__x86_64__)
 #define NATIVE_ARCH AUDIT_ARCH_X86_64
 #define NATIVE_IOCTL 16
-#define COMPAT_IOCTL 54
-#define COMPAT_SOCKETCALL 102
+#define NATIVE_SOCKET 41
+#define COMPAT_SOCKET 359
 #else
 #define NATIVE_ARCH AUDIT_ARCH_AARCH64
 #define NATIVE_IOCTL 29
+#define NATIVE_SOCKET 198
+#define COMPAT_SOCKET 281
+#endif
 #define COMPAT_IOCTL 54
 #define COMPAT_SOCKETCALL 102
-#endif
 #define SYS_SOCKET_CALL 1
 
 #define LOAD(member) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, member))
-#define IF_EQ(value, then, otherwise) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, then, otherwise)
 #define RETURN(value) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (value))
+#define GO(here, label) BPF_STMT(BPF_JMP | BPF_JA, (label) - (here)-1)
+/* value: go to the label, else to the next */
+#define ON(here, value, label) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, (label) - (here)-1, 0)
+
+enum front_label { NATIVE = 6, IOCTL = 17, SOCKET = 21, NETLINK = 32, REFUSE = 38, END = 39 };
 
 /* In front of libseccomp's program, which can express neither "newer than I know" nor "any command
- * except these two", and which adds a socketcall of its own for each socket rule. The arguments'
- * low halves are loaded. */
+ * except these two", adds a socketcall of its own for each socket rule, and cannot answer with
+ * several numbers there. Programs cope with a family or protocol that the kernel does not have
+ * (shadow's tools with a missing audit socket), so that is what they hear; KEY, RXRPC, ALG and
+ * VSOCK have been ways into the kernel and get a plain no. Each LOAD of an argument takes its low
+ * half. */
 static const struct sock_filter front[] = {
-	/* 0 */ LOAD(nr),
+	LOAD(nr),
 	BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, LAST_KNOWN_NR, 0, 1),
 	RETURN(ENOSYS),
-	/* 3 */ LOAD(arch),
-	IF_EQ(NATIVE_ARCH, 0, 3),
-	/* 5 */ LOAD(nr),
-	IF_EQ(NATIVE_IOCTL, 6, 0),
-	BPF_STMT(BPF_JMP | BPF_JA, 9),
-	/* 8: the 32-bit architecture */ LOAD(nr),
-	IF_EQ(COMPAT_IOCTL, 3, 0),
-	IF_EQ(COMPAT_SOCKETCALL, 0, 6),
-	/* 11 */ LOAD(args[0]),
-	IF_EQ(SYS_SOCKET_CALL, 3, 4),
-	/* 13: ioctl */ LOAD(args[1]),
-	IF_EQ(TIOCSTI_CMD, 1, 0),
-	IF_EQ(TIOCLINUX_CMD, 0, 1),
-	/* 16 */ RETURN(EPERM),
+	LOAD(arch),
+	ON(4, NATIVE_ARCH, NATIVE),
+	GO(5, NATIVE + 4),
+	/* NATIVE */ LOAD(nr),
+	ON(7, NATIVE_IOCTL, IOCTL),
+	ON(8, NATIVE_SOCKET, SOCKET),
+	GO(9, END),
+	/* the 32-bit architecture */ LOAD(nr),
+	ON(11, COMPAT_IOCTL, IOCTL),
+	ON(12, COMPAT_SOCKET, SOCKET),
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, COMPAT_SOCKETCALL, 0, END - 14),
+	LOAD(args[0]),
+	ON(15, SYS_SOCKET_CALL, REFUSE),
+	GO(16, END),
+	/* IOCTL */ LOAD(args[1]),
+	ON(18, TIOCSTI_CMD, REFUSE),
+	ON(19, TIOCLINUX_CMD, REFUSE),
+	GO(20, END),
+	/* SOCKET */ LOAD(args[0]),
+	ON(22, 16, NETLINK),
+	ON(23, 1 /* UNIX */, END),
+	ON(24, 2 /* INET */, END),
+	ON(25, 10 /* INET6 */, END),
+	ON(26, 17 /* PACKET */, END),
+	ON(27, 15 /* KEY */, REFUSE),
+	ON(28, 33 /* RXRPC */, REFUSE),
+	ON(29, 38 /* ALG */, REFUSE),
+	ON(30, 40 /* VSOCK */, REFUSE),
+	RETURN(EAFNOSUPPORT),
+	/* NETLINK */ LOAD(args[2]),
+	ON(33, 0 /* ROUTE */, END),
+	ON(34, 4 /* SOCK_DIAG */, END),
+	ON(35, 15 /* KOBJECT_UEVENT */, END),
+	ON(36, 16 /* GENERIC */, END),
+	RETURN(EPROTONOSUPPORT),
+	/* REFUSE */ RETURN(EPERM),
 };
+static_assert(N_ELEMENTS(front) == END, "the labels are places in the program");
 
 static int export_with_front(scmp_filter_ctx ctx, void **ret_filter, size_t *ret_bytes)
 {

@@ -255,6 +255,7 @@ static void an_output_is_released_once_when_all_was_delivered(void **state)
 	struct pin pin;
 
 	produce(stage, STREAM_OUT, 0, 100);
+	output_pin(&stage->output, STREAM_OUT, &pin);
 	assert_false(output_try_release(&stage->output));
 	atomic_store(&stage->writer[STREAM_OUT].shared->closed, 1);
 	atomic_store(&stage->writer[STREAM_ERR].shared->closed, 1);
@@ -263,9 +264,8 @@ static void an_output_is_released_once_when_all_was_delivered(void **state)
 	consume(&reader, CAPACITY);
 	assert_false(output_try_release(&stage->output));
 	reader_close(&reader);
-	output_pin(&stage->output, STREAM_ERR, &pin);
 	assert_false(output_try_release(&stage->output));
-	output_unpin(&stage->output, STREAM_ERR, &pin);
+	output_unpin(&stage->output, STREAM_OUT, &pin);
 	assert_true(output_try_release(&stage->output));
 	assert_false(output_try_release(&stage->output));
 	assert_int_equal(reader_open(&reader, &stage->output, STREAM_OUT, 0, -1, &err), -ENODATA);

@@ -1,0 +1,153 @@
+"""Starts and ends real servers. Each has a work directory and an id pool of its own, and its log in
+a file; a server that died, or whose log has a sanitizer's report, fails the run."""
+import itertools
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+from gardenlib import GUARD, Client, wait_until
+
+TOP = Path(__file__).resolve().parents[2]
+MODE = os.environ.get("MODE", "release")
+BUILD = Path(os.environ.get("CLOCHE_BUILD", TOP / "build" / MODE))
+PROGRAM = BUILD / "cloche"
+BUSYBOX_ROOT = BUILD / "busybox-root.tar"
+
+SANITIZED = MODE in ("asan", "tsan")
+START_GUARD = 4 * GUARD if SANITIZED else GUARD
+REPORTS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer",
+           "runtime error:")
+
+# Id ranges: a third of the upper pool for each mode, so that two runs can go side by side.
+POOL_FIRST = 1879048192 + 1024 * 65536
+POOL_SLICES = {"release": 0, "asan": 1, "tsan": 2}
+_slots = itertools.count()
+
+
+def _pool(count):
+    base = POOL_FIRST + POOL_SLICES.get(MODE, 0) * 1000 * 65536
+    if count > 64:
+        return base, count  # the first 512 ranges belong to the server of the session
+    slot = next(_slots) % 7
+    return base + (512 + 64 * slot) * 65536, count
+
+
+class Server:
+    def __init__(self, *args, directory=None, pool=64, prefix=(), env=None):
+        self.owns = directory is None
+        self.directory = Path(directory or tempfile.mkdtemp(prefix="cloche-test-"))
+        self.work = self.directory / "work"
+        self.pool = pool if isinstance(pool, tuple) else _pool(pool)
+        self.args, self.prefix, self.env = args, prefix, env
+        self.log_path = self.directory / "log"
+        self.process = None
+        self.is_ended = False  # by us
+        self.cgroup_name = None  # found out by the oracle
+        self.start()
+
+    def start(self, *more):
+        """Start, or start again on the same work directory."""
+        command = [*self.prefix, PROGRAM, "--work-dir", self.work, "--bind-ip", "127.0.0.1",
+                   "--bind-port", "0", "--id-pool-start", self.pool[0],
+                   "--id-pool-count", self.pool[1], *self.args, *more]
+        self.is_ended = False
+        log_size = self.log_path.stat().st_size if self.log_path.exists() else 0
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log, env=self.env)
+        serving = wait_until(lambda: self._serving(log_size), "cloche.serving", START_GUARD)
+        host, port = serving["data"]["address"].rsplit(":", 1)
+        self.client = Client((host, int(port)))
+
+    def _serving(self, offset):
+        for line in self.log_lines(offset):
+            if line.get("message") == "cloche.serving":
+                return line
+        code = self.process.poll()
+        assert code is None, f"the server ended with {code} at its start:\n{self.log_tail()}"
+        return None
+
+    @property
+    def pid(self):
+        """The server's own pid, also when a tool (prefix) started it by exec."""
+        return self.process.pid
+
+    def log_text(self, offset=0):
+        return self.log_path.read_bytes()[offset:].decode("utf-8", "replace")
+
+    def log_lines(self, offset=0):
+        lines = []
+        for line in self.log_text(offset).splitlines(keepends=True):
+            if line.startswith("{") and line.endswith("\n"):
+                try:
+                    lines.append(json.loads(line))
+                except ValueError:
+                    pass
+        return lines
+
+    def log_tail(self):
+        return self.log_text()[-8000:]
+
+    def check(self):
+        """Still alive, and nothing bad in the log."""
+        code = self.process.poll()
+        assert code is None, f"the server died with {code}:\n{self.log_tail()}"
+        self.check_log()
+
+    def check_log(self):
+        text = self.log_text()
+        for report in REPORTS:
+            at = text.find(report)
+            assert at < 0, f"{report} in {self.log_path}:\n{text[max(at - 500, 0):at + 6000]}"
+
+    def destroy_all(self):
+        """Remove every container, also those that are not listed by default."""
+        def remove(handle):
+            self.client.request("DELETE", f"/containers/{handle}", timeout=2 * GUARD)
+
+        threads = [threading.Thread(target=remove, args=(h,))
+                   for h in self.client.handles("garden.state=all")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def terminate(self):
+        """TERM, and wait for a clean end."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(START_GUARD)
+        self.is_ended = True
+        self.check_log()
+        assert code == 0, f"the server ended with {code}:\n{self.log_tail()}"
+
+    def kill(self):
+        self.is_ended = True
+        self.process.kill()
+        self.process.wait(GUARD)
+
+    def finish(self):
+        """The end of a fixture: nothing of this server may stay."""
+        try:
+            if not self.is_ended:
+                self.check()
+                self.destroy_all()
+                self.terminate()
+        finally:
+            if self.process.poll() is None:
+                self.kill()
+        self.check_log()
+        if self.owns:
+            subprocess.run(["rm", "-rf", "--one-file-system", self.directory], check=False)
+
+
+def refused_start(*args, prefix=(), directory, env=None):
+    """Start a server that must refuse: its exit code and what it wrote."""
+    command = [*prefix, PROGRAM, "--work-dir", Path(directory) / "work", "--bind-ip", "127.0.0.1",
+               "--bind-port", "0", *args]
+    result = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, env=env,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=START_GUARD)
+    return result.returncode, result.stdout.decode("utf-8", "replace")

@@ -1,0 +1,144 @@
+"""The server as a program: sockets, log, options, missing kernel features, its end."""
+import json
+import os
+import re
+import signal
+import stat
+
+import oracle
+import pytest
+from conftest import Container
+from gardenlib import Client, wait_until
+from serverproc import SANITIZED, refused_start
+
+
+def test_unix_socket(start_server, tmp_path):
+    path = tmp_path / "api.sock"
+    server = start_server("--bind-socket", str(path))
+    assert stat.S_ISSOCK(path.stat().st_mode) and path.stat().st_mode & 0o777 == 0o600
+    client = Client(str(path))
+    assert client.ok("GET", "/ping") == {}
+    handle = client.create()
+    assert client.sh(handle, "echo over a socket; exit 3") == (3, b"over a socket\n", b"")
+    assert server.client.handles() == [handle]
+    client.destroy(handle)
+    server.terminate()
+    server.start()  # the old file is no obstacle
+    assert client.ok("GET", "/ping") == {}
+
+
+def test_mode_of_the_unix_socket(start_server, tmp_path):
+    path = tmp_path / "api.sock"
+    start_server("--bind-socket", str(path), "--socket-mode", "0660")
+    assert path.stat().st_mode & 0o777 == 0o660
+
+
+def test_log_lines_have_lagers_shape(server, container):
+    container.sh("exit 3")
+    lines = server.log_text().splitlines()
+    assert lines
+    for line in lines:
+        record = json.loads(line)
+        assert {"timestamp", "level", "source", "message", "data"} <= record.keys(), line
+        assert record["level"] in ("debug", "info", "error", "fatal", "warn")
+        assert record["source"] == "cloche" and record["message"].startswith("cloche.")
+        assert isinstance(record["data"], dict)
+
+
+@pytest.mark.parametrize("args", [
+    ["--log-level", "nonsense"], ["--no-such-option"], ["--max-containers", "many"], ["--idmap", "odd"],
+    ["--ring-bytes", "5"], ["--id-pool-start", "0"], ["--id-pool-count", "-1"], ["--bind-port", "99999"],
+    ["--default-grace-time", "soon"], ["--bind-ip", "nowhere"], ["--socket-mode", "9"],
+    ["--id-pool-start", "4294901760", "--id-pool-count", "10"]], ids=" ".join)
+def test_bad_options_are_refused(args, tmp_path):
+    code, text = refused_start(*args, directory=tmp_path)
+    assert code in (1, 2), (code, text)
+    assert args[0].lstrip("-") in text or args[-1] in text, text
+
+
+def test_options_from_the_environment(start_server, tmp_path):
+    path = tmp_path / "by-environment.sock"
+    env = {**os.environ, "CLOCHE_BIND_SOCKET": str(path), "CLOCHE_MAX_CONTAINERS": "3"}
+    server = start_server(env=env)
+    assert path.exists() and server.client.ok("GET", "/capacity")["max_containers"] == 3
+
+
+def test_a_second_server_on_one_work_directory_is_refused(server):
+    code, text = refused_start(directory=server.directory)
+    assert code in (1, 2), (code, text)
+    server.check()
+    assert server.client.ok("GET", "/ping") == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2,
+                                    signal.SIGCHLD, signal.SIGWINCH])
+def test_other_signals_do_nothing(start_server, number):
+    server = start_server()
+    os.kill(server.pid, number)
+    assert server.client.ok("GET", "/ping") == {}
+    server.check()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_end(start_server, number):
+    server = start_server()
+    oracle.learn_cgroup_name(server)
+    os.kill(server.pid, number)
+    assert server.process.wait(60) == 0
+    server.is_ended = True
+    server.check_log()
+    groups = [top for top, names, _ in os.walk(oracle.CGROUPS) if server.cgroup_name in names]
+    assert groups == [], "groups without a container stay"
+
+
+def test_work_directory_is_closed(server, box):
+    """P0 60 and T-J2 as far as there is a store."""
+    assert stat.S_IMODE(os.stat(server.work).st_mode) == 0o700
+    for name in oracle.listing(server.work / "run"):
+        assert os.lstat(server.work / "run" / name).st_mode & 0o077 == 0, name
+
+
+MISSING_CALLS = ["openat2", "mount_setattr", "clone3", "fsopen", "fsmount", "open_tree", "move_mount",
+                 "close_range", "memfd_create", "pivot_root", "pidfd_open", "pidfd_send_signal", "unshare"]
+
+
+@pytest.mark.skipif(SANITIZED, reason="the sanitizers' own calls would fail")
+@pytest.mark.parametrize("call", MISSING_CALLS)
+def test_a_kernel_without(start_server, deny, call, tmp_path):
+    """F-NOSYS: it refuses to start and says what is missing, or works, or fails cleanly."""
+    try:
+        server = start_server(prefix=(deny, call, "ENOSYS"), directory=tmp_path)
+    except AssertionError as refusal:
+        text = str(refusal)
+        assert re.search(r"ended with [12] at its start", text), text
+        assert call in text or "not implemented" in text, text
+        return
+    reply = server.client.request("POST", "/containers", {"handle": "h"})
+    if reply.status == 200:
+        assert server.client.sh("h", "exit 3")[0] == 3
+        server.client.destroy("h")
+    else:
+        assert reply.json["Message"]
+    wait_until(lambda: oracle.listing(server.work / "containers/live") == [] and not [
+        t for t in oracle.family(server).values() if t.name != "cloche"], "that nothing is left")
+    assert server.client.ok("GET", "/ping") == {}
+
+
+def test_file_descriptors_run_short(start_server):
+    """4.13: at the limit new connections wait or are refused; afterwards all is well."""
+    import resource
+    server = start_server()
+    box = Container(server)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (60, 60))
+    crowd = []
+    for _ in range(100):
+        try:
+            crowd.append(server.client.connect(timeout=5))
+        except OSError:
+            pass
+    for conn in crowd:
+        conn.close()
+    wait_until(lambda: server.client.request("GET", "/ping").status == 200, "service again")
+    server.check()
+    assert box.sh("exit 3")[0] == 3
+    box.destroy()
