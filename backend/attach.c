@@ -152,6 +152,9 @@ void attach_end(struct attach *attach)
 	attach->expires_ms = clock_ms() + LATE_STREAM_MS;
 	auto_fd(&attach->cut_fd);
 	auto_fd(&attach->exit_fd);
+	if (attach->streams[STREAM_OUT].is_opened && attach->streams[STREAM_ERR].is_opened &&
+		!attach->streams[STREAM_OUT].is_pinned && !attach->streams[STREAM_ERR].is_pinned)
+		attach_free(process, attach); /* nobody can come for a stream of it any more */
 	pthread_mutex_unlock(&process->lock);
 	process_put(process);
 	container_put(container);

@@ -86,6 +86,7 @@ static void shim_open(struct shim *shim, char **argv)
 		.pts_fd = -1,
 		.is_greeted = true };
 	TAILQ_INIT(&shim->procs);
+	TAILQ_INIT(&shim->ended);
 	sys_close_from(SHIM_CONTROL_FD + 1);
 	prctl(PR_SET_NAME, "cloche-shim", 0, 0, 0);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -235,6 +236,8 @@ static void serve_procs(struct shim *shim, size_t n_polls)
 				proc_pump(proc, i, shim_now_ms());
 		if (polls[n].revents)
 			shim_child_reported(shim, proc);
+		else
+			shim_retire(shim, proc);
 	}
 }
 

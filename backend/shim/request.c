@@ -304,9 +304,30 @@ static void request_forget(struct shim *shim, struct msg *msg)
 {
 	struct proc *proc = find_for(shim, msg);
 
-	if (proc && proc->state == PROCESS_EXITED)
+	if (proc && proc->state == PROCESS_EXITED) {
 		proc_forget(proc);
+		shim_retire(shim, proc);
+	}
 	reply(shim, msg->seq, 0, 0);
+}
+
+/* Without memory for the small record it stays a large one. */
+void shim_retire(struct shim *shim, struct proc *proc)
+{
+	size_t id_bytes = strlen(proc->process_id) + 1;
+	struct ended *ended;
+
+	if (proc->state != PROCESS_EXITED || proc->ring_fd >= 0 ||
+		proc->streams[STREAM_OUT].fd >= 0 || proc->streams[STREAM_ERR].fd >= 0)
+		return;
+	ended = calloc(1, sizeof(*ended) + id_bytes);
+	if (!ended)
+		return;
+	ended->exited = proc->exited;
+	ended->tty = proc->tty;
+	memcpy(ended->process_id, proc->process_id, id_bytes);
+	TAILQ_INSERT_TAIL(&shim->ended, ended, entry);
+	drop(shim, proc);
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */
@@ -367,10 +388,17 @@ static void request_bye(struct shim *shim, struct msg *msg)
 
 /* ---- a server that comes back ---------------------------------------------------------------- */
 
+static void add_token(struct msg_welcome *welcome, uint32_t token)
+{
+	if (welcome->n_tokens < N_ELEMENTS(welcome->tokens))
+		welcome->tokens[welcome->n_tokens++] = token;
+}
+
 static void request_hello(struct shim *shim, struct msg *msg)
 {
 	static struct msg_welcome welcome;
 	struct msg_hello body;
+	struct ended *ended;
 	struct proc *proc;
 
 	msg_body(msg, &body, sizeof(body));
@@ -383,8 +411,10 @@ static void request_hello(struct shim *shim, struct msg *msg)
 		.protocol = SHIM_PROTOCOL, .state = shim->state, .init_pid = shim->init_pid
 	};
 	TAILQ_FOREACH (proc, &shim->procs, entry)
-		if (welcome.n_tokens < N_ELEMENTS(welcome.tokens) && proc->report_fd < 0)
-			welcome.tokens[welcome.n_tokens++] = proc->token;
+		if (proc->report_fd < 0)
+			add_token(&welcome, proc->token);
+	TAILQ_FOREACH (ended, &shim->ended, entry)
+		add_token(&welcome, ended->exited.token);
 	shim_send(shim,
 		&(struct msg){ .type = MSG_REPLY,
 			.seq = msg->seq,
@@ -395,30 +425,60 @@ static void request_hello(struct shim *shim, struct msg *msg)
 			.n_fds = 2 });
 }
 
+static void describe_ended(const struct ended *ended, struct msg_process *ret)
+{
+	ret->exited = ended->exited;
+	ret->state = PROCESS_EXITED;
+	ret->tty = ended->tty;
+	memcpy(ret->process_id, ended->process_id, strlen(ended->process_id) + 1);
+}
+
+static void describe_proc(const struct proc *proc, struct msg *answer, struct msg_process *ret)
+{
+	int input_fd = proc->tty ? proc->streams[STREAM_OUT].fd : proc->stdin_fd;
+
+	ret->exited = proc->exited;
+	ret->state = proc->state;
+	ret->tty = proc->tty;
+	memcpy(ret->process_id, proc->process_id, sizeof(ret->process_id));
+	if (proc->ring_fd < 0)
+		return;
+	answer->fds[answer->n_fds++] = proc->ring_fd;
+	answer->fds[answer->n_fds++] = proc->data_fd;
+	if (input_fd >= 0)
+		answer->fds[answer->n_fds++] = input_fd;
+}
+
+static const struct ended *find_ended(const struct shim *shim, uint32_t token)
+{
+	const struct ended *ended;
+
+	TAILQ_FOREACH (ended, &shim->ended, entry)
+		if (ended->exited.token == token)
+			return ended;
+	return NULL;
+}
+
 static void request_adopt(struct shim *shim, struct msg *msg)
 {
-	struct proc *proc = find_for(shim, msg);
 	struct msg_process body = { 0 };
 	struct msg answer = {
 		.type = MSG_REPLY, .seq = msg->seq, .body = &body, .body_bytes = sizeof(body)
 	};
-	int input_fd;
+	struct proc *proc = find_for(shim, msg);
+	const struct ended *ended;
+	struct msg_token wanted;
 
-	if (!proc) {
+	msg_body(msg, &wanted, sizeof(wanted));
+	ended = proc ? NULL : find_ended(shim, wanted.token);
+	if (!proc && !ended) {
 		reply(shim, msg->seq, -ESRCH, 0);
 		return;
 	}
-	body.exited = proc->exited;
-	body.state = proc->state;
-	body.tty = proc->tty;
-	memcpy(body.process_id, proc->process_id, sizeof(body.process_id));
-	input_fd = proc->tty ? proc->streams[STREAM_OUT].fd : proc->stdin_fd;
-	if (proc->ring_fd >= 0) {
-		answer.fds[answer.n_fds++] = proc->ring_fd;
-		answer.fds[answer.n_fds++] = proc->data_fd;
-	}
-	if (proc->ring_fd >= 0 && input_fd >= 0)
-		answer.fds[answer.n_fds++] = input_fd;
+	if (proc)
+		describe_proc(proc, &answer, &body);
+	else
+		describe_ended(ended, &body);
 	shim_send(shim, &answer);
 }
 

@@ -9,6 +9,14 @@
 #include "base/msg.h"
 #include "shim/proc.h"
 
+/* What stays of a process for the container's life. */
+struct ended {
+	TAILQ_ENTRY(ended) entry;
+	struct msg_exited exited;
+	bool tty;
+	char process_id[];
+};
+
 struct shim {
 	enum shim_state state;
 	const char *nonce;
@@ -20,8 +28,9 @@ struct shim {
 	int init_status;
 	bool is_greeted; /* the server on server_fd has said the nonce */
 	bool must_end; /* BYE was said */
-	TAILQ_HEAD(, proc) procs;
+	TAILQ_HEAD(, proc) procs; /* with descriptors to watch */
 	unsigned n_procs;
+	TAILQ_HEAD(, ended) ended; /* delivered and forgotten but for their statuses */
 };
 
 int64_t shim_now_ms(void); /* CLOCK_BOOTTIME */
@@ -32,5 +41,7 @@ void shim_from_init(struct shim *shim, struct msg *msg);
 void shim_send(struct shim *shim, const struct msg *msg); /* to the server, if there is one */
 /* A child's report pipe is readable: it has failed, or become the program. */
 void shim_child_reported(struct shim *shim, struct proc *proc);
+/* Keeps only the status of a process that has been forgotten and has nothing open any more. */
+void shim_retire(struct shim *shim, struct proc *proc);
 /* Init is gone and has been reaped. */
 void shim_container_died(struct shim *shim);
