@@ -156,8 +156,7 @@ static void recover_one(struct backend *backend, const struct record *record)
 			KV_STR("error", err.msg));
 		return;
 	}
-	if (is_whole)
-		r = adopt(container, &err);
+	r = adopt(container, &err); /* also to end it: its shim may have come further than its record */
 	if (r == 0 && is_whole && !backend->config.destroy_on_start) {
 		container->idle_since_ms = clock_ms();
 		LOG(LOG_INFO, "container-adopted", KV_STR("handle", record->handle));
@@ -168,7 +167,7 @@ static void recover_one(struct backend *backend, const struct record *record)
 			r < 0              ? err.msg
 				: is_whole ? "asked for"
 					   : "half-made, or of another boot"));
-	if (!container->link && is_whole)
+	if (!container->link)
 		cgroup_kill(&backend->cgroups, container->id);
 	if (container_teardown(container, &err) < 0)
 		LOG(LOG_ERROR, "container-not-removed", KV_STR("handle", record->handle),

@@ -22,9 +22,9 @@ START_GUARD = 4 * GUARD if SANITIZED else GUARD
 REPORTS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer",
            "runtime error:")
 
-# Id ranges: a third of the upper pool for each mode, so that two runs can go side by side.
+# Id ranges: a slice of its own for each mode, so that two runs can go side by side.
 POOL_FIRST = 1879048192 + 1024 * 65536
-POOL_SLICES = {"release": 0, "asan": 1, "tsan": 2}
+POOL_SLICES = {"release": 0, "asan": 1, "tsan": 2, "break": 3}
 _slots = itertools.count()
 
 
