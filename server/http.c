@@ -103,6 +103,7 @@ void request_take(struct request *request)
 	connection_set_phase(((struct exchange *)request)->connection, PHASE_STREAM);
 }
 
+/* A client of HTTP/1.0 cannot be told of chunks, and then takes the body as it is: curl, for one. */
 int hijack(struct request *request, const char *status, const char *content_type)
 {
 	char date[40];
@@ -110,9 +111,10 @@ int hijack(struct request *request, const char *status, const char *content_type
 	date_now(date);
 	request_take(request);
 	return sock_printf(request->fd, request_stop_fd(request),
-		"HTTP/1.1 %s\r\n%s%s%sDate: %s\r\nTransfer-Encoding: chunked\r\n\r\n", status,
+		"HTTP/1.1 %s\r\n%s%s%sDate: %s\r\n%s\r\n\r\n", status,
 		content_type ? "Content-Type: " : "", content_type ? content_type : "",
-		content_type ? "\r\n" : "", date);
+		content_type ? "\r\n" : "", date,
+		request->is_http_1_0 ? "Connection: close" : "Transfer-Encoding: chunked");
 }
 
 /* The upload goes on while we already know the answer, or the framing is not to be trusted: say it,

@@ -1,4 +1,5 @@
 """For people with curl: GET / and the exec route."""
+import json
 import re
 import threading
 
@@ -136,3 +137,15 @@ def test_many_execs_at_once(client, container):
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_a_hijacked_answer_to_http_1_0_is_not_called_chunked(client, container):
+    """curl believes in chunks even with --raw; --http1.0 is the way of the README."""
+    body = b'{"path":"true","id":"old"}'
+    answer, end = client.raw(b"POST %s/processes HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s" % (
+        container.path.encode(), len(body), body))
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    assert b"chunked" not in head and b"Connection: close" in head
+    assert [sorted(json.loads(line)) for line in rest.splitlines()] == [
+        ["process_id", "stream_id"], ["exit_status", "process_id"]]
+    assert end == "FIN"
