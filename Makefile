@@ -78,19 +78,26 @@ $(B)/busybox-root.tar: backend/busybox-root.sh
 	@mkdir -p $(@D)
 	@echo "  ROOT  $@"; sh backend/busybox-root.sh $@
 
+# install PACKAGES: only if one is missing, and only then with sudo
+define install
+	@dpkg -s $(1) >/dev/null 2>&1 || { echo "installing packages$(if $(SUDO), with sudo)"; $(SUDO) apt-get update && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $(1); }
+endef
+
 deps: ## install what building and running need (Debian packages)
-	$(SUDO) env DEBIAN_FRONTEND=noninteractive sh -c 'dpkg -s $(PACKAGES) >/dev/null 2>&1 || \
-		{ apt-get update && apt-get install -y --no-install-recommends $(PACKAGES); }'
+	$(call install,$(PACKAGES))
 deps-test: deps ## install what the tests need as well
-	$(SUDO) env DEBIAN_FRONTEND=noninteractive sh -c 'dpkg -s $(TEST_PACKAGES) >/dev/null 2>&1 || \
-		{ apt-get update && apt-get install -y --no-install-recommends $(TEST_PACKAGES); }'
-	test -x $(VENV)/bin/schemathesis || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q schemathesis; }
+	$(call install,$(TEST_PACKAGES))
+	@test -x $(VENV)/bin/schemathesis || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q schemathesis; }
 run: deps ## install what is missing, build, serve on 127.0.0.1:7777
-	$(MAKE) all
+	@$(MAKE) all
+	$(if $(SUDO),@echo "containers need root: starting cloche with sudo")
 	$(SUDO) $(B)/cloche
 
 test: deps-test ## everything: lint, unit tests, API tests; the last line counts
-	$(SUDO) tests/run
+	$(if $(SUDO),@echo "tests make containers: running them with sudo")
+	@$(SUDO) tests/run; status=$$?; \
+		$(if $(SUDO),$(SUDO) chown -R "$$(id -u):$$(id -g)" build;) exit $$status
 check: $(patsubst %.c,$(B)/%,$(TEST) $(FUZZ)) ## unit tests and fuzz corpora; MODE=asan, tsan or coverage to instrument
 	@tests/check $(B)
 check-api: all ## API, conformance and contract tests against the real server (root); ARGS for pytest
