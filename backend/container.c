@@ -322,7 +322,7 @@ static int record(struct container *container, const struct container_spec *spec
 		.handle = container->handle,
 		.nonce = container->nonce,
 		.boot_id = container->backend->boot_id,
-		.id_range = container->id_range,
+		.id_base = container->id_range < 0 ? -1 : (int64_t)container->map.root,
 		.grace_ns = container->grace_ns,
 		.state = CONTAINER_CREATING,
 		.privileged = container->privileged };

@@ -71,6 +71,15 @@ void idpool_give(struct idpool *pool, int64_t range)
 	*place(pool, pool->n_free++) = (uint32_t)range;
 }
 
+int64_t idpool_find(const struct idpool *pool, int64_t base)
+{
+	int64_t offset = base - (int64_t)pool->start;
+
+	if (offset < 0 || offset % IDS_PER_RANGE || offset / IDS_PER_RANGE >= pool->n_ranges)
+		return -1;
+	return offset / IDS_PER_RANGE;
+}
+
 uint32_t idpool_base(const struct idpool *pool, int64_t range)
 {
 	return pool->start + (uint32_t)range * IDS_PER_RANGE;

@@ -22,5 +22,7 @@ int64_t idpool_take(struct idpool *pool);
 /* Marks one that a record names; -EINVAL if it is outside, -EEXIST if taken. */
 int idpool_mark(struct idpool *pool, int64_t range);
 void idpool_give(struct idpool *pool, int64_t range);
+/* The number of the range that begins at base, or -1: none of this pool. */
+int64_t idpool_find(const struct idpool *pool, int64_t base);
 /* The host id of id 0 in the range. */
 uint32_t idpool_base(const struct idpool *pool, int64_t range);

@@ -299,8 +299,8 @@ static int ack_timeout(struct reader *reader)
 	release(output, reader->stream);
 	age_ms = now_ms() - reader->progress_ms;
 	pthread_mutex_unlock(&output->lock);
-	if (!is_owed)
-		return -1;
+	if (!is_owed) /* a pin may still hold the room that the writer waits for, and lapses by itself */
+		return atomic_load(&output->rings[reader->stream].shared->writer_waits) ? 100 : -1;
 	return age_ms < 2 ? 1 : age_ms < 200 ? (int)age_ms / 2 : 100;
 }
 

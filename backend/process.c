@@ -1,6 +1,7 @@
 #include "process.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -300,6 +301,15 @@ static int start_process(struct container *container, const struct process_spec 
 	return 0;
 }
 
+/* The shim may still start what nobody waits for any more. */
+static void kill_late(struct container *container, const struct process *process)
+{
+	struct msg_signal body = { .token = process->token, .signo = SIGKILL };
+
+	link_post(container->link,
+		&(struct msg){ .type = MSG_SIGNAL, .body = &body, .body_bytes = sizeof(body) });
+}
+
 int process_run(struct container *container, const struct process_spec *spec,
 	struct attach **ret_attach, struct err *err)
 {
@@ -311,6 +321,8 @@ int process_run(struct container *container, const struct process_spec *spec,
 	if (r < 0)
 		return r;
 	r = start_process(container, spec, process, err);
+	if (r == -ETIMEDOUT)
+		kill_late(container, process);
 	if (r < 0) {
 		leave_table(container, process);
 		process_put(process);

@@ -33,27 +33,50 @@ static int load_property(const char *key, const char *value, void *arg)
 	return r;
 }
 
+static int add_own_property(struct container *container, const char *key, const char *value)
+{
+	return registry_find(container->properties, key)
+		? 0
+		: load_property(key, value, container->properties);
+}
+
+/* The range is the record's, even if it is none of the pool that we were started with. */
+static void load_ids(struct container *container, const struct record *record)
+{
+	if (record->id_base < 0 && !container->privileged)
+		id_map_maximal(&container->map);
+	if (record->id_base < 0)
+		return;
+	container->id_range = idpool_find(&container->backend->ids, record->id_base);
+	idpool_mark(&container->backend->ids, container->id_range);
+	id_map_range(&container->map, (uint32_t)record->id_base);
+}
+
 static int load(struct backend *backend, const struct record *record,
 	struct container **ret_container, struct err *err)
 {
 	struct container *container =
-		container_new(backend, record->handle, record->privileged, record->id_range, err);
+		container_new(backend, record->handle, record->privileged, 0, err);
+	char grace[32];
 	int r;
 
 	if (!container)
 		return -ENOMEM;
+	container->id_range = -1;
 	snprintf(container->id, sizeof(container->id), "%s", record->id);
 	snprintf(container->nonce, sizeof(container->nonce), "%s", record->nonce);
+	snprintf(grace, sizeof(grace), "%lld", (long long)record->grace_ns);
 	container->grace_ns = record->grace_ns;
 	container->state = record->state;
+	load_ids(container, record);
 	r = store_env(backend->db, record->id, &container->env, err);
 	if (r == 0)
 		r = store_properties(
 			backend->db, record->id, load_property, container->properties, err);
-	if (r == 0 && !registry_find(container->properties, "garden.state"))
-		r = load_property("garden.state", "created", container->properties);
-	if (r == 0 && record->id_range >= 0)
-		idpool_mark(&backend->ids, record->id_range);
+	if (r == 0)
+		r = add_own_property(container, "garden.state", "created");
+	if (r == 0 && record->grace_ns > 0)
+		r = add_own_property(container, "garden.grace-time", grace);
 	if (r == 0)
 		r = registry_add(backend->containers, container->handle, container);
 	if (r < 0) {
@@ -104,9 +127,11 @@ static int adopt_process(struct container *container, uint32_t token, struct err
 	if (container->next_token <= token)
 		container->next_token = token + 1;
 	pthread_mutex_unlock(&container->table_lock);
-	if (r < 0) {
+	if (r < 0) { /* two of one name: a run that timed out came true after all; the container matters more */
+		LOG(LOG_WARN, "process-not-adopted", KV_STR("handle", container->handle),
+			KV_STR("process", told.process_id));
 		process_put(process);
-		return err_system(err, r, "adopt process %s", told.process_id);
+		return r == -EEXIST ? 0 : err_system(err, r, "adopt process %s", told.process_id);
 	}
 	if (told.state == PROCESS_EXITED)
 		process_set_exited(process, &told.exited);
@@ -156,7 +181,8 @@ static void recover_one(struct backend *backend, const struct record *record)
 			KV_STR("error", err.msg));
 		return;
 	}
-	r = adopt(container, &err); /* also to end it: its shim may have come further than its record */
+	r = adopt(container,
+		&err); /* also to end it: its shim may have come further than its record */
 	if (r == 0 && is_whole && !backend->config.destroy_on_start) {
 		container->idle_since_ms = clock_ms();
 		LOG(LOG_INFO, "container-adopted", KV_STR("handle", record->handle));

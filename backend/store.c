@@ -12,7 +12,7 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;"
 	"CREATE TABLE IF NOT EXISTS containers ("
 	" id TEXT PRIMARY KEY, handle TEXT NOT NULL UNIQUE, nonce TEXT NOT NULL, boot_id TEXT NOT NULL,"
-	" id_range INTEGER NOT NULL, state INTEGER NOT NULL, privileged INTEGER NOT NULL,"
+	" id_base INTEGER NOT NULL, state INTEGER NOT NULL, privileged INTEGER NOT NULL,"
 	" grace_ns INTEGER NOT NULL) STRICT;"
 	"CREATE TABLE IF NOT EXISTS env ("
 	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
@@ -58,7 +58,7 @@ static int add(struct db *db, void *arg, struct err *err)
 	const struct record *record = add->record;
 	int r = db_change(db, err, "INSERT INTO containers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 		"ssssiiii", record->id, record->handle, record->nonce, record->boot_id,
-		record->id_range, (int64_t)record->state, (int64_t)record->privileged,
+		record->id_base, (int64_t)record->state, (int64_t)record->privileged,
 		record->grace_ns);
 
 	for (size_t i = 0; i < add->env->n_items && r == 0; i++)
@@ -121,7 +121,7 @@ static int visit_record(const struct db_row *row, void *arg)
 		.handle = db_row_text(row, 1),
 		.nonce = db_row_text(row, 2),
 		.boot_id = db_row_text(row, 3),
-		.id_range = db_row_int(row, 4),
+		.id_base = db_row_int(row, 4),
 		.state = (int)db_row_int(row, 5),
 		.privileged = (int)db_row_int(row, 6),
 		.grace_ns = db_row_int(row, 7) };
@@ -135,7 +135,7 @@ int store_each(struct db *db, int (*visit)(const struct record *record, void *ar
 	struct visitor visitor = { .record = visit, .arg = arg };
 
 	return db_each(db, visit_record, &visitor, err,
-		"SELECT id, handle, nonce, boot_id, id_range, state, privileged, grace_ns"
+		"SELECT id, handle, nonce, boot_id, id_base, state, privileged, grace_ns"
 		" FROM containers ORDER BY rowid",
 		"");
 }

@@ -12,7 +12,7 @@ struct strv;
 
 struct record {
 	const char *id, *handle, *nonce, *boot_id;
-	int64_t id_range, grace_ns;
+	int64_t id_base, grace_ns; /* id_base: host id of the range's id 0, -1: none */
 	int state; /* enum container_state */
 	int privileged;
 };

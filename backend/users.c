@@ -201,7 +201,7 @@ static int read_file(int root_fd, const char *path, char **ret_text, struct err 
 	*ret_text = NULL;
 	if (!space)
 		return err_system(err, -ENOMEM, "read %s", path);
-	n = sys_read_small(root_fd, path,
+	n = sys_read_small(root_fd, GUARD(RESOLVE) ? path : path + 1,
 		GUARD(RESOLVE) ? RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS : 0, space,
 		FILE_CAP_BYTES);
 	if (n == -ENOENT || n == -ENOTDIR)

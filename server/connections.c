@@ -27,6 +27,8 @@
 #define FDS_PER_CONNECTION 4 /* its socket, and what a stream needs beside it */
 #define FDS_FOR_OTHERS 512
 #define STOP_WAIT_S 30
+#define ARRIVAL_TRIES 50
+#define ARRIVAL_PAUSE_US 10000
 #define BACKLOG 1024
 
 TAILQ_HEAD(connection_list, connection);
@@ -398,6 +400,24 @@ int connections_stop_fd(const struct connections *all)
 	return all->stop_fd;
 }
 
+static bool has_arrivals(struct connections *all)
+{
+	bool yes;
+
+	pthread_mutex_lock(&all->lock);
+	yes = !TAILQ_EMPTY(&all->in_phase[PHASE_HEADER]) ||
+		!TAILQ_EMPTY(&all->in_phase[PHASE_BODY]);
+	pthread_mutex_unlock(&all->lock);
+	return yes;
+}
+
+/* Requests that are on their way in have a moment to become requests in flight. */
+static void await_arrivals(struct connections *all)
+{
+	for (int i = 0; i < ARRIVAL_TRIES && has_arrivals(all); i++)
+		usleep(ARRIVAL_PAUSE_US);
+}
+
 void connections_stop(struct connections *all)
 {
 	struct connection *connection;
@@ -408,6 +428,7 @@ void connections_stop(struct connections *all)
 	pthread_join(all->thread, NULL);
 	auto_fd(&all->tcp_fd);
 	auto_fd(&all->unix_fd);
+	await_arrivals(all);
 	clock_gettime(CLOCK_MONOTONIC, &at);
 	at.tv_sec += STOP_WAIT_S;
 	pthread_mutex_lock(&all->lock);

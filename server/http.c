@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <microhttpd.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -97,13 +99,18 @@ static void date_now(char text[40])
 	strftime(text, 40, "%a, %d %b %Y %H:%M:%S GMT", &tm);
 }
 
+/* A reader that pauses is not dead: a stream's connection has no deadline for acknowledgements. */
 void request_take(struct request *request)
 {
+	int never_ms = 0;
+
+	setsockopt(request->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &never_ms, sizeof(never_ms));
 	request->is_answered = request->is_taken = true;
 	connection_set_phase(((struct exchange *)request)->connection, PHASE_STREAM);
 }
 
-/* A client of HTTP/1.0 cannot be told of chunks, and then takes the body as it is: curl, for one. */
+/* A client of HTTP/1.0 cannot be told of chunks, and then takes the body as it is: curl, for one.
+ */
 int hijack(struct request *request, const char *status, const char *content_type)
 {
 	char date[40];

@@ -5,6 +5,7 @@
 
 #define GUARD(name) (!GUARD_IS_BROKEN(BREAK_##name))
 #define GUARD_IS_BROKEN(flag) GUARD_IS_ONE(flag)
-#define GUARD_IS_ONE(flag) GUARD_SECOND(GUARD_COMMA_##flag 1, 0, 0)
+#define GUARD_IS_ONE(flag) GUARD_PICK(GUARD_COMMA_##flag)
+#define GUARD_PICK(comma) GUARD_SECOND(comma 1, 0, 0)
 #define GUARD_SECOND(first, second, ...) (second)
 #define GUARD_COMMA_1 0,

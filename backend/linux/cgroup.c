@@ -225,6 +225,30 @@ void cgroup_kill(const struct cgroups *groups, const char *id)
 		kill_members(&groups->all[i], id);
 }
 
+/* A privileged container may have made groups below its own: children first, and again as long as
+ * some go. */
+static int remove_group(const char *path)
+{
+	DIR *dir;
+	struct dirent *entry;
+	int r;
+
+	if (rmdir(path) == 0 || errno == ENOENT)
+		return 0;
+	r = -errno;
+	dir = opendir(path);
+	while (dir && (entry = readdir(dir))) {
+		AUTO_FREE char *child = NULL;
+
+		if (entry->d_type == DT_DIR && entry->d_name[0] != '.' &&
+			asprintf(&child, "%s/%s", path, entry->d_name) >= 0)
+			remove_group(child);
+	}
+	if (dir)
+		closedir(dir);
+	return rmdir(path) == 0 || errno == ENOENT ? 0 : r;
+}
+
 int cgroup_destroy(const struct cgroups *groups, const char *id)
 {
 	int ret = 0;
@@ -234,15 +258,17 @@ int cgroup_destroy(const struct cgroups *groups, const char *id)
 
 		if (!path)
 			return -ENOMEM;
-		if (rmdir(path) == 0 || errno == ENOENT)
+		if (remove_group(path) == 0)
 			continue;
 		cgroup_kill(groups, id);
 		kill_members(&groups->all[i], id); /* a builder that hung is in the v1 ones only */
-		for (int tries = 0; tries < 50 && rmdir(path) < 0; tries++) {
-			if (errno == ENOENT)
+		for (int tries = 0; tries < 50; tries++) {
+			int r = remove_group(path);
+
+			if (r == 0)
 				break;
 			if (tries == 49)
-				ret = -errno;
+				ret = r;
 			usleep(1000u << (tries < 6 ? tries : 6));
 		}
 	}

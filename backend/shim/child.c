@@ -151,7 +151,7 @@ static void become_user(const struct program_wire *program, const char *blob, ui
 
 	check(STEP_GROUPS, result(setgroups(program->n_groups, groups)));
 	check(STEP_GROUPS, result(setresgid(program->gid, program->gid, program->gid)));
-	if (program->bounding != own_bounding)
+	if (GUARD(CAPS) && program->bounding != own_bounding)
 		check(STEP_CAPS, caps_limit(program->bounding));
 	check(STEP_USER, result(setresuid(program->uid, program->uid, program->uid)));
 	if (GUARD(CAPS))

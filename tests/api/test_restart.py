@@ -46,18 +46,18 @@ def test_what_ended_before_and_meanwhile_is_known(restarted):
     server, restart = restarted
     server.client.create("box", properties={"key": "välue"}, env=["A=b"])
     assert server.client.sh("box", "exit 4", id="before")[0] == 4
-    meanwhile = server.client.run("box", {"id": "meanwhile", "path": "/bin/sh", "args": ["-c", "read x; echo $x $A; exit 5"]})
+    meanwhile = server.client.run("box", {"id": "meanwhile", "path": "/bin/sh", "args": [
+        "-c", "read x; echo $x $A; usleep 200000; echo more; exit 5"]})
     waiting = server.client.run("box", {"id": "waiting", "path": "/bin/sh", "args": ["-c", "read x; exit 6"]})
     meanwhile.stdin("word\n")
-    os.kill(server.pid, signal.SIGSTOP)
-    os.kill(server.pid, signal.SIGCONT)
+    meanwhile.wait_output(b"word b\n")
     restart()
     assert server.client.handles() == ["box"]
     assert server.client.ok("GET", "/containers/box/properties/key") == {"value": "välue"}
     assert server.client.attach("box", "before").wait() == 4
     ended = server.client.attach("box", "meanwhile")
     assert ended.wait() == 5
-    assert (meanwhile.stdout + ended.stdout).decode() == "word b\n"
+    assert (meanwhile.stdout + ended.stdout).decode() == "word b\nmore\n"
     # our end is no end of its stdin
     again = server.client.attach("box", "waiting")
     again.stdin("now\n")

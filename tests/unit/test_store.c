@@ -36,7 +36,7 @@ static struct record record(const char *id, const char *handle)
 		.handle = handle,
 		.nonce = "nonce",
 		.boot_id = "boot",
-		.id_range = 7,
+		.id_base = 7,
 		.grace_ns = INT64_MAX,
 		.state = 1,
 		.privileged = 1 };
@@ -53,7 +53,7 @@ static int add_simple(const char *id, const char *handle, struct err *err)
 static int note_record(const struct record *rec, void *arg)
 {
 	buf_addf(arg, "%s %s %s %s %jd %jd %d %d\n", rec->id, rec->handle, rec->nonce, rec->boot_id,
-		(intmax_t)rec->id_range, (intmax_t)rec->grace_ns, rec->state, rec->privileged);
+		(intmax_t)rec->id_base, (intmax_t)rec->grace_ns, rec->state, rec->privileged);
 	return 0;
 }
 
