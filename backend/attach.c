@@ -19,6 +19,7 @@
 
 /* A stream can be opened this long after its attach has ended. */
 #define LATE_STREAM_MS 60000
+#define FIN_MS 10000
 
 struct attach {
 	TAILQ_ENTRY(attach) entry;
@@ -26,6 +27,9 @@ struct attach {
 	struct container *container; /* the same */
 	char stream_id[33];
 	int cut_fd, exit_fd; /* eventfds; closed when the control connection ends */
+	int client_fd, stop_fd; /* borrowed, see attach_watch; -1 */
+	int64_t fin_ms; /* when the client was seen to have said its last byte; 0 */
+	bool has_given_up; /* nobody waits for stdin to be taken any more */
 	int64_t expires_ms; /* 0: the control connection lives */
 	struct {
 		struct pin pin;
@@ -89,6 +93,8 @@ int attach_new(struct process *take_process, struct container *take_container,
 	if (attach)
 		*attach = (struct attach){ .process = take_process,
 			.container = take_container,
+			.client_fd = -1,
+			.stop_fd = -1,
 			.cut_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
 			.exit_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
 	if (!attach || attach->cut_fd < 0 || attach->exit_fd < 0 ||
@@ -156,6 +162,7 @@ void attach_end(struct attach *attach)
 		!attach->streams[STREAM_OUT].is_pinned && !attach->streams[STREAM_ERR].is_pinned)
 		attach_free(process, attach); /* nobody can come for a stream of it any more */
 	pthread_mutex_unlock(&process->lock);
+	process_release_if_delivered(process);
 	process_put(process);
 	container_put(container);
 }
@@ -214,35 +221,52 @@ static ssize_t write_some(struct process *process, const char *data, size_t n_by
 	return n;
 }
 
-/* A copy of the descriptor: another client may end stdin while we wait. */
-static void wait_for_room(struct attach *attach)
+void attach_watch(struct attach *attach, int client_fd, int stop_fd)
+{
+	attach->client_fd = client_fd;
+	attach->stop_fd = stop_fd;
+}
+
+/* False: give up, the server stops or the client is gone. A client that has only said its last byte
+ * may wait for the process to take it, as long as it may linger. A copy of the descriptor: another
+ * client may end stdin while we wait. */
+static bool wait_for_room(struct attach *attach)
 {
 	struct process *process = attach->process;
-	struct pollfd fds[2] = { { .events = POLLOUT },
-		{ .fd = attach->exit_fd, .events = POLLIN } };
+	struct pollfd fds[] = { { .events = POLLOUT }, { .fd = attach->exit_fd, .events = POLLIN },
+		{ .fd = attach->stop_fd, .events = POLLIN },
+		{ .fd = attach->client_fd, .events = attach->fin_ms ? 0 : POLLRDHUP } };
+	int64_t left_ms = attach->fin_ms ? attach->fin_ms + FIN_MS - clock_ms() : -1;
 	AUTO_FD int fd = -1;
 
 	pthread_mutex_lock(&process->lock);
 	if (process->input_fd >= 0)
 		fd = fcntl(process->input_fd, F_DUPFD_CLOEXEC, 3);
 	pthread_mutex_unlock(&process->lock);
+	if (attach->fin_ms && left_ms <= 0)
+		return false;
 	fds[0].fd = fd;
 	if (fd >= 0)
-		poll(fds, 2, -1);
+		poll(fds, N_ELEMENTS(fds), (int)left_ms);
+	if (fds[3].revents & POLLRDHUP)
+		attach->fin_ms = clock_ms();
+	return !fds[2].revents && !(fds[3].revents & (POLLHUP | POLLERR));
 }
 
 int attach_write_stdin(struct attach *attach, const void *data, size_t n_bytes)
 {
 	struct process *process = attach->process;
 
-	for (size_t done = 0; done < n_bytes;) {
+	for (size_t done = 0; done < n_bytes && !attach->has_given_up;) {
 		ssize_t n = write_some(process, (const char *)data + done, n_bytes - done);
 		int status;
 
 		if (n > 0)
 			done += n;
+		else if (n == -EAGAIN && (attach->has_given_up |= !wait_for_room(attach)))
+			return -ECANCELED;
 		else if (n == -EAGAIN)
-			wait_for_room(attach);
+			continue;
 		else if (n != -EINTR)
 			return n < 0 ? (int)n : -EPIPE;
 		if (n <= 0 && attach_exit_status(attach, &status))

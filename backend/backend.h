@@ -95,8 +95,10 @@ bool attach_exit_status(const struct attach *attach, int *ret_status);
 int attach_cut_fd(const struct attach *attach);
 bool attach_is_tty(const struct attach *attach);
 
-/* Writes all of it, waiting for room; gives up quietly when the process is gone or stop_fd becomes
- * readable. 0 or -errno. */
+/* What else ends a wait for room in attach_write_stdin: the client's end (some seconds after a FIN)
+ * and a stop. Both are borrowed until attach_end. */
+void attach_watch(struct attach *attach, int client_fd, int stop_fd);
+/* Writes all of it, waiting for room; gives up when the process is gone. 0 or -errno. */
 int attach_write_stdin(struct attach *attach, const void *data, size_t n_bytes);
 /* Ends a pipe's stdin for everybody; does nothing to a terminal. */
 void attach_end_stdin(struct attach *attach);

@@ -51,8 +51,8 @@ int recover(struct backend *backend, struct err *err);
 int keeper_start(struct backend *backend, struct err *err);
 void keeper_stop(struct backend *backend);
 void keeper_notice(struct backend *backend); /* a deadline may have changed */
-/* Something lies in dead/. The reference is put by the sweeper: closing what a container held takes
- * time. */
+void keeper_has_dead(struct backend *backend); /* something lies in dead/ */
+/* The same, and the reference is put by the sweeper: closing what a container held takes time. */
 void keeper_bury(struct backend *backend, struct container *take_container);
 
 /* birth.c: from a record to a running init. */

@@ -1,6 +1,7 @@
 /* How containers and what runs in them come to an end: stop, destroy, and the undoing of a failed
  * create. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,7 +52,7 @@ static void end_shim(struct container *container)
 	is_gone = container->is_shim_gone;
 	pthread_mutex_unlock(&container->table_lock);
 	if (container->link && !is_gone) {
-		link_post(container->link, &(struct msg){ .type = MSG_BYE });
+		link_send(container->link, &(struct msg){ .type = MSG_BYE });
 		if (!was_dead && !await_death(container, LINK_TIMEOUT_MS)) {
 			cgroup_kill(&container->backend->cgroups, container->id);
 			if (container->shim_pid > 0)
@@ -89,8 +90,19 @@ int container_teardown(struct container *container, struct err *err)
 	if (r < 0)
 		return err_system(err, r, "remove cgroup %s", container->id);
 	r = bury_dir(container, err);
-	if (r == 0)
+	if (r < 0)
+		return r;
+	keeper_has_dead(
+		backend); /* also when the record cannot go: on a full disk that is what makes room */
+	r = store_remove(backend->db, container->id, err);
+	if (r < 0 && container->root_fd >= 0)
+		/* our hold on its root keeps what lies in dead/ alive; the number stays taken for
+		 * others */
+		dup3(backend->dead_fd, container->root_fd, O_CLOEXEC);
+	for (int tries = 0; tries < 20 && r < 0; tries++) {
+		usleep(50000);
 		r = store_remove(backend->db, container->id, err);
+	}
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&backend->lock);

@@ -71,6 +71,18 @@ void idpool_give(struct idpool *pool, int64_t range)
 	*place(pool, pool->n_free++) = (uint32_t)range;
 }
 
+void idpool_mark_overlap(struct idpool *pool, int64_t base)
+{
+	int64_t offset = base - (int64_t)pool->start;
+
+	if (offset <= -(int64_t)IDS_PER_RANGE)
+		return;
+	if (offset >= 0)
+		idpool_mark(pool, offset / IDS_PER_RANGE);
+	if (offset < 0 || offset % IDS_PER_RANGE)
+		idpool_mark(pool, offset < 0 ? 0 : offset / IDS_PER_RANGE + 1);
+}
+
 int64_t idpool_find(const struct idpool *pool, int64_t base)
 {
 	int64_t offset = base - (int64_t)pool->start;

@@ -22,6 +22,8 @@ int64_t idpool_take(struct idpool *pool);
 /* Marks one that a record names; -EINVAL if it is outside, -EEXIST if taken. */
 int idpool_mark(struct idpool *pool, int64_t range);
 void idpool_give(struct idpool *pool, int64_t range);
+/* Marks each range that shares an id with the 65,536 from base on: a record of another pool. */
+void idpool_mark_overlap(struct idpool *pool, int64_t base);
 /* The number of the range that begins at base, or -1: none of this pool. */
 int64_t idpool_find(const struct idpool *pool, int64_t base);
 /* The host id of id 0 in the range. */

@@ -178,11 +178,18 @@ void keeper_notice(struct backend *backend)
 	pthread_mutex_unlock(&backend->lock);
 }
 
+void keeper_has_dead(struct backend *backend)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->has_dead = true;
+	pthread_cond_broadcast(&backend->changed);
+	pthread_mutex_unlock(&backend->lock);
+}
+
 void keeper_bury(struct backend *backend, struct container *take_container)
 {
 	pthread_mutex_lock(&backend->lock);
 	TAILQ_INSERT_TAIL(&backend->graves, take_container, grave);
-	backend->has_dead = true;
-	pthread_cond_broadcast(&backend->changed);
 	pthread_mutex_unlock(&backend->lock);
+	keeper_has_dead(backend);
 }

@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/queue.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <time.h>
@@ -239,6 +240,15 @@ void links_close(struct links *links)
 	free(links);
 }
 
+static uint32_t random_seq(void)
+{
+	uint32_t seq = 0;
+
+	if (getrandom(&seq, sizeof(seq), 0) != sizeof(seq))
+		seq = 1;
+	return (seq >> 1) | 1;
+}
+
 int link_open(
 	struct links *links, int take_fd, void *owner, struct link **ret_link, struct err *err)
 {
@@ -250,7 +260,8 @@ int link_open(
 
 	if (!link)
 		return err_system(err, -ENOMEM, "shim link");
-	*link = (struct link){ .links = links, .owner = owner, .fd = fd, .next_seq = 1 };
+	/* a shim may still answer what its last server has asked */
+	*link = (struct link){ .links = links, .owner = owner, .fd = fd, .next_seq = random_seq() };
 	TAILQ_INIT(&link->calls);
 	event.data.ptr = link;
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));

@@ -290,17 +290,23 @@ void reader_sent(struct reader *reader, size_t n_bytes)
 static int ack_timeout(struct reader *reader)
 {
 	struct output *output = reader->output;
-	int64_t age_ms;
+	int64_t now = now_ms(), age_ms;
+	int pin_ms = -1;
 	bool is_owed;
+	struct pin *pin;
 
 	pthread_mutex_lock(&output->lock);
 	refresh_acked(reader);
 	is_owed = reader->acked < reader->cursor;
 	release(output, reader->stream);
-	age_ms = now_ms() - reader->progress_ms;
+	age_ms = now - reader->progress_ms;
+	TAILQ_FOREACH (pin, &output->streams[reader->stream].pins, entry)
+		if (pin->at < reader->acked && now < pin->until_ms &&
+			(pin_ms < 0 || pin->until_ms - now < pin_ms))
+			pin_ms = (int)(pin->until_ms - now);
 	pthread_mutex_unlock(&output->lock);
-	if (!is_owed) /* a pin may still hold the room that the writer waits for, and lapses by itself */
-		return atomic_load(&output->rings[reader->stream].shared->writer_waits) ? 100 : -1;
+	if (!is_owed)
+		return pin_ms; /* a pin that lapses frees the room behind it */
 	return age_ms < 2 ? 1 : age_ms < 200 ? (int)age_ms / 2 : 100;
 }
 
@@ -344,20 +350,36 @@ unsigned readers_wait(struct reader *const readers[], int n_readers, bool want_r
 	return ret;
 }
 
-bool reader_is_stalled(struct reader *reader, int64_t stall_ms)
+bool reader_is_stalled(struct reader *reader, bool is_blocked, int64_t stall_ms)
 {
 	struct output *output = reader->output;
 	struct ring *ring = &output->rings[reader->stream];
+	struct reader_list *readers = &output->streams[reader->stream].readers;
 	bool is_stalled;
 
 	pthread_mutex_lock(&output->lock);
 	refresh_acked(reader);
-	is_stalled = now_ms() - reader->progress_ms > stall_ms &&
+	is_stalled = (is_blocked || reader->acked < reader->cursor) &&
+		now_ms() - reader->progress_ms > stall_ms &&
 		atomic_load(&ring->shared->writer_waits) &&
-		TAILQ_FIRST(&output->streams[reader->stream].readers) !=
-			TAILQ_LAST(&output->streams[reader->stream].readers, reader_list);
+		TAILQ_FIRST(readers) != TAILQ_LAST(readers, reader_list);
 	pthread_mutex_unlock(&output->lock);
 	return is_stalled;
+}
+
+void reader_await_acks(struct reader *reader, int timeout_ms)
+{
+	int64_t end_ms = now_ms() + timeout_ms;
+	bool is_owed = true;
+
+	while (is_owed && now_ms() < end_ms) {
+		pthread_mutex_lock(&reader->output->lock);
+		refresh_acked(reader);
+		is_owed = reader->acked < reader->cursor;
+		pthread_mutex_unlock(&reader->output->lock);
+		if (is_owed)
+			usleep(2000);
+	}
 }
 
 bool output_try_release(struct output *output)

@@ -78,7 +78,10 @@ void reader_sent(struct reader *reader, size_t n_bytes);
 unsigned readers_wait(
 	struct reader *const readers[], int n_readers, bool want_room, int timeout_ms);
 /* True when other readers wait because this one has not moved for stall_ms. */
-bool reader_is_stalled(struct reader *reader, int64_t stall_ms);
+bool reader_is_stalled(struct reader *reader, bool is_blocked, int64_t stall_ms);
+
+/* Before a connection is left to the kernel: what it still delivers shall not be sent again. */
+void reader_await_acks(struct reader *reader, int timeout_ms);
 
 /* True once: the process has exited, both streams ended and delivered: the shim may forget them. */
 bool output_try_release(struct output *output);

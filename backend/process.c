@@ -276,6 +276,7 @@ static int start_process(struct container *container, const struct process_spec 
 	struct msg_reply reply;
 	struct user user;
 	size_t n_bytes;
+	bool is_lost;
 	int r = build_program(container, spec, &user, &blob, &n_bytes, err);
 
 	if (r == 0)
@@ -296,7 +297,10 @@ static int start_process(struct container *container, const struct process_spec 
 	process->is_started = true;
 	if (!process->has_exited)
 		process->input_fd = TAKE_FD(answer.fds[2]);
+	is_lost = process->has_exited && process->exited.reason == EXIT_CONTAINER_DEAD;
 	pthread_mutex_unlock(&process->lock);
+	if (is_lost)
+		end_rings(process); /* the end came before there were any */
 	process_release_if_delivered(process);
 	return 0;
 }

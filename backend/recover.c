@@ -48,7 +48,7 @@ static void load_ids(struct container *container, const struct record *record)
 	if (record->id_base < 0)
 		return;
 	container->id_range = idpool_find(&container->backend->ids, record->id_base);
-	idpool_mark(&container->backend->ids, container->id_range);
+	idpool_mark_overlap(&container->backend->ids, record->id_base);
 	id_map_range(&container->map, (uint32_t)record->id_base);
 }
 
@@ -101,41 +101,63 @@ static int connect_shim(struct container *container, struct err *err)
 	return link_open(container->backend->links, TAKE_FD(fd), container, &container->link, err);
 }
 
-static int adopt_process(struct container *container, uint32_t token, struct err *err)
+static int ask_for(struct container *container, uint32_t token, struct msg_process *ret_told,
+	int fds[3], struct err *err)
 {
 	AUTO(answer_done) struct answer answer = { 0 };
 	struct msg_token body = { .token = token };
-	struct msg_process told;
-	struct process *process;
-	int fds[3] = { -1, -1, -1 };
 	int r = link_call(container->link,
 		&(struct msg){ .type = MSG_ADOPT, .body = &body, .body_bytes = sizeof(body) },
 		&answer, err);
 
 	if (r < 0)
 		return r;
-	answer_body(&answer, &told, sizeof(told));
-	told.process_id[sizeof(told.process_id) - 1] = '\0';
-	for (unsigned i = 0; i < answer.n_fds && i < N_ELEMENTS(fds); i++)
+	answer_body(&answer, ret_told, sizeof(*ret_told));
+	ret_told->process_id[sizeof(ret_told->process_id) - 1] = '\0';
+	for (unsigned i = 0; fds && i < answer.n_fds && i < 3; i++)
 		fds[i] = TAKE_FD(answer.fds[i]);
+	return 0;
+}
+
+/* Two of one name: a run that timed out came true after all. The container matters more. */
+static int enter_table(struct container *container, struct process *process, struct err *err)
+{
+	int r;
+
+	pthread_mutex_lock(&container->table_lock);
+	r = registry_add(container->processes, process->id, process);
+	if (container->next_token <= process->token)
+		container->next_token = process->token + 1;
+	pthread_mutex_unlock(&container->table_lock);
+	if (r == 0)
+		return 1;
+	LOG(LOG_WARN, "process-not-adopted", KV_STR("handle", container->handle),
+		KV_STR("process", process->id));
+	process_put(process);
+	return r == -EEXIST ? 0 : err_system(err, r, "adopt a process");
+}
+
+static int adopt_process(struct container *container, uint32_t token, struct err *err)
+{
+	struct msg_process told;
+	struct process *process;
+	int fds[3] = { -1, -1, -1 };
+	int r = ask_for(container, token, &told, fds, err);
+
+	if (r < 0)
+		return r;
 	process = process_new(container, told.process_id, token, told.tty, fds[0], fds[1], fds[2]);
 	if (!process)
 		return err_system(err, -ENOMEM, "adopt");
 	process->is_started = true;
-	pthread_mutex_lock(&container->table_lock);
-	r = registry_add(container->processes, told.process_id, process);
-	if (container->next_token <= token)
-		container->next_token = token + 1;
-	pthread_mutex_unlock(&container->table_lock);
-	if (r < 0) { /* two of one name: a run that timed out came true after all; the container matters more */
-		LOG(LOG_WARN, "process-not-adopted", KV_STR("handle", container->handle),
-			KV_STR("process", told.process_id));
-		process_put(process);
-		return r == -EEXIST ? 0 : err_system(err, r, "adopt process %s", told.process_id);
-	}
-	if (told.state == PROCESS_EXITED)
+	r = enter_table(container, process, err);
+	/* an exit that was told before the table knew the process was told to nobody: ask again */
+	if (r == 1 && told.state != PROCESS_EXITED &&
+		ask_for(container, token, &told, NULL, err) < 0)
+		return -ESRCH;
+	if (r == 1 && told.state == PROCESS_EXITED)
 		process_set_exited(process, &told.exited);
-	return 0;
+	return r < 0 ? r : 0;
 }
 
 static int adopt(struct container *container, struct err *err)
@@ -193,6 +215,10 @@ static void recover_one(struct backend *backend, const struct record *record)
 			r < 0              ? err.msg
 				: is_whole ? "asked for"
 					   : "half-made, or of another boot"));
+	if (r < 0) { /* it does not obey a stranger; the end of the link is all it hears */
+		link_close(container->link);
+		container->link = NULL;
+	}
 	if (!container->link)
 		cgroup_kill(&backend->cgroups, container->id);
 	if (container_teardown(container, &err) < 0)

@@ -133,7 +133,7 @@ static int unpack_into(const struct rootfs_config *config, const char *uri, int 
 /* The same file, unchanged, has the same name in the cache. The rename is the commit; what a crash
  * leaves is swept at start. */
 static int unpack_once(struct rootfs_config *config, const char *uri, int fd, const struct stat *st,
-	char **ret_dir, struct err *err)
+	bool only_look, char **ret_dir, struct err *err)
 {
 	AUTO_FREE char *dir = NULL, *temporary = NULL, *dead = NULL;
 	struct stat there;
@@ -151,6 +151,8 @@ static int unpack_once(struct rootfs_config *config, const char *uri, int fd, co
 		*ret_dir = TAKE_PTR(dir);
 		return 0;
 	}
+	if (only_look)
+		return -ENOENT;
 	r = unpack_into(config, uri, fd, temporary, err);
 	if (r < 0) {
 		rename(temporary, dead);
@@ -180,8 +182,11 @@ static int resolve_path(
 	if (!S_ISREG(st.st_mode))
 		return err_set(err, ERR_INVALID, EINVAL,
 			"rootfs %.300s: neither a directory nor an archive", path);
+	r = unpack_once(config, path, fd, &st, true, ret_lower, err);
+	if (r != -ENOENT)
+		return r;
 	pthread_mutex_lock(&config->unpack_lock);
-	r = unpack_once(config, path, fd, &st, ret_lower, err);
+	r = unpack_once(config, path, fd, &st, false, ret_lower, err);
 	pthread_mutex_unlock(&config->unpack_lock);
 	return r;
 }

@@ -1,5 +1,6 @@
 #include "store.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "base/db.h"
@@ -21,9 +22,44 @@ static const char schema[] =
 	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
 	" key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, key)) STRICT;";
 
+#define SCHEMA_VERSION 1
+
+static int copy_version(const struct db_row *row, void *arg)
+{
+	*(int64_t *)arg = db_row_int(row, 0);
+	return 0;
+}
+
+/* A database of another version is left as it is: its containers may be running. */
+static int check_version(struct db *db, struct err *err)
+{
+	int64_t version = 0;
+	int r = db_change(db, err, "INSERT OR IGNORE INTO meta VALUES ('schema', ?)", "i",
+		(int64_t)SCHEMA_VERSION);
+
+	if (r == 0)
+		r = db_each(db, copy_version, &version, err,
+			"SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'schema'", "");
+	if (r == 0 && version != SCHEMA_VERSION)
+		return err_set(err, ERR_SYSTEM, EPROTO,
+			"state database: written by another version (schema %lld, this is %d)",
+			(long long)version, SCHEMA_VERSION);
+	return r;
+}
+
 int store_open(const char *path, struct db **ret_db, struct err *err)
 {
-	return db_open(path, schema, ret_db, err);
+	struct db *db;
+	int r = db_open(path, schema, &db, err);
+
+	if (r < 0)
+		return r;
+	r = check_version(db, err);
+	if (r < 0)
+		db_close(db);
+	else
+		*ret_db = db;
+	return r;
 }
 
 static int copy_instance(const struct db_row *row, void *arg)

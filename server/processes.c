@@ -26,6 +26,7 @@
 	60000 /* a client reads all output before it closes its control connection */
 #define STREAM_DRAIN_MS 10000
 #define LINGER_MS 10000 /* after a client's FIN it may still read: wait this long for the exit */
+#define STOP_ACKS_MS 1000
 #define CHUNK_BYTES (256u * 1024)
 
 /* ---- the control connection ------------------------------------------------------------------ */
@@ -85,6 +86,7 @@ static enum control_end serve_control(const struct request *request, struct atta
 	bool has_fin = false;
 	int end = -1;
 
+	attach_watch(attach, request->fd, request_stop_fd(request));
 	stdin_decoder_init(&decoder, &stdin_events, attach);
 	while (end < 0) {
 		int n = poll(fds, N_ELEMENTS(fds), has_fin ? LINGER_MS : -1);
@@ -196,6 +198,13 @@ void handle_process_attach(struct request *request)
 
 /* ---- raw streams ----------------------------------------------------------------------------- */
 
+static bool is_stopping(const struct request *request)
+{
+	struct pollfd stop = { .fd = request_stop_fd(request), .events = POLLIN };
+
+	return poll(&stop, 1, 0) == 1;
+}
+
 /* 0: go on; 1: the end. Waits at most a second at a time, to see a stop or a stall, while others
  * depend on it. */
 static int wait_more(const struct request *request, struct stream_reader *stream, bool want_room)
@@ -205,7 +214,7 @@ static int wait_more(const struct request *request, struct stream_reader *stream
 
 	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		return 1;
-	if (want_room && reader_is_stalled(reader, request_stall_ms(request))) {
+	if (reader_is_stalled(reader, want_room, request_stall_ms(request))) {
 		stream_cut(stream);
 		return 1;
 	}
@@ -256,6 +265,7 @@ static void serve_stream(struct request *request, int stream_number)
 		if (reader_watch(stream_reader(stream), request_stop_fd(request), EPOLLIN) == 0)
 			pour(request, stream);
 		sock_finish(request->fd, STREAM_DRAIN_MS, request_stop_fd(request));
+		reader_await_acks(stream_reader(stream), is_stopping(request) ? STOP_ACKS_MS : 0);
 		stream_close(stream);
 	} else {
 		sock_finish(request->fd, STREAM_DRAIN_MS, request_stop_fd(request));

@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define STOP_MS 300
+
 static int wait_for(int fd, short events, int stop_fd, int timeout_ms)
 {
 	struct pollfd fds[2] = { { .fd = fd, .events = events },
@@ -65,13 +67,22 @@ void sock_finish(int fd, int timeout_ms, int stop_fd)
 	int64_t end_ms = now_ms() + timeout_ms, left_ms;
 	char nowhere[16384];
 	ssize_t n = -1;
+	int r;
 
 	shutdown(fd, SHUT_WR);
 	while (n != 0 && (left_ms = end_ms - now_ms()) > 0) {
 		n = recv(fd, nowhere, sizeof(nowhere), MSG_DONTWAIT);
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return;
-		if (n < 0 && wait_for(fd, POLLIN, stop_fd, (int)left_ms) < 0)
+		if (n >= 0)
+			continue;
+		r = wait_for(fd, POLLIN, stop_fd, (int)left_ms);
+		if (r ==
+			-ECANCELED) { /* a last moment for what is on its way: it would meet a RST */
+			stop_fd = -1;
+			end_ms = end_ms < now_ms() + STOP_MS ? end_ms : now_ms() + STOP_MS;
+		} else if (r < 0) {
 			return;
+		}
 	}
 }

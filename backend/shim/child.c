@@ -186,7 +186,6 @@ static _Noreturn void search_and_exec(const char *path, char **argv, char **envp
 {
 	char name[4096];
 	size_t len = strlen(argv[0]);
-	int found = -ENOENT;
 
 	while (*path) {
 		const char *end = strchrnul(path, ':');
@@ -197,12 +196,12 @@ static _Noreturn void search_and_exec(const char *path, char **argv, char **envp
 			n = n ? n : 1;
 			name[n] = '/';
 			memcpy(name + n + 1, argv[0], len + 1);
-			if (try_exec(name, argv, envp) == -EACCES)
-				found = -EACCES;
+			try_exec(name, argv, envp);
 		}
 		path = *end ? end + 1 : end;
 	}
-	die(found == -EACCES ? STEP_EXEC : STEP_LOOKUP, -found);
+	die(STEP_LOOKUP,
+		ENOENT); /* also if it lies there but may not be run: so says Go's LookPath */
 }
 
 _Noreturn void child_become(struct program_wire *program, const int fds[4], uint64_t own_bounding)

@@ -170,6 +170,8 @@ static int step_caps(const struct shape *shape)
 static int step_death(const struct shape *shape)
 {
 	(void)shape;
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) /* a change of ids may have set it */
+		return -errno;
 	return result(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0));
 }
 

@@ -128,6 +128,7 @@ static void from_server(struct shim *shim)
 /* A server that has come back: it replaces the one before, and must say the nonce first. */
 static void from_listener(struct shim *shim)
 {
+	struct proc *proc;
 	struct ucred who;
 	socklen_t len = sizeof(who);
 	AUTO_FD int fd = accept4(shim->listen_fd, NULL, NULL, SOCK_CLOEXEC);
@@ -135,15 +136,19 @@ static void from_listener(struct shim *shim)
 	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0 ||
 		who.uid != geteuid())
 		return;
-	auto_fd(&shim->server_fd);
+	server_gone(shim); /* in the middle of a birth nobody takes over */
 	shim->server_fd = TAKE_FD(fd);
+	TAILQ_FOREACH (proc, &shim->procs, entry)
+		proc->run_seq = 0; /* whoever asked for it is gone */
 	shim->is_greeted = false;
 }
 
-static void from_init(struct shim *shim)
+/* Space of its own: a message of the server's may be waiting for room meanwhile. */
+void shim_hear_init(struct shim *shim)
 {
+	static unsigned char own_space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
 	struct msg msg;
-	int r = msg_recv(shim->init_fd, &msg, space, 0);
+	int r = msg_recv(shim->init_fd, &msg, own_space, 0);
 
 	if (r == -EMFILE || r == -ENOMEM)
 		return;
@@ -168,7 +173,7 @@ static void reap(struct shim *shim)
 			/* what init still said comes before its end */
 			while (shim->init_fd >= 0 &&
 				recv(shim->init_fd, NULL, 0, MSG_PEEK | MSG_DONTWAIT) >= 0)
-				from_init(shim);
+				shim_hear_init(shim);
 			shim->init_status = status;
 			shim_container_died(shim);
 		}
@@ -251,7 +256,7 @@ static void serve(struct shim *shim, size_t n_polls)
 		TAILQ_FOREACH (proc, &shim->procs, entry)
 			proc_trim(proc);
 	if (polls[2].revents)
-		from_init(shim);
+		shim_hear_init(shim);
 	if (polls[3].revents)
 		reap(shim);
 	if (polls[0].revents && shim->server_fd >= 0)

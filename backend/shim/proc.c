@@ -268,6 +268,7 @@ void proc_exited(struct proc *proc, const struct msg_exited *exited, int64_t now
 {
 	proc->exited = *exited;
 	proc->state = PROCESS_EXITED;
+	auto_fd(&proc->stdin_fd);
 	for (int i = 0; i < N_STREAMS; i++) {
 		if (proc->streams[i].fd >= 0)
 			proc_pump(proc, i, now_ms);

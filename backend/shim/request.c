@@ -2,6 +2,7 @@
  * init's answers. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,9 +137,24 @@ static void request_birth(struct shim *shim, struct msg *msg)
 		await_builder(shim, seq, SHIM_BORN);
 }
 
+/* Init may be about to tell us something and have no room for it: to wait for it blindly would be
+ * to wait for each other. */
+static int send_to_init(struct shim *shim, const struct msg *msg)
+{
+	int r = -EPIPE;
+
+	while (shim->init_fd >= 0 && (r = msg_post(shim->init_fd, msg)) == -EAGAIN) {
+		struct pollfd init = { .fd = shim->init_fd, .events = POLLIN | POLLOUT };
+
+		if (poll(&init, 1, -1) > 0 && init.revents & (POLLIN | POLLHUP | POLLERR))
+			shim_hear_init(shim);
+	}
+	return shim->init_fd < 0 ? -EPIPE : r;
+}
+
 static void forward_to_init(struct shim *shim, struct msg *msg)
 {
-	int r = shim->init_fd < 0 ? -EPIPE : msg_send(shim->init_fd, msg);
+	int r = send_to_init(shim, msg);
 
 	if (r < 0)
 		reply(shim, msg->seq, r == -EPIPE ? -ESRCH : r, 0);
@@ -180,10 +196,12 @@ static int pass_to_init(struct shim *shim, struct msg *msg, uint32_t token, cons
 		.body = blob - sizeof(head),
 		.body_bytes = msg->body_bytes - sizeof(struct msg_run) + sizeof(head),
 		.n_fds = 4 };
+	int r;
 
 	memcpy(exec.body, &head, sizeof(head));
 	memcpy(exec.fds, child_fds, sizeof(int) * 4);
-	return shim->init_fd < 0 ? -ESRCH : msg_send(shim->init_fd, &exec);
+	r = send_to_init(shim, &exec);
+	return r == -EPIPE ? -ESRCH : r;
 }
 
 static void request_run(struct shim *shim, struct msg *msg)
@@ -311,12 +329,28 @@ static void request_forget(struct shim *shim, struct msg *msg)
 	reply(shim, msg->seq, 0, 0);
 }
 
+/* The tail moves over what everybody has: at the head, with the end said, nobody needs the rings.
+ * The server's FORGET says the same, but is lost when the socket has no room. */
+static bool is_delivered(const struct proc *proc)
+{
+	for (int i = 0; i < N_STREAMS; i++) {
+		const struct ring_head *ring = proc->rings[i].shared;
+
+		if (!ring || !atomic_load(&ring->closed) ||
+			atomic_load(&ring->tail) != atomic_load(&ring->head))
+			return false;
+	}
+	return true;
+}
+
 /* Without memory for the small record it stays a large one. */
 void shim_retire(struct shim *shim, struct proc *proc)
 {
 	size_t id_bytes = strlen(proc->process_id) + 1;
 	struct ended *ended;
 
+	if (proc->state == PROCESS_EXITED && proc->ring_fd >= 0 && is_delivered(proc))
+		proc_forget(proc);
 	if (proc->state != PROCESS_EXITED || proc->ring_fd >= 0 ||
 		proc->streams[STREAM_OUT].fd >= 0 || proc->streams[STREAM_ERR].fd >= 0)
 		return;
@@ -326,7 +360,7 @@ void shim_retire(struct shim *shim, struct proc *proc)
 	ended->exited = proc->exited;
 	ended->tty = proc->tty;
 	memcpy(ended->process_id, proc->process_id, id_bytes);
-	TAILQ_INSERT_TAIL(&shim->ended, ended, entry);
+	TAILQ_INSERT_HEAD(&shim->ended, ended, entry); /* the newest are listed first */
 	drop(shim, proc);
 }
 

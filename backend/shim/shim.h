@@ -38,6 +38,8 @@ int64_t shim_now_ms(void); /* CLOCK_BOOTTIME */
 /* request.c: one message of the server, of init. */
 void shim_request(struct shim *shim, struct msg *msg);
 void shim_from_init(struct shim *shim, struct msg *msg);
+/* main.c: receives one message of init and handles it; init_fd is -1 after its end. */
+void shim_hear_init(struct shim *shim);
 void shim_send(struct shim *shim, const struct msg *msg); /* to the server, if there is one */
 /* A child's report pipe is readable: it has failed, or become the program. */
 void shim_child_reported(struct shim *shim, struct proc *proc);
