@@ -360,11 +360,13 @@ static int bear(struct container *container, const struct container_spec *spec, 
 /* Listed and reachable from here on. */
 static void publish(struct container *container)
 {
+	struct backend *backend = container->backend;
+
 	pthread_mutex_lock(&container->lock);
 	container->state = CONTAINER_ACTIVE;
 	container->idle_since_ms = clock_ms();
 	pthread_mutex_unlock(&container->lock);
-	keeper_notice(container->backend);
+	keeper_notice(backend);
 }
 
 /* What cannot be undone now stays listed, so that somebody can destroy it later. */
@@ -404,8 +406,8 @@ int container_create(struct backend *backend, const struct container_spec *spec,
 		return r;
 	}
 	snprintf(ret_handle, HANDLE_SIZE, "%s", handle);
-	publish(container);
 	LOG(LOG_INFO, "container-created", KV_STR("handle", handle), KV_STR("id", container->id),
 		KV_INT("ms", clock_ms() - start_ms));
+	publish(container); /* from here on anybody may destroy it */
 	return 0;
 }

@@ -211,7 +211,7 @@ static void accept_without_room(struct connections *all, int listen_fd)
 	all->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (all->spare_fd < 0)
 		usleep(ARRIVAL_PAUSE_US); /* somebody else was faster: not in a tight loop */
-	LOG(LOG_WARN, "out-of-descriptors", KV_INT("connections", all->n_connections));
+	LOG(LOG_WARN, "out-of-descriptors");
 }
 
 static void accept_one(struct connections *all, int listen_fd)
