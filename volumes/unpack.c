@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/auto.h"
@@ -40,7 +42,8 @@ static int confine(void)
 	int r = fchdir(TARGET_FD) < 0 ? -errno : 0;
 
 	if (r == 0)
-		r = sys_unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS);
+		r = sys_unshare(
+			CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS);
 	if (r == 0)
 		r = sys_make_private("/");
 	if (r == 0)
@@ -146,7 +149,7 @@ static int unpack_all(struct archive *from, struct archive *to)
 	return archive_write_close(to) < ARCHIVE_WARN ? fail("write", archive_error_string(to)) : 0;
 }
 
-int unpack_main(void)
+static int unpack(void)
 {
 	int flags = ARCHIVE_EXTRACT_OWNER | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME |
 		ARCHIVE_EXTRACT_XATTR | ARCHIVE_EXTRACT_UNLINK | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
@@ -154,10 +157,6 @@ int unpack_main(void)
 	struct archive *from = archive_read_new(), *to = archive_write_disk_new();
 	int r;
 
-	umask(022);
-	r = confine();
-	if (r < 0)
-		return fail("confine", strerrordesc_np(-r));
 	if (!from || !to)
 		return fail("unpack", "out of memory");
 	archive_read_support_filter_gzip(from);
@@ -170,4 +169,28 @@ int unpack_main(void)
 	archive_write_free(to);
 	archive_read_free(from);
 	return r;
+}
+
+/* The parser runs in a pid namespace of its own, where there is nobody it could signal. Neither
+ * process outlives the server's thread that waits for it. */
+int unpack_main(void)
+{
+	int r, status;
+	pid_t pid;
+
+	umask(022);
+	r = confine();
+	if (r < 0)
+		return fail("confine", strerrordesc_np(-r));
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	pid = fork();
+	if (pid < 0)
+		return fail("fork", strerrordesc_np(errno));
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+		_exit(unpack());
+	}
+	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		return fail("unpack", "the helper was killed");
+	return WEXITSTATUS(status);
 }
