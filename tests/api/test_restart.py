@@ -3,6 +3,8 @@ known again. The whole matrix of failures comes with tests/crash."""
 import os
 import signal
 import sqlite3
+import threading
+import time
 
 import pytest
 
@@ -129,3 +131,33 @@ def test_leftovers_without_a_record_are_removed(start_server, tmp_path):
     for name in ("run", "containers/live", "containers/dead"):
         wait_until(lambda: not os.listdir(work / name), f"{name} empty")
     assert not (work / "images/tmp-half").exists()
+
+
+def test_grace_time_and_ids_do_not_depend_on_the_next_start(restarted):
+    server, restart = restarted
+    server.client.create("box", grace_time=3_600_000_000_000)
+    before = server.client.ok("GET", "/containers/box/properties")
+    ids = server.client.output("box", "cat /proc/self/uid_map")
+    restart("--id-pool-start", str(server.pool[0] + 65536 * 3 + 1000), "--id-pool-count", "8")
+    assert server.client.ok("GET", "/containers/box/properties") == before
+    assert server.client.output("box", "cat /proc/self/uid_map; echo out > /dev/stdout", user="1000:1000") == ids + "out\n"
+
+
+def test_a_server_killed_while_it_creates_leaves_nothing(start_server, tmp_path):
+    server = start_server(directory=tmp_path)
+    for i in range(12):
+        create = threading.Thread(target=lambda: _try_create(server, f"half-{i}"))
+        create.start()
+        time.sleep(i / 1000)
+        server.kill()
+        create.join()
+        server.start("--destroy-containers-on-startup")
+        assert server.client.handles("garden.state=all") == []
+        wait_until(lambda: not oracle.shim_pids(server, oracle.all_tasks()), "no shim")
+
+
+def _try_create(server, handle):
+    try:
+        server.client.create(handle)
+    except (OSError, EOFError, AssertionError):
+        pass  # killed in the middle
