@@ -14,6 +14,7 @@
 
 #include "backend_internal.h"
 #include "base/auto.h"
+#include "base/clock.h"
 #include "base/db.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -214,14 +215,9 @@ static int learn_host(struct backend *backend, struct err *err)
 
 static void init_sync(struct backend *backend)
 {
-	pthread_condattr_t attr;
-
 	pthread_mutex_init(&backend->lock, NULL);
 	pthread_mutex_init(&backend->rootfs.unpack_lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&backend->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&backend->changed);
 }
 
 static int open_db(struct backend *backend, struct err *err)

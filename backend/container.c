@@ -4,11 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "backend_internal.h"
 #include "base/auto.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/msg.h"
@@ -19,26 +19,13 @@
 #include "program.h"
 #include "store.h"
 
-int64_t clock_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* ---- life of the struct ---------------------------------------------------------------------- */
 
 static void init_sync(struct container *container)
 {
-	pthread_condattr_t attr;
-
 	pthread_mutex_init(&container->lock, NULL);
 	pthread_mutex_init(&container->table_lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&container->died, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&container->died);
 }
 
 struct container *container_new(struct backend *backend, const char *handle, bool privileged,

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "backend.h"
+#include "base/clock.h"
 #include "plan.h"
 
 struct link;
@@ -58,7 +59,6 @@ struct container {
 	int root_fd, kick_fd;
 };
 
-int64_t clock_ms(void); /* CLOCK_BOOTTIME */
 void container_hold(struct container *container); /* one more reference, as container_get gives */
 uint64_t backend_ring_bytes(const struct backend *backend);
 

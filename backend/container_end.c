@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "backend_internal.h"
@@ -27,12 +26,10 @@
 
 static bool await_death(struct container *container, int timeout_ms)
 {
-	struct timespec at;
+	struct timespec at = clock_deadline(timeout_ms);
 	bool is_dead;
 	int r = 0;
 
-	clock_gettime(CLOCK_MONOTONIC, &at);
-	at.tv_sec += timeout_ms / 1000;
 	pthread_mutex_lock(&container->table_lock);
 	while (!container->is_dead && r == 0)
 		r = pthread_cond_timedwait(&container->died, &container->table_lock, &at);

@@ -2,7 +2,6 @@
  * lies in dead/. Neither has a timer when there is nothing to wait for. */
 #include <errno.h>
 #include <limits.h>
-#include <time.h>
 
 #include "backend_internal.h"
 #include "base/err.h"
@@ -73,13 +72,7 @@ static void wait_until(struct backend *backend, int64_t at_ms)
 	}
 	if (in_ms <= 0)
 		return;
-	clock_gettime(CLOCK_MONOTONIC, &at);
-	at.tv_sec += in_ms / 1000;
-	at.tv_nsec += in_ms % 1000 * 1000000;
-	if (at.tv_nsec >= 1000000000) {
-		at.tv_sec++;
-		at.tv_nsec -= 1000000000;
-	}
+	at = clock_deadline(in_ms);
 	pthread_cond_timedwait(&backend->changed, &backend->lock, &at);
 }
 

@@ -11,10 +11,10 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "shim/protocol.h"
 
@@ -182,13 +182,8 @@ static void *read_links(void *arg)
 
 static void init_sync(struct links *links)
 {
-	pthread_condattr_t attr;
-
 	pthread_mutex_init(&links->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&links->answered, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&links->answered);
 }
 
 int links_open(const struct link_events *events, struct links **ret_links, struct err *err)
@@ -341,24 +336,10 @@ static struct pending *find_call(struct link *link, int64_t seq)
 	return NULL;
 }
 
-static struct timespec deadline_in(int timeout_ms)
-{
-	struct timespec at;
-
-	clock_gettime(CLOCK_MONOTONIC, &at);
-	at.tv_sec += timeout_ms / 1000;
-	at.tv_nsec += timeout_ms % 1000 * 1000000L;
-	if (at.tv_nsec >= 1000000000) {
-		at.tv_sec++;
-		at.tv_nsec -= 1000000000;
-	}
-	return at;
-}
-
 int link_wait(
 	struct link *link, int64_t seq, int timeout_ms, struct answer *ret_answer, struct err *err)
 {
-	struct timespec deadline = deadline_in(timeout_ms);
+	struct timespec deadline = clock_deadline(timeout_ms);
 	struct answer answer = { 0 };
 	struct pending *call;
 	int r = 0;

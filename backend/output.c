@@ -9,21 +9,13 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/clock.h"
 #include "base/err.h"
 
 enum { WAIT_DATA, WAIT_SOCKET, WAIT_STOP };
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* Rings of an adopted process: go on where the last server stopped, forget its readers. */
 static void take_over(struct output *output)
@@ -126,7 +118,7 @@ static void refresh_acked(struct reader *reader)
 	}
 	if (acked > reader->acked) {
 		reader->acked = acked;
-		reader->progress_ms = now_ms();
+		reader->progress_ms = clock_ms();
 	}
 	if (acked > reader->output->streams[reader->stream].resume)
 		reader->output->streams[reader->stream].resume = acked;
@@ -145,7 +137,7 @@ static uint64_t lowest_needed(struct output *output, int stream)
 		if (reader->acked < lowest)
 			lowest = reader->acked;
 	TAILQ_FOREACH (pin, &output->streams[stream].pins, entry)
-		if (pin->at < lowest && now_ms() < pin->until_ms)
+		if (pin->at < lowest && clock_ms() < pin->until_ms)
 			lowest = pin->at;
 	return lowest;
 }
@@ -177,7 +169,8 @@ uint64_t output_pin(struct output *output, int stream, struct pin *pin)
 	pthread_mutex_lock(&output->lock);
 	TAILQ_FOREACH (reader, &output->streams[stream].readers, entry)
 		refresh_acked(reader);
-	*pin = (struct pin){ .at = output->streams[stream].resume, .until_ms = now_ms() + PIN_MS };
+	*pin = (struct pin){ .at = output->streams[stream].resume,
+		.until_ms = clock_ms() + PIN_MS };
 	TAILQ_INSERT_TAIL(&output->streams[stream].pins, pin, entry);
 	pthread_mutex_unlock(&output->lock);
 	return pin->at;
@@ -216,7 +209,7 @@ int reader_open(struct reader *reader, struct output *output, int stream, uint64
 		.stream = stream,
 		.sock_fd = sock_fd,
 		.wait_fd = -1,
-		.progress_ms = now_ms() };
+		.progress_ms = clock_ms() };
 	pthread_mutex_lock(&output->lock);
 	r = use_rings(output);
 	if (r == 0) {
@@ -290,7 +283,7 @@ void reader_sent(struct reader *reader, size_t n_bytes)
 static int ack_timeout(struct reader *reader)
 {
 	struct output *output = reader->output;
-	int64_t now = now_ms(), age_ms;
+	int64_t now = clock_ms(), age_ms;
 	int pin_ms = -1;
 	bool is_owed;
 	struct pin *pin;
@@ -360,7 +353,7 @@ bool reader_is_stalled(struct reader *reader, bool is_blocked, int64_t stall_ms)
 	pthread_mutex_lock(&output->lock);
 	refresh_acked(reader);
 	is_stalled = (is_blocked || reader->acked < reader->cursor) &&
-		now_ms() - reader->progress_ms > stall_ms &&
+		clock_ms() - reader->progress_ms > stall_ms &&
 		atomic_load(&ring->shared->writer_waits) &&
 		TAILQ_FIRST(readers) != TAILQ_LAST(readers, reader_list);
 	pthread_mutex_unlock(&output->lock);
@@ -369,10 +362,10 @@ bool reader_is_stalled(struct reader *reader, bool is_blocked, int64_t stall_ms)
 
 void reader_await_acks(struct reader *reader, int timeout_ms)
 {
-	int64_t end_ms = now_ms() + timeout_ms;
+	int64_t end_ms = clock_ms() + timeout_ms;
 	bool is_owed = true;
 
-	while (is_owed && now_ms() < end_ms) {
+	while (is_owed && clock_ms() < end_ms) {
 		pthread_mutex_lock(&reader->output->lock);
 		refresh_acked(reader);
 		is_owed = reader->acked < reader->cursor;

@@ -16,17 +16,17 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 
 #define MAX_CONNECTIONS 16384
 #define FDS_PER_CONNECTION 4 /* its socket, and what a stream needs beside it */
 #define FDS_FOR_OTHERS 512
-#define STOP_WAIT_S 30
+#define STOP_WAIT_MS 30000
 #define ARRIVAL_TRIES 50
 #define ARRIVAL_PAUSE_US 10000
 #define BACKLOG 1024
@@ -54,14 +54,6 @@ struct connections {
 	pthread_t thread;
 };
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static void wake(int fd)
 {
 	uint64_t one = 1;
@@ -85,7 +77,7 @@ static bool put_in_phase(struct connection *connection, enum phase phase)
 	struct connection *first = TAILQ_FIRST(&all->in_phase[phase]);
 
 	connection->phase = phase;
-	connection->deadline_ms = timeout_ms ? now_ms() + timeout_ms : 0;
+	connection->deadline_ms = timeout_ms ? clock_ms() + timeout_ms : 0;
 	TAILQ_INSERT_TAIL(&all->in_phase[phase], connection, entry);
 	return timeout_ms && (!first || first->is_cut);
 }
@@ -142,7 +134,7 @@ void connection_leave(struct connection *connection)
  * end of file and closes. */
 static int cut_overdue(struct connections *all)
 {
-	int64_t now = now_ms(), next_ms = -1;
+	int64_t now = clock_ms(), next_ms = -1;
 
 	pthread_mutex_lock(&all->lock);
 	for (int phase = 0; phase < N_PHASES; phase++) {
@@ -350,13 +342,8 @@ static unsigned room_for_connections(void)
 
 static void init_sync(struct connections *all)
 {
-	pthread_condattr_t attr;
-
 	pthread_mutex_init(&all->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&all->left, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&all->left);
 }
 
 int connections_open(const struct connections_config *config, struct connections **ret,
@@ -431,8 +418,7 @@ void connections_stop(struct connections *all)
 	auto_fd(&all->tcp_fd);
 	auto_fd(&all->unix_fd);
 	await_arrivals(all);
-	clock_gettime(CLOCK_MONOTONIC, &at);
-	at.tv_sec += STOP_WAIT_S;
+	at = clock_deadline(STOP_WAIT_MS);
 	pthread_mutex_lock(&all->lock);
 	TAILQ_FOREACH (connection, &all->in_phase[PHASE_IDLE], entry)
 		shutdown(connection->fd, SHUT_RD);

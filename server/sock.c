@@ -5,8 +5,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 #define STOP_MS 300
 
@@ -54,23 +55,15 @@ int sock_printf(int fd, int stop_fd, const char *fmt, ...)
 	return n < (int)sizeof(text) ? sock_write(fd, text, n, stop_fd) : -E2BIG;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 void sock_finish(int fd, int timeout_ms, int stop_fd)
 {
-	int64_t end_ms = now_ms() + timeout_ms, left_ms;
+	int64_t end_ms = clock_ms() + timeout_ms, left_ms;
 	char nowhere[16384];
 	ssize_t n = -1;
 	int r;
 
 	shutdown(fd, SHUT_WR);
-	while (n != 0 && (left_ms = end_ms - now_ms()) > 0) {
+	while (n != 0 && (left_ms = end_ms - clock_ms()) > 0) {
 		n = recv(fd, nowhere, sizeof(nowhere), MSG_DONTWAIT);
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return;
@@ -80,7 +73,7 @@ void sock_finish(int fd, int timeout_ms, int stop_fd)
 		if (r ==
 			-ECANCELED) { /* a last moment for what is on its way: it would meet a RST */
 			stop_fd = -1;
-			end_ms = end_ms < now_ms() + STOP_MS ? end_ms : now_ms() + STOP_MS;
+			end_ms = end_ms < clock_ms() + STOP_MS ? end_ms : clock_ms() + STOP_MS;
 		} else if (r < 0) {
 			return;
 		}

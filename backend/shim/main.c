@@ -13,10 +13,10 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/clock.h"
 #include "linux/sys.h"
 #include "shim/shim.h"
 
@@ -24,14 +24,6 @@
 #define POLLS_PER_PROC 3
 
 static unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
-
-int64_t shim_now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_BOOTTIME, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* ---- start ----------------------------------------------------------------------------------- */
 
@@ -203,7 +195,7 @@ static size_t room_for(size_t n)
 static size_t fill_polls(struct shim *shim, int *timeout_ms)
 {
 	size_t room = room_for(N_FIXED + POLLS_PER_PROC * shim->n_procs), n = 0;
-	int64_t now_ms = shim_now_ms(), next_ms = 0, at_ms;
+	int64_t now_ms = clock_ms(), next_ms = 0, at_ms;
 	struct proc *proc;
 
 	polls[n++] = (struct pollfd){ .fd = shim->server_fd, .events = POLLIN };
@@ -238,7 +230,7 @@ static void serve_procs(struct shim *shim, size_t n_polls)
 		next = TAILQ_NEXT(proc, entry);
 		for (int i = 0; i < N_STREAMS; i++)
 			if (polls[n + 1 + i].revents)
-				proc_pump(proc, i, shim_now_ms());
+				proc_pump(proc, i, clock_ms());
 		if (polls[n].revents)
 			shim_child_reported(shim, proc);
 		else

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/clock.h"
 #include "linux/sys.h"
 #include "shim/builder.h"
 #include "shim/shim.h"
@@ -293,7 +294,7 @@ static void init_exited(struct shim *shim, const struct msg *msg)
 	}
 	if (!proc)
 		return;
-	proc_exited(proc, &body, shim_now_ms());
+	proc_exited(proc, &body, clock_ms());
 	announce(shim, proc);
 }
 
@@ -379,7 +380,7 @@ static void say_dead(struct shim *shim)
 void shim_container_died(struct shim *shim)
 {
 	struct proc *proc, *next;
-	int64_t now_ms = shim_now_ms();
+	int64_t now_ms = clock_ms();
 
 	auto_fd(&shim->init_fd);
 	shim->state = SHIM_DEAD;

@@ -33,8 +33,6 @@ struct shim {
 	TAILQ_HEAD(, ended) ended; /* delivered and forgotten but for their statuses */
 };
 
-int64_t shim_now_ms(void); /* CLOCK_BOOTTIME */
-
 /* request.c: one message of the server, of init. */
 void shim_request(struct shim *shim, struct msg *msg);
 void shim_from_init(struct shim *shim, struct msg *msg);
