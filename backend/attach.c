@@ -187,11 +187,6 @@ int attach_cut_fd(const struct attach *attach)
 	return attach->cut_fd;
 }
 
-bool attach_is_tty(const struct attach *attach)
-{
-	return attach->process->is_tty;
-}
-
 bool attach_exit_status(const struct attach *attach, int *ret_status)
 {
 	struct process *process = attach->process;

@@ -93,7 +93,6 @@ bool attach_exit_status(const struct attach *attach, int *ret_status);
 /* True if a reader of this client has stalled for too long: end the control connection. Its fd
  * becomes readable. */
 int attach_cut_fd(const struct attach *attach);
-bool attach_is_tty(const struct attach *attach);
 
 /* What else ends a wait for room in attach_write_stdin: the client's end (some seconds after a FIN)
  * and a stop. Both are borrowed until attach_end. */

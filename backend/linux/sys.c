@@ -93,16 +93,6 @@ pid_t sys_clone3(const struct clone_args *args)
 	return result(syscall(SYS_clone3, args, sizeof(*args)));
 }
 
-int sys_pidfd_open(pid_t pid)
-{
-	return result(syscall(SYS_pidfd_open, pid, 0));
-}
-
-int sys_pidfd_signal(int pid_fd, int signo)
-{
-	return result(syscall(SYS_pidfd_send_signal, pid_fd, signo, NULL, 0));
-}
-
 int sys_setns(int fd, int types)
 {
 	return result(setns(fd, types));
@@ -194,11 +184,6 @@ int sys_pivot_into(int root_fd)
 		umount2(".", MNT_DETACH) < 0)
 		return -errno;
 	return result(chdir("/"));
-}
-
-int sys_umount_detach(const char *path)
-{
-	return result(umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW));
 }
 
 int sys_sealed_memfd(const char *name, const void *data, size_t n_bytes)

@@ -27,8 +27,6 @@ ssize_t sys_read_small(
 int sys_write_file(int dir_fd, const char *path, const char *text);
 
 pid_t sys_clone3(const struct clone_args *args);
-int sys_pidfd_open(pid_t pid);
-int sys_pidfd_signal(int pid_fd, int signo);
 int sys_setns(int fd, int types);
 int sys_unshare(int flags);
 /* Default action for every signal, those that the C library keeps for itself too (it ignores them
@@ -49,7 +47,6 @@ int sys_mount_setattr(int mount_fd, unsigned flags, const struct mount_attr *att
 int sys_move_mount(int from_fd, int to_fd); /* both by descriptor alone */
 int sys_make_private(const char *path); /* recursively */
 int sys_pivot_into(int root_fd); /* pivot_root(".", "."), the old root detached */
-int sys_umount_detach(const char *path);
 
 /* A memfd that holds a copy of data, sealed against every change. */
 int sys_sealed_memfd(const char *name, const void *data, size_t n_bytes);

@@ -46,6 +46,7 @@ class Server:
         self.log_path = self.directory / "log"
         self.process = None
         self.is_ended = False  # by us
+        self.is_killed = False  # and so has left its containers
         self.cgroup_name = None  # found out by the oracle
         self.start()
 
@@ -54,7 +55,7 @@ class Server:
         command = [*self.prefix, PROGRAM, "--work-dir", self.work, "--bind-ip", "127.0.0.1",
                    "--bind-port", "0", "--id-pool-start", self.pool[0],
                    "--id-pool-count", self.pool[1], *self.args, *more]
-        self.is_ended = False
+        self.is_ended = self.is_killed = False
         log_size = self.log_path.stat().st_size if self.log_path.exists() else 0
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL,
@@ -125,13 +126,15 @@ class Server:
         assert code == 0, f"the server ended with {code}:\n{self.log_tail()}"
 
     def kill(self):
-        self.is_ended = True
+        self.is_ended = self.is_killed = True
         self.process.kill()
         self.process.wait(GUARD)
 
     def finish(self):
         """The end of a fixture: nothing of this server may stay."""
         try:
+            if self.is_killed:
+                self.start()
             if not self.is_ended:
                 self.check()
                 self.destroy_all()

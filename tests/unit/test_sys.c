@@ -125,27 +125,6 @@ static void a_sealed_memfd_holds_a_copy_for_ever(void **state UNUSED)
 		F_SEAL_SEAL | F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW);
 }
 
-static void a_process_is_signalled_by_descriptor(void **state UNUSED)
-{
-	pid_t pid = fork();
-	AUTO_FD int fd = -1;
-	int status;
-
-	if (pid == 0)
-		for (;;)
-			pause();
-	fd = sys_pidfd_open(pid);
-	assert_true(fd >= 0);
-	assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
-	assert_int_equal(sys_pidfd_signal(fd, 0), 0);
-	assert_int_equal(sys_pidfd_signal(fd, SIGKILL), 0);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(WTERMSIG(status), SIGKILL);
-	assert_int_equal(sys_pidfd_signal(fd, SIGKILL), -ESRCH);
-	assert_int_equal(sys_pidfd_signal(-1, 0), -EBADF);
-	assert_int_equal(sys_pidfd_open(-1), -EINVAL);
-}
-
 /* In a child, which ends with what the function returns. */
 static int exit_of_child(int (*run)(void))
 {
@@ -216,7 +195,6 @@ int main(void)
 		TREE_TEST(a_small_file_is_read_whole_or_not_at_all),
 		TREE_TEST(text_is_written_to_what_exists),
 		cmocka_unit_test(a_sealed_memfd_holds_a_copy_for_ever),
-		cmocka_unit_test(a_process_is_signalled_by_descriptor),
 		cmocka_unit_test(all_descriptors_from_a_number_on_are_closed),
 		cmocka_unit_test(capabilities_only_ever_become_fewer),
 	};
