@@ -7,8 +7,8 @@ PKGS    := libmicrohttpd jansson sqlite3 libseccomp libarchive
 VENV    := .venv
 
 PACKAGES := gcc make pkg-config libc6-dev libmicrohttpd-dev libjansson-dev libsqlite3-dev libseccomp-dev libcap-dev \
-            libarchive-dev uthash-dev busybox-static
-TEST_PACKAGES := libcmocka-dev pmccabe clang-format clang-tidy gcovr scdoc golang-go python3-pytest python3-jsonschema \
+            libarchive-dev uthash-dev busybox-static scdoc
+TEST_PACKAGES := libcmocka-dev pmccabe clang-format clang-tidy gcovr golang-go python3-pytest python3-jsonschema \
             python3-yaml python3-venv runc mmdebstrap codespell shellcheck strace zstd
 
 # Those who are not root get it where it is needed: installing packages, serving, tests that make containers.
@@ -113,17 +113,18 @@ fuzz: ## fuzz each target for FUZZ_SECONDS (default 60) with clang
 	tests/fuzz/run
 bench: all ## figures beside runc and the kernel floor (root)
 	/usr/bin/python3 tests/bench/bench.py
-man/cloche.8: $(B)/cloche man/cloche.8.scd.in
-	{ sed '/@OPTIONS@/,$$d' man/cloche.8.scd.in; $(B)/cloche manual; sed '1,/@OPTIONS@/d' man/cloche.8.scd.in; } | scdoc > $(B)/cloche.8
-man: man/cloche.8 ## the manual page, build/$(MODE)/cloche.8
-install: all ## honours DESTDIR and PREFIX
+$(B)/cloche.8: $(B)/cloche man/cloche.8.scd.in
+	{ sed '/@OPTIONS@/,$$d' man/cloche.8.scd.in; $(B)/cloche manual; sed '1,/@OPTIONS@/d' man/cloche.8.scd.in; } | scdoc > $@
+man: $(B)/cloche.8 ## the manual page, build/$(MODE)/cloche.8
+install: all man ## honours DESTDIR and PREFIX
 	install -D -m 755 $(B)/cloche $(DESTDIR)$(PREFIX)/sbin/cloche
 	install -D -m 644 $(B)/busybox-root.tar $(DESTDIR)$(PREFIX)/lib/cloche/busybox-root.tar
+	install -D -m 644 $(B)/cloche.8 $(DESTDIR)$(PREFIX)/share/man/man8/cloche.8
 clean: ## remove every build
 	rm -rf build
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: all deps deps-test run test check check-api lint format coverage fuzz bench man install clean help man/cloche.8
+.PHONY: all deps deps-test run test check check-api lint format coverage fuzz bench man install clean help
 .SECONDARY:
 -include $(patsubst %.o,%.d,$(call object,$(SRC) $(TEST)) $(call shim_obj,$(SHIM_SRC)))

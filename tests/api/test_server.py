@@ -4,12 +4,14 @@ import os
 import re
 import signal
 import stat
+import subprocess
 
 import oracle
 import pytest
+import serverproc
 from conftest import Container
 from gardenlib import Client, wait_until
-from serverproc import SANITIZED, refused_start
+from serverproc import SANITIZED, TOP, refused_start
 
 
 def test_unix_socket(start_server, tmp_path):
@@ -77,6 +79,22 @@ def test_other_signals_do_nothing(start_server, number):
     os.kill(server.pid, number)
     assert server.client.ok("GET", "/ping") == {}
     server.check()
+
+
+@pytest.mark.skipif(serverproc.MODE != "release", reason="only a release is installed")
+def test_install(start_server, tmp_path, monkeypatch):
+    """What `make install` lays down is a whole server with its root and its manual."""
+    there = tmp_path / "there"
+    subprocess.run(["make", "-C", TOP, "install", f"DESTDIR={there}", "PREFIX=/opt"], check=True,
+                   stdout=subprocess.DEVNULL)
+    program = there / "opt/sbin/cloche"
+    monkeypatch.setattr(serverproc, "PROGRAM", program)
+    client = start_server(directory=tmp_path).client
+    assert client.sh(client.create(), "exit 3")[0] == 3
+    usage = subprocess.run([program, "--help"], check=True, stdout=subprocess.PIPE).stdout.decode()
+    manual = (there / "opt/share/man/man8/cloche.8").read_text().replace("\\", "")
+    options = re.findall(r"--([a-z-]+)", usage)
+    assert len(options) > 10 and not [name for name in options if f"--{name}" not in manual]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
