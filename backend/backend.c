@@ -276,8 +276,10 @@ int backend_open(const struct backend_config *config, struct backend **ret_backe
 	init_sync(backend);
 	TAILQ_INIT(&backend->graves);
 	r = open_parts(backend, err);
-	if (r < 0)
-		return r; /* the program ends: nothing is worth undoing */
+	if (r < 0) { /* the program ends: nothing else outlives it */
+		cgroups_close(&backend->cgroups);
+		return r;
+	}
 	*ret_backend = backend;
 	return 0;
 }

@@ -127,10 +127,13 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 	int r, signo;
 
 	r = backend_open(&backend_config, &backend, err);
-	if (r == 0)
-		r = server_start(&server_config, backend, &server, address, err);
 	if (r < 0)
 		return r;
+	r = server_start(&server_config, backend, &server, address, err);
+	if (r < 0) {
+		backend_close(backend);
+		return r;
+	}
 	LOG(LOG_INFO, "serving", KV_STR("address", address), KV_STR("work-dir", options->work_dir));
 	sigwait(stop, &signo);
 	LOG(LOG_INFO, "stopping", KV_INT("signal", signo));

@@ -47,15 +47,22 @@ def test_log_lines_have_lagers_shape(server, container):
         assert isinstance(record["data"], dict)
 
 
+def top_groups():
+    return {name for hierarchy in oracle.CGROUPS.iterdir() if hierarchy.is_dir()
+            for name in os.listdir(hierarchy) if name.startswith("cloche-")}
+
+
 @pytest.mark.parametrize("args", [
     ["--log-level", "nonsense"], ["--no-such-option"], ["--max-containers", "many"], ["--idmap", "odd"],
     ["--ring-bytes", "5"], ["--id-pool-start", "0"], ["--id-pool-count", "-1"], ["--bind-port", "99999"],
     ["--default-grace-time", "soon"], ["--bind-ip", "nowhere"], ["--socket-mode", "9"],
     ["--id-pool-start", "4294901760", "--id-pool-count", "10"]], ids=" ".join)
 def test_bad_options_are_refused(args, tmp_path):
+    before = top_groups()
     code, text = refused_start(*args, directory=tmp_path)
     assert code in (1, 2), (code, text)
     assert args[0].lstrip("-") in text or args[-1] in text, text
+    assert top_groups() == before, "a refused start left its groups"
 
 
 def test_options_from_the_environment(start_server, tmp_path):
