@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/memfd.h"
 
 #define MSG_MAGIC 0x636c6f63 /* "cloc" */
 
@@ -18,22 +19,12 @@ union control {
 	char space[CMSG_SPACE(sizeof(int) * (MSG_MAX_FDS + 1))];
 };
 
-static int memfd_with(const void *data, size_t n_bytes)
+static int sealed_copy(const void *data, size_t n_bytes)
 {
-	AUTO_FD int fd = memfd_create("cloche-msg", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	AUTO_FD int fd = memfd_of("cloche-msg", data, n_bytes);
+	int r = fd < 0 ? fd : memfd_seal(fd);
 
-	if (fd < 0)
-		return -errno;
-	for (size_t done = 0; done < n_bytes;) {
-		ssize_t n = write(fd, (const char *)data + done, n_bytes - done);
-
-		if (n < 0)
-			return -errno;
-		done += n;
-	}
-	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
-		return -errno;
-	return TAKE_FD(fd);
+	return r < 0 ? r : TAKE_FD(fd);
 }
 
 static int send_packet(
@@ -69,7 +60,7 @@ static int send_with(int sock_fd, const struct msg *msg, int flags)
 		return -EMSGSIZE;
 	memcpy(fds, msg->fds, sizeof(int) * n_fds);
 	if (msg->body_bytes > MSG_INLINE_BYTES - sizeof(head)) {
-		memfd = memfd_with(msg->body, msg->body_bytes);
+		memfd = sealed_copy(msg->body, msg->body_bytes);
 		if (memfd < 0)
 			return memfd;
 		fds[n_fds++] = memfd;

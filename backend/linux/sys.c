@@ -18,6 +18,7 @@
 
 #include "base/auto.h"
 #include "base/guard.h"
+#include "base/memfd.h"
 
 static inline int result(long r)
 {
@@ -188,24 +189,15 @@ int sys_pivot_into(int root_fd)
 
 int sys_sealed_memfd(const char *name, const void *data, size_t n_bytes)
 {
-	AUTO_FD int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	AUTO_FD int fd = memfd_of(name, data, n_bytes);
+	int r;
 
 	if (fd < 0)
-		return -errno;
-	for (size_t done = 0; done < n_bytes;) {
-		ssize_t n = write(fd, (const char *)data + done, n_bytes - done);
-
-		if (n < 0)
-			return -errno;
-		done += n;
-	}
+		return fd;
 	if (!GUARD(SEAL))
 		return TAKE_FD(fd);
-	if (fchmod(fd, 0500) < 0 ||
-		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL) <
-			0)
-		return -errno;
-	return TAKE_FD(fd);
+	r = fchmod(fd, 0500) < 0 ? -errno : memfd_seal(fd);
+	return r < 0 ? r : TAKE_FD(fd);
 }
 
 int sys_seccomp_load(const void *filter, size_t n_bytes)
