@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import hang  # noqa: E402
 import oracle  # noqa: E402
 import roots  # noqa: E402
 from gardenlib import Hijacked  # noqa: E402
@@ -186,6 +187,17 @@ def nothing_left(request):
     yield
     one.check()
     oracle.settled(one, before)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A wait that came to nothing is reported with what everybody was doing instead."""
+    outcome = yield
+    result = outcome.get_result()
+    if call.when == "call" and result.failed and hang.is_hang(result.longreprtext):
+        for one in Server.running:
+            if one.process.poll() is None:
+                result.sections.append(("where everybody is", hang.report(one)))
 
 
 def pytest_make_parametrize_id(config, val):

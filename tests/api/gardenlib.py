@@ -42,13 +42,20 @@ class Connection:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         self.ended = None
+        self.reader = None
+        self.is_left = False
+
+    def read_by(self, work, *args):
+        """Read it in a thread of its own from now on."""
+        self.reader = threading.Thread(target=work, args=args, daemon=True)
+        self.reader.start()
 
     def send(self, data):
         self.sock.sendall(data)
 
     def fill(self):
         """Read once; False when the connection has ended."""
-        if self.ended:
+        if self.ended or self.is_left:
             return False
         try:
             data = self.sock.recv(65536)
@@ -119,21 +126,24 @@ class Connection:
     def half_close(self):
         self.sock.shutdown(socket.SHUT_WR)
 
-    def close(self):
-        try:  # close alone would not end it while a thread reads
-            self.sock.shutdown(socket.SHUT_RDWR)
+    def _leave(self, how):
+        """A thread that still reads holds the socket open, and might even read the next one of the same number."""
+        self.is_left = True
+        try:
+            self.sock.shutdown(how)
         except OSError:
             pass
+        if self.reader not in (None, threading.current_thread()):
+            self.reader.join(GUARD)
         self.sock.close()
+
+    def close(self):
+        self._leave(socket.SHUT_RDWR)
 
     def reset(self):
         """Vanish: the peer gets a RST."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        try:  # a thread that reads this socket would keep it open
-            self.sock.shutdown(socket.SHUT_RD)
-        except OSError:
-            pass
-        self.sock.close()
+        self._leave(socket.SHUT_RD)
 
     def __enter__(self):
         return self
@@ -285,8 +295,7 @@ class Process:
         self.data = {}
         self.ends = {}
         self.connections = {}
-        self.threads = [threading.Thread(target=self._read_control, daemon=True)]
-        self.threads[0].start()
+        self.control.read_by(self._read_control)
         for name in streams:
             self.open(name)
 
@@ -299,9 +308,7 @@ class Process:
             raise Hijacked(Reply(status, headers, conn.rest()))
         self.data[name] = bytearray()
         self.connections[name] = conn
-        thread = threading.Thread(target=self._read_stream, args=(name, conn), daemon=True)
-        self.threads.append(thread)
-        thread.start()
+        conn.read_by(self._read_stream, name, conn)
 
     def stream_path(self, name):
         return (f"/containers/{self.handle}/processes/{quote(self.id, safe='')}"
@@ -380,8 +387,6 @@ class Process:
         """Wait until every connection has ended; each must have ended by FIN."""
         names = {"control", *self.connections}
         self.wait_for(lambda: names <= self.ends.keys(), f"the end of {names}", timeout)
-        for thread in self.threads:
-            thread.join(timeout)
         assert all(end == "FIN" for end in self.ends.values()), self.ends
         self.close()
 
@@ -401,5 +406,3 @@ class Process:
         """Reset every connection, as a client that was killed behind a dead tunnel."""
         for conn in (self.control, *self.connections.values()):
             conn.reset()
-        for thread in self.threads:
-            thread.join(GUARD)

@@ -37,6 +37,8 @@ def _pool(count):
 
 
 class Server:
+    running = []
+
     def __init__(self, *args, directory=None, pool=64, prefix=(), env=None):
         self.owns = directory is None
         self.directory = Path(directory or tempfile.mkdtemp(prefix="cloche-test-"))
@@ -48,6 +50,7 @@ class Server:
         self.is_ended = False  # by us
         self.is_killed = False  # and so has left its containers
         self.cgroup_name = None  # found out by the oracle
+        self.running.append(self)
         self.start()
 
     def start(self, *more):
@@ -140,6 +143,7 @@ class Server:
                 self.destroy_all()
                 self.terminate()
         finally:
+            self.running.remove(self)
             if self.process.poll() is None:
                 self.kill()
         self.check_log()

@@ -1,6 +1,8 @@
 """The tools that other tests rely on."""
+import re
 import subprocess
 
+import hang
 import pytest
 
 
@@ -28,3 +30,13 @@ def test_probe_sees_what_there_is(probe):
                             close_fds=True)
     assert [line.split()[0] for line in result.stdout.splitlines()] == [b"0", b"1", b"2"]
     assert run(probe, "nonsense").returncode == 2
+
+
+def test_a_hang_is_reported_with_stacks(server, make_container):
+    process = make_container().run("echo ready; read x")
+    process.wait_output(b"ready")
+    text = hang.report(server)
+    assert "cloche-shim" in text and re.search(r"accept_all|do_sys_poll|do_poll", text)
+    assert hang.is_hang("AssertionError: never happened: exit") and not hang.is_hang("assert 1 == 2")
+    process.end_stdin()
+    process.wait()
