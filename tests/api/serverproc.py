@@ -56,7 +56,7 @@ class Server:
     def start(self, *more):
         """Start, or start again on the same work directory."""
         command = [*self.prefix, PROGRAM, "--work-dir", self.work, "--bind-ip", "127.0.0.1",
-                   "--bind-port", "0", "--id-pool-start", self.pool[0],
+                   "--bind-port", "0", "--baggageclaim-bind-port", "0", "--id-pool-start", self.pool[0],
                    "--id-pool-count", self.pool[1], *self.args, *more]
         self.is_ended = self.is_killed = False
         log_size = self.log_path.stat().st_size if self.log_path.exists() else 0
@@ -154,7 +154,7 @@ class Server:
 def refused_start(*args, prefix=(), directory, env=None):
     """Start a server that must refuse: its exit code and what it wrote."""
     command = [*prefix, PROGRAM, "--work-dir", Path(directory) / "work", "--bind-ip", "127.0.0.1",
-               "--bind-port", "0", *args]
+               "--bind-port", "0", "--baggageclaim-bind-port", "0", *args]
     result = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, env=env,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=START_GUARD)
     return result.returncode, result.stdout.decode("utf-8", "replace")
