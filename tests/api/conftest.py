@@ -15,6 +15,7 @@ import oracle  # noqa: E402
 import roots  # noqa: E402
 from gardenlib import Hijacked  # noqa: E402
 from serverproc import BUILD, PROGRAM, TOP, Server  # noqa: E402
+from volumelib import EMPTY, cow  # noqa: E402
 
 _names = itertools.count()
 
@@ -97,6 +98,35 @@ class Container:
         self.client.destroy(self.handle)
 
 
+class Volume:
+    """A volume of the test's server, with the client's calls for it."""
+
+    def __init__(self, client, handle=None, strategy=EMPTY, **spec):
+        self.client = client
+        self.info = client.make(handle or unique_name("volume"), strategy, **spec)
+        self.handle, self.path = self.info["handle"], self.info["path"]
+
+    def __str__(self):
+        return self.handle
+
+    def bind(self, target, rest="", read_only=False):
+        """It, or a part of it, as a bind mount of a container."""
+        return {"src_path": self.path + rest, "dst_path": target, "mode": 0 if read_only else 1}
+
+    def fill(self, *members, path=None, encoding="raw"):
+        self.client.fill(self.handle, *members, path=path, encoding=encoding)
+        return self
+
+    def tree(self, path=None, encoding="raw"):
+        return self.client.tree(self.handle, path, encoding)
+
+    def file(self, path):
+        return self.client.file(self.handle, path)
+
+    def destroy(self):
+        self.client.destroy(self.handle)
+
+
 def have_server():
     if not PROGRAM.exists():
         pytest.exit(f"{PROGRAM} is missing: run make first", returncode=3)
@@ -172,6 +202,33 @@ def container(make_container):
 def box(make_container, root):
     """A container from the test root: with users and the probe."""
     return make_container(rootfs=str(root))
+
+
+@pytest.fixture
+def volumes(server):
+    """The client of the volume API."""
+    if not server.volumes:
+        pytest.skip("this server has no volume API")
+    return server.volumes
+
+
+@pytest.fixture
+def make_volume(volumes):
+    """Make volumes of the session's server; what a container still uses goes with it."""
+    made = []
+
+    def make(handle=None, strategy=EMPTY, parent=None, **spec):
+        made.append(Volume(volumes, handle, cow(parent.handle) if parent else strategy, **spec))
+        return made[-1]
+
+    yield make
+    volumes.destroy_many([one.handle for one in made])
+
+
+@pytest.fixture
+def volume(make_volume):
+    """An empty volume."""
+    return make_volume()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -196,6 +196,7 @@ def snapshot(server):
         "containers/live": listing(server.work / "containers" / "live"),
         "containers/dead": listing(server.work / "containers" / "dead"),
         "run": listing(server.work / "run"),
+        "volumes": sorted(str(path.relative_to(server.work)) for path in server.volume_files()),
     }
     for kind in NAMESPACES:
         kinds = {t.namespace(kind) for t in tasks.values()} - {None}
