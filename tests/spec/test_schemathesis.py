@@ -8,14 +8,14 @@ import pytest
 
 from other_tests import start_server  # first: it makes the modules below known
 
-from contract import API_SPEC, OPERATIONS
+from contract import GARDEN
 from serverproc import TOP
 
 SCHEMATHESIS = TOP / ".venv/bin/schemathesis"
 EXAMPLES_PER_ROUTE = 25
 SEED = 7777
 CHECKS = ["response_schema_conformance", "status_code_conformance", "content_type_conformance"]
-HIJACKED = {name for name, operation in OPERATIONS.items() if operation.hijacks}
+HIJACKED = {name for name, operation in GARDEN.operations.items() if operation.hijacks}
 # Of these one would end the container that all others are to find.
 ENDING = {"container_destroy", "container_grace_time"}
 
@@ -35,7 +35,7 @@ def run_schemathesis(server, directory, excluded, handle=None):
     config = directory / "schemathesis.toml"
     config.write_text(f'[parameters]\n"path.handle" = "{handle}"\n' if handle else "")
     host, port = server.client.address
-    command = [SCHEMATHESIS, "--config-file", config, "run", API_SPEC / "garden.yaml",
+    command = [SCHEMATHESIS, "--config-file", config, "run", GARDEN.path,
                "--url", f"http://{host}:{port}", "--checks", ",".join(CHECKS), "--seed", SEED,
                "--max-examples", EXAMPLES_PER_ROUTE, "--phases", "examples,coverage,fuzzing",
                "--request-timeout", 60, "--generation-database", "none", "--suppress-health-check",
