@@ -29,7 +29,7 @@ POOL_FIRST = 1879048192 + 1024 * 65536
 POOL_SLICES = {"release": 0, "asan": 1, "tsan": 2, "break": 3}
 _slots = itertools.count()
 VOLUME_OPTIONS = ("--baggageclaim-bind-port", "0")
-VOLUME_DIRECTORIES = ("init", "live", "dead", "layers")
+VOLUME_DIRECTORIES = ("init", "live", "dead", "doomed", "layers")
 
 
 def _pool(count):

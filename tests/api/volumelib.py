@@ -1,9 +1,12 @@
 """A client of the volume API on raw sockets, for all its routes. What streams carry is made and read in archives.py."""
+import os
+import signal
 import threading
 from urllib.parse import quote, urlencode
 
-from archives import decode, encode, tar, untar
-from gardenlib import GUARD, HttpClient, Reply, head_bytes
+import oracle
+from archives import Member, decode, encode, tar, untar
+from gardenlib import GUARD, HttpClient, Reply, head_bytes, wait_until
 
 EMPTY = {"type": "empty"}
 
@@ -156,6 +159,46 @@ class VolumeClient(HttpClient):
     def p2p_out(self, handle, path=".", url="", encoding="gzip"):
         query = urlencode({"path": path, "streamInURL": url, "encoding": encoding})
         return self.request("PUT", volume_path(handle, f"/stream-p2p-out?{query}"), timeout=2 * GUARD)
+
+
+class HeldImport:
+    """An import that does not end before the test wants it: what unpacks its archive is stopped."""
+
+    def __init__(self, path):
+        self.names = [f"file-{n}" for n in range(4000)]  # enough to be seen at work
+        path.write_bytes(encode("gzip", tar(*[Member(name) for name in self.names])))
+        self.strategy = imported(path)
+        self.stopped = []
+
+    def begin(self, server, handle):
+        """Start it, and stop it on its way."""
+        others = set(oracle.helpers(server))
+        reply = server.volumes.start(handle, self.strategy)
+        assert reply.status == 201, reply
+        wait_until(lambda: set(oracle.helpers(server)) - others, "a helper is at work")
+        while new := set(oracle.helpers(server)) - others - set(self.stopped):
+            for pid in new:
+                self._signal(pid, signal.SIGSTOP)
+            self.stopped += new
+        assert not server.volumes.exists(handle), "it was too fast"
+
+    def _signal(self, pid, number):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+    def end(self):
+        """Let it go on."""
+        for pid in self.stopped:
+            self._signal(pid, signal.SIGCONT)
+        self.stopped = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
 
 
 class Upload:
