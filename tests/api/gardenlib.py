@@ -33,11 +33,12 @@ class Hijacked(Exception):
 class Connection:
     """One connection, read through a buffer; .ended is None, "FIN" or "RST"."""
 
-    def __init__(self, address, timeout=GUARD):
-        family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
-        self.sock = socket.socket(family, socket.SOCK_STREAM)
+    def __init__(self, address, timeout=GUARD, accepted=None):
+        family = socket.AF_INET if accepted or isinstance(address, tuple) else socket.AF_UNIX
+        self.sock = accepted or socket.socket(family, socket.SOCK_STREAM)
         self.sock.settimeout(timeout)
-        self.sock.connect(address)
+        if not accepted:
+            self.sock.connect(address)
         if family == socket.AF_INET:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""

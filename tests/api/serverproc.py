@@ -69,8 +69,8 @@ class Server:
         self.running.append(self)
         self.start()
 
-    def start(self, *more):
-        """Start, or start again on the same work directory."""
+    def start_process(self, *more):
+        """Start, or start again on the same work directory, without waiting for it: how long the log was."""
         command = [*self.prefix, PROGRAM, "--work-dir", self.work, "--bind-ip", "127.0.0.1",
                    "--bind-port", "0", "--id-pool-start", self.pool[0],
                    "--id-pool-count", self.pool[1], *volume_options(), *self.args, *more]
@@ -79,6 +79,11 @@ class Server:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=self.env)
+        return log_size
+
+    def start(self, *more):
+        """The same, until it serves."""
+        log_size = self.start_process(*more)
         serving = wait_until(lambda: self._serving(log_size), "cloche.serving", START_GUARD)
         self.client = Client(parse_address(serving["data"]["address"]))
         address = serving["data"].get("baggageclaim")
