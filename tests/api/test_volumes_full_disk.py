@@ -67,7 +67,7 @@ def disk(request, tmp_path):
 
 
 @pytest.fixture
-def server(disk, volumes):
+def full_server(disk, volumes):
     """With a few volumes, and then no room for more. (It asks for volumes: no server without them.)"""
     one = Server(directory=disk.top)
     try:
@@ -97,91 +97,91 @@ def assert_unharmed(server, disk, *gone):
 
 
 @pytest.mark.parametrize("kind", ["empty", "import", "archive"])
-def test_115_nothing_can_be_made(server, disk, tmp_path, kind):
+def test_115_nothing_can_be_made(full_server, disk, tmp_path, kind):
     (tmp_path / "source").mkdir()
     (tmp_path / "source/file").write_bytes(os.urandom(100000))
     (tmp_path / "source.tar").write_bytes(tar("file", Member("big", os.urandom(100000))))
     strategy = {"empty": EMPTY, "import": imported(tmp_path / "source"),
                 "archive": imported(tmp_path / "source.tar")}[kind]
     for n in range(40):  # a free block or two may be left, for the first ones
-        reply = server.volumes.request("POST", "/volumes", {"handle": f"new-{n}", "strategy": strategy})
+        reply = full_server.volumes.request("POST", "/volumes", {"handle": f"new-{n}", "strategy": strategy})
         if reply.status != 201:
             break
-        disk.expected[f"new-{n}"] = server.volumes.tree(f"new-{n}")
+        disk.expected[f"new-{n}"] = full_server.volumes.tree(f"new-{n}")
     assert_no_space(reply)
     with pytest.raises(Refused) as refused:
-        server.volumes.make("later", strategy)
+        full_server.volumes.make("later", strategy)
     assert_no_space(refused.value.reply)
-    assert_unharmed(server, disk)
+    assert_unharmed(full_server, disk)
     disk.free()
-    server.volumes.make("later", strategy)
-    server.volumes.make("new-0" if "new-0" not in disk.expected else "another", strategy)
+    full_server.volumes.make("later", strategy)
+    full_server.volumes.make("new-0" if "new-0" not in disk.expected else "another", strategy)
 
 
-def test_115_nothing_can_be_copied(server, disk):
+def test_115_nothing_can_be_copied(full_server, disk):
     failures = 0
     for n in range(60):
-        reply = server.volumes.request("POST", "/volumes", {"handle": f"new-{n}", "strategy": cow("parent")})
+        reply = full_server.volumes.request("POST", "/volumes", {"handle": f"new-{n}", "strategy": cow("parent")})
         if reply.status != 201:
             assert_no_space(reply)
             failures += 1
             break
-        disk.expected[f"new-{n}"] = server.volumes.tree(f"new-{n}")
+        disk.expected[f"new-{n}"] = full_server.volumes.tree(f"new-{n}")
     assert failures
-    assert_unharmed(server, disk)
+    assert_unharmed(full_server, disk)
 
 
-def test_115_nothing_can_be_streamed_in(server, disk):
+def test_115_nothing_can_be_streamed_in(full_server, disk):
     members = [Member(f"file-{n}", os.urandom(20000)) for n in range(100)]
     for handle in ("plain", "copy", "parent"):
-        assert_no_space(server.volumes.stream_in(handle, tar(*members), "new", "raw"))
+        assert_no_space(full_server.volumes.stream_in(handle, tar(*members), "new", "raw"))
     for handle in ("plain", "copy", "parent"):
-        found, expected = contents(server.volumes.tree(handle)), contents(disk.expected[handle])
+        found, expected = contents(full_server.volumes.tree(handle)), contents(disk.expected[handle])
         assert {name: data for name, data in found.items() if not name.startswith("new")} == expected
-    server.check()
+    full_server.check()
     disk.free()
-    assert server.volumes.stream_in("plain", tar(*members), "new", "raw").status == 204
+    assert full_server.volumes.stream_in("plain", tar(*members), "new", "raw").status == 204
 
 
-def test_115_what_is_there_can_be_read(server, disk):
-    assert_unharmed(server, disk)
-    assert server.volumes.privileged("plain") is False
+def test_115_what_is_there_can_be_read(full_server, disk):
+    assert_unharmed(full_server, disk)
+    assert full_server.volumes.privileged("plain") is False
 
 
-def test_115_destroy_makes_room(server, disk):
-    server.volumes.destroy("plain")
-    wait_until(lambda: not list(server.work.glob("volumes/dead/*")), "its files are gone")
-    assert_unharmed(server, disk, "plain")
-    server.volumes.make("new")
-    server.volumes.fill("new", Member("file", os.urandom(100000)))
-    server.volumes.destroy_many(["parent", "copy", "new"])
-    assert server.volumes.list() == []
+def test_115_destroy_makes_room(full_server, disk):
+    full_server.volumes.destroy("plain")
+    wait_until(lambda: not list(full_server.work.glob("volumes/dead/*")), "its files are gone")
+    assert_unharmed(full_server, disk, "plain")
+    full_server.volumes.make("new")
+    full_server.volumes.fill("new", Member("file", os.urandom(100000)))
+    full_server.volumes.destroy_many(["parent", "copy", "new"])
+    assert full_server.volumes.list() == []
 
 
-def test_115_a_start_with_a_full_disk(server, disk):
-    server.kill()
-    server.start()
-    assert_unharmed(server, disk)
-    server.volumes.destroy("plain")
-    server.kill()
-    server.start()
-    wait_until(lambda: not list(server.work.glob("volumes/dead/*")), "its files are gone")
-    assert_unharmed(server, disk, "plain")
+def test_115_a_start_with_a_full_disk(full_server, disk):
+    full_server.kill()
+    full_server.start()
+    assert_unharmed(full_server, disk)
+    full_server.volumes.destroy("plain")
+    full_server.kill()
+    full_server.start()
+    wait_until(lambda: not list(full_server.work.glob("volumes/dead/*")), "its files are gone")
+    assert_unharmed(full_server, disk, "plain")
 
 
-def test_115_a_container_that_fills_the_disk(server, disk):
+def test_115_a_container_that_fills_the_disk(full_server, disk):
     disk.free()
-    server.client.create("box", bind_mounts=[
-        {"src_path": server.volumes.get("copy")["path"], "dst_path": "/v", "mode": 1}])
-    status, _, err = server.client.sh("box", "dd if=/dev/zero of=/v/zeros bs=1M count=100")
+    full_server.client.create("box", bind_mounts=[
+        {"src_path": full_server.volumes.get("copy")["path"], "dst_path": "/v", "mode": 1}])
+    status, _, err = full_server.client.sh("box", "dd if=/dev/zero of=/v/zeros bs=1M count=100")
     assert status != 0 and b"No space left on device" in err
-    reply = server.volumes.stream_in("plain", tar(Member("x", os.urandom(3 << 20))), "new", "raw")
+    reply = full_server.volumes.stream_in("plain", tar(Member("x", os.urandom(3 << 20))), "new", "raw")
     assert_no_space(reply)
     with pytest.raises(Refused) as refused:
         for n in range(20):
-            server.volumes.make(f"copy-{n}", cow("copy"))
+            full_server.volumes.make(f"copy-{n}", cow("copy"))
     assert_no_space(refused.value.reply)
-    server.client.destroy("box")
-    server.volumes.destroy("copy")
-    wait_until(lambda: not list(server.work.glob("volumes/dead/*")), "its files are gone")
-    server.volumes.make("new")
+    full_server.client.destroy("box")
+    full_server.volumes.destroy("copy")
+    wait_until(lambda: not list(full_server.work.glob("volumes/dead/*")), "its files are gone")
+    full_server.volumes.make("new")

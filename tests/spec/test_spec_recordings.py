@@ -1,16 +1,19 @@
-"""What the stock client sends and the reference server answers is what garden.yaml describes."""
+"""What the stock clients send and the reference servers answer is what the documents describe."""
 import json
 
 import pytest
 
 import other_tests  # noqa: F401 - first: it makes the modules below known
 
-from contract import GARDEN
+from contract import GARDEN, VOLUMES
+from exchanges import all_exchanges
 from recording import load_all, parse_head
 
 EXCHANGES = [pytest.param(recording, conn, id=f"{recording.name}-{conn}")
              for recording in load_all("garden") for conn in recording.connections()
              if recording.bytes_of(conn, by_client=True)]
+VOLUME_EXCHANGES = [pytest.param(exchange, id=f"{exchange.recording}-{exchange.conn}-{n}")
+                    for exchanges in all_exchanges().values() for n, exchange in enumerate(exchanges)]
 REPORT = {"$ref": "#/components/schemas/ProcessReport"}
 CONTROL = {"$ref": "#/components/schemas/ProcessControl"}
 
@@ -41,3 +44,15 @@ def test_recorded_request(recording, conn):
     if operation.hijacks:
         for line in body.splitlines():
             GARDEN.validate(json.loads(line), CONTROL)
+
+
+@pytest.mark.parametrize("exchange", VOLUME_EXCHANGES)
+def test_recorded_volume_exchange(exchange):
+    operation = VOLUMES.find_operation(exchange.request.method, exchange.request.target)
+    content_type = exchange.answer.headers.get("content-type")
+    if exchange.document is not None:
+        VOLUMES.validate_reply(operation, exchange.answer.status, content_type, exchange.document)
+    else:
+        assert content_type in operation.responses()[exchange.answer.status]["content"]
+    if exchange.body and not exchange.is_stream:
+        VOLUMES.validate(json.loads(exchange.body), operation.request_schema())

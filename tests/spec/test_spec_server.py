@@ -6,6 +6,7 @@ import pytest
 from other_tests import server  # noqa: F401
 
 from contract import GARDEN, VOLUMES
+from serverproc import volume_options
 
 
 def fill(path, **values):
@@ -68,4 +69,51 @@ def test_a_wrong_method_is_a_405_with_the_right_ones(server, path):
     assert reply.status == 405, reply
     methods = {o.method for o in GARDEN.operations.values() if o.path == path}
     # A word in the place of a handle, as bulk_info, is a handle's path to other methods.
+    assert methods <= set(re.split(r",\s*", reply.headers["allow"]))
+
+
+# The volume API.
+
+without_volumes = pytest.mark.skipif(not volume_options(), reason="this program has no volume API")
+STREAM_HEADERS = {"volume_stream_in": {"Content-Encoding": "raw"}, "volume_stream_out": {"Accept-Encoding": "raw"}}
+
+
+def ask(server, route, handle):
+    """A request of a route that changes nothing."""
+    body = b"no JSON" if route.method in ("POST", "PUT") or "destroy_many" in route.name else None
+    return server.volumes.request(route.method, fill(route.path, handle=handle), body=body,
+                                  headers=STREAM_HEADERS.get(route.name))
+
+
+@without_volumes
+@pytest.mark.parametrize("route", VOLUMES.routes, ids=lambda route: route.name)
+def test_a_volume_route_is_served(server, route):
+    reply = ask(server, route, "absent")
+    VOLUMES.validate_reply(VOLUMES.operations[route.name], reply.status, reply.headers.get("content-type"), reply.body)
+
+
+@without_volumes
+@pytest.mark.parametrize("route", [r for r in VOLUMES.routes if not r.built], ids=lambda route: route.name)
+def test_a_volume_route_that_is_not_built_says_so(server, route):
+    reply = ask(server, route, "absent")
+    assert reply.status == 501 and route.name in reply.json["error"]
+
+
+@without_volumes
+@pytest.mark.parametrize("route", [r for r in VOLUMES.routes if "{handle}" in r.path and r.built],
+                         ids=lambda route: route.name)
+def test_an_unknown_volume_is_a_404(server, route):
+    body = b'{"value":""}' if route.name == "volume_property_set" else b"{}" if route.method == "PUT" else None
+    reply = server.volumes.request(route.method, fill(route.path, handle="nobody"), body=body,
+                                   headers=STREAM_HEADERS.get(route.name))
+    assert reply.status == 404, reply
+    VOLUMES.validate_reply(VOLUMES.operations[route.name], 404, reply.headers.get("content-type"), reply.body)
+
+
+@without_volumes
+@pytest.mark.parametrize("path", sorted({r.path for r in VOLUMES.routes}))
+def test_a_wrong_method_of_a_volume_route(server, path):
+    reply = server.volumes.request("PATCH", fill(path))
+    assert reply.status == 405 and reply.headers["content-type"].startswith("text/plain")
+    methods = {o.method for o in VOLUMES.operations.values() if o.path == path}
     assert methods <= set(re.split(r",\s*", reply.headers["allow"]))
