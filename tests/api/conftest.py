@@ -15,6 +15,7 @@ import oracle  # noqa: E402
 import roots  # noqa: E402
 from gardenlib import Hijacked  # noqa: E402
 from serverproc import BUILD, PROGRAM, TOP, Server  # noqa: E402
+from volumelib import EMPTY, cow  # noqa: E402
 
 _names = itertools.count()
 
@@ -97,6 +98,35 @@ class Container:
         self.client.destroy(self.handle)
 
 
+class Volume:
+    """A volume of the test's server, with the client's calls for it."""
+
+    def __init__(self, client, handle=None, strategy=EMPTY, **spec):
+        self.client = client
+        self.info = client.make(handle or unique_name("volume"), strategy, **spec)
+        self.handle, self.path = self.info["handle"], self.info["path"]
+
+    def __str__(self):
+        return self.handle
+
+    def bind(self, target, rest="", read_only=False):
+        """It, or a part of it, as a bind mount of a container."""
+        return {"src_path": self.path + rest, "dst_path": target, "mode": 0 if read_only else 1}
+
+    def fill(self, *members, path=None, encoding="raw"):
+        self.client.fill(self.handle, *members, path=path, encoding=encoding)
+        return self
+
+    def tree(self, path=None, encoding="raw"):
+        return self.client.tree(self.handle, path, encoding)
+
+    def file(self, path):
+        return self.client.file(self.handle, path)
+
+    def destroy(self):
+        self.client.destroy(self.handle)
+
+
 def have_server():
     if not PROGRAM.exists():
         pytest.exit(f"{PROGRAM} is missing: run make first", returncode=3)
@@ -174,6 +204,31 @@ def box(make_container, root):
     return make_container(rootfs=str(root))
 
 
+@pytest.fixture
+def volumes(server):
+    """The client of the volume API."""
+    return server.volumes
+
+
+@pytest.fixture
+def make_volume(volumes):
+    """Make volumes of the session's server; what a container still uses goes with it."""
+    made = []
+
+    def make(handle=None, strategy=EMPTY, parent=None, **spec):
+        made.append(Volume(volumes, handle, cow(parent.handle) if parent else strategy, **spec))
+        return made[-1]
+
+    yield make
+    volumes.destroy_many([one.handle for one in made])
+
+
+@pytest.fixture
+def volume(make_volume):
+    """An empty volume."""
+    return make_volume()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left(request):
     """After each module the machine is as before it; and the server has not died on the way. What a module
@@ -196,7 +251,7 @@ def pytest_runtest_makereport(item, call):
     result = outcome.get_result()
     if call.when == "call" and result.failed and hang.is_hang(result.longreprtext):
         for one in Server.running:
-            if one.process.poll() is None:
+            if one.process and one.process.poll() is None:
                 result.sections.append(("where everybody is", hang.report(one)))
 
 

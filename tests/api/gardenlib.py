@@ -33,11 +33,12 @@ class Hijacked(Exception):
 class Connection:
     """One connection, read through a buffer; .ended is None, "FIN" or "RST"."""
 
-    def __init__(self, address, timeout=GUARD):
-        family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
-        self.sock = socket.socket(family, socket.SOCK_STREAM)
+    def __init__(self, address, timeout=GUARD, accepted=None):
+        family = socket.AF_INET if accepted or isinstance(address, tuple) else socket.AF_UNIX
+        self.sock = accepted or socket.socket(family, socket.SOCK_STREAM)
         self.sock.settimeout(timeout)
-        self.sock.connect(address)
+        if not accepted:
+            self.sock.connect(address)
         if family == socket.AF_INET:
             self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
@@ -110,18 +111,26 @@ class Connection:
             body = self.rest()
         return Reply(status, headers, body, trailers)
 
-    def chunked(self):
-        body = b""
-        while True:
-            size = int(self.take_until(b"\r\n").split(b";")[0], 16)
-            if size == 0:
-                break
-            body += self.take(size)
-            assert self.take(2) == b"\r\n", "a chunk does not end with CR LF"
+    def next_chunk(self):
+        """The next chunk of a chunked body; empty for the last, behind which trailers may follow."""
+        size = int(self.take_until(b"\r\n").split(b";")[0], 16)
+        if size == 0:
+            return b""
+        data = self.take(size)
+        assert self.take(2) == b"\r\n", "a chunk does not end with CR LF"
+        return data
+
+    def trailers(self):
         lines = []
         while line := self.take_until(b"\r\n"):
             lines.append(line.decode("latin-1"))
-        return body, parse_fields(lines)
+        return parse_fields(lines)
+
+    def chunked(self):
+        chunks = []
+        while chunk := self.next_chunk():
+            chunks.append(chunk)
+        return b"".join(chunks), self.trailers()
 
     def half_close(self):
         self.sock.shutdown(socket.SHUT_WR)
@@ -188,7 +197,7 @@ def request_bytes(method, path, json=None, body=None, headers=None):
     return head_bytes(method, path, fields) + (body or b"")
 
 
-class Client:
+class HttpClient:
     def __init__(self, address):
         self.address = address
 
@@ -221,6 +230,10 @@ class Client:
         reply = self.request(method, path, json, **more)
         assert reply.status == 200, f"{method} {path}: {reply.status} {reply.body!r}"
         return reply.json
+
+
+class Client(HttpClient):
+    """Containers and their processes, as Garden's routes have them."""
 
     # Containers.
     def create(self, handle=None, **spec):

@@ -34,6 +34,7 @@ class Task:
         self.pid = pid
         text = read(f"/proc/{pid}/stat")
         self.alive = ")" in text
+        self.name = ""
         if self.alive:
             self.name = text[text.index("(") + 1:text.rindex(")")]
             self.state, parent = text[text.rindex(")") + 2:].split()[:2]
@@ -163,14 +164,31 @@ def loop_devices(server):
     return [f for f in files if str(server.work) in f]
 
 
-def open_files(pid):
+def open_paths(pid):
     targets = []
     for name in listing(f"/proc/{pid}/fd"):
         try:
-            targets.append(re.sub(r"\d{3,}", "N", os.readlink(f"/proc/{pid}/fd/{name}")))
+            targets.append(os.readlink(f"/proc/{pid}/fd/{name}"))
         except OSError:
             pass
-    return sorted(targets)
+    return targets
+
+
+def open_files(pid):
+    return sorted(re.sub(r"\d{3,}", "N", target) for target in open_paths(pid))
+
+
+def children(pid):
+    names = listing(f"/proc/{pid}/task")
+    return [int(child) for name in names for child in read(f"/proc/{pid}/task/{name}/children").split()]
+
+
+def helpers(server):
+    """Processes of the server that work on trees, each before its own children."""
+    found = [pid for pid in children(server.pid) if not Task(pid).name.startswith("cloche-shim")]
+    for pid in found:
+        found += children(pid)
+    return found
 
 
 def mount_points(pid):
@@ -196,6 +214,7 @@ def snapshot(server):
         "containers/live": listing(server.work / "containers" / "live"),
         "containers/dead": listing(server.work / "containers" / "dead"),
         "run": listing(server.work / "run"),
+        "volumes": sorted(str(path.relative_to(server.work)) for path in server.volume_files()),
     }
     for kind in NAMESPACES:
         kinds = {t.namespace(kind) for t in tasks.values()} - {None}

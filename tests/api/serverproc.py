@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from gardenlib import GUARD, Client, wait_until
+from volumelib import VolumeClient
 
 TOP = Path(__file__).resolve().parents[2]
 MODE = os.environ.get("MODE", "release")
@@ -26,6 +27,7 @@ REPORTS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "WARNING: ThreadSa
 POOL_FIRST = 1879048192 + 1024 * 65536
 POOL_SLICES = {"release": 0, "asan": 1, "tsan": 2, "break": 3}
 _slots = itertools.count()
+VOLUME_DIRECTORIES = ("init", "live", "dead", "doomed", "layers")
 
 
 def _pool(count):
@@ -34,6 +36,11 @@ def _pool(count):
         return base, count  # the first 512 ranges belong to the server of the session
     slot = next(_slots) % 7
     return base + (512 + 64 * slot) * 65536, count
+
+
+def parse_address(text):
+    host, port = text.rsplit(":", 1)
+    return host, int(port)
 
 
 class Server:
@@ -53,8 +60,8 @@ class Server:
         self.running.append(self)
         self.start()
 
-    def start(self, *more):
-        """Start, or start again on the same work directory."""
+    def start_process(self, *more):
+        """Start, or start again on the same work directory, without waiting for it: how long the log was."""
         command = [*self.prefix, PROGRAM, "--work-dir", self.work, "--bind-ip", "127.0.0.1",
                    "--bind-port", "0", "--baggageclaim-bind-port", "0", "--id-pool-start", self.pool[0],
                    "--id-pool-count", self.pool[1], *self.args, *more]
@@ -63,9 +70,15 @@ class Server:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=self.env)
+        return log_size
+
+    def start(self, *more):
+        """The same, until it serves."""
+        log_size = self.start_process(*more)
         serving = wait_until(lambda: self._serving(log_size), "cloche.serving", START_GUARD)
-        host, port = serving["data"]["address"].rsplit(":", 1)
-        self.client = Client((host, int(port)))
+        self.client = Client(parse_address(serving["data"]["address"]))
+        address = serving["data"].get("baggageclaim")
+        self.volumes = VolumeClient(parse_address(address)) if address else None
 
     def _serving(self, offset):
         for line in self.log_lines(offset):
@@ -120,6 +133,17 @@ class Server:
         for thread in threads:
             thread.join()
 
+    def volume_files(self):
+        """What there is of volumes on disk, also of those that are being made or removed."""
+        directories = [self.work / "volumes" / name for name in VOLUME_DIRECTORIES]
+        return [path for directory in directories if directory.is_dir() for path in directory.iterdir()]
+
+    def destroy_volumes(self):
+        """Remove every volume, and wait until the disk is free of them."""
+        if self.volumes:
+            self.volumes.destroy_many(self.volumes.handles())
+            wait_until(lambda: not self.volume_files(), "no files of volumes left")
+
     def terminate(self):
         """TERM, and wait for a clean end."""
         self.process.send_signal(signal.SIGTERM)
@@ -141,6 +165,7 @@ class Server:
             if not self.is_ended:
                 self.check()
                 self.destroy_all()
+                self.destroy_volumes()
                 self.terminate()
         finally:
             self.running.remove(self)

@@ -92,6 +92,11 @@ LEFT_OUT = {
     ("22-stream-in-out", 4): WITHOUT_FILE,
 }
 
+# The volume API, in test_volume_replay.py.
+VOLUME_FRAMING = "long lists have a Content-Length, where the recorded server sent chunks from 2 KiB on"
+VOLUME_ERRORS = "the cause follows behind the recorded text and a colon; clients compare none of these texts"
+VOLUME_POLLS = "a poll is held until the volume is made; the recorded server said at once that it was not yet"
+
 # The environment that the recorded image brings along: it comes before the container's own.
 IMAGE_ENV = [
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/bin:/from-dockerfile",

@@ -5,8 +5,8 @@ import json
 import re
 import socket
 
-import contract
 import differences
+from contract import GARDEN
 from gardenlib import Connection
 from recording import parse_head
 
@@ -71,7 +71,7 @@ class ReplayConnection:
         if not self.request:
             data = self.translate_request(data)
             self.request, self.body = parse_head(data)
-            operation = contract.find_operation(self.request.method, self.request.target)
+            operation = GARDEN.find_operation(self.request.method, self.request.target)
             if operation.name in differences.NOT_BUILT:
                 self.answer = differences.NOT_BUILT_ANSWER
         else:

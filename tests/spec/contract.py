@@ -1,4 +1,4 @@
-"""The contract, api-spec/: routes.def, errors.def and garden.yaml, and how they go together."""
+"""The contract, api-spec/: of each API the routes and the OpenAPI document, and how they go together."""
 import json
 import re
 from pathlib import Path
@@ -25,11 +25,12 @@ class ErrorKind(NamedTuple):
     type: str
 
 
-def load_routes():
-    text = (API_SPEC / "routes.def").read_text()
-    lines = re.findall(r'^ROUTE(_UNBUILT)?\((\w+), "([^"]+)", (\w+)\)', text, re.MULTILINE)
-    return [Route(method, re.sub(r":(\w+)", r"{\1}", path), name, not unbuilt)
-            for unbuilt, method, path, name in lines]
+def load_routes(name):
+    path = API_SPEC / name
+    text = path.read_text() if path.exists() else ""  # described before they are built
+    lines = re.findall(r'^ROUTE(_UNBUILT|_UPLOAD)?\((\w+), "([^"]+)", (\w+)\)', text, re.MULTILINE)
+    return [Route(method, re.sub(r":(\w+)", r"{\1}", path), name, kind != "_UNBUILT")
+            for kind, method, path, name in lines]
 
 
 def load_errors():
@@ -39,7 +40,7 @@ def load_errors():
 
 
 class Operation:
-    """One method of one path of garden.yaml."""
+    """One method of one path of a document."""
 
     def __init__(self, document, path, method, item):
         self.document, self.path, self.method = document, path, method.upper()
@@ -56,7 +57,8 @@ class Operation:
         return self.responses()[status]["content"][content_type]["schema"]
 
     def request_schema(self):
-        return self.item["requestBody"]["content"]["application/json"]["schema"]
+        body = resolve(self.document, self.item["requestBody"])
+        return body["content"]["application/json"]["schema"]
 
 
 def resolve(document, value):
@@ -72,40 +74,52 @@ def resolve(document, value):
 
 METHODS = ("get", "put", "post", "delete")
 
-ROUTES = load_routes()
+
+class Contract:
+    """One API: a list of routes and a document that describes them."""
+
+    def __init__(self, routes, document):
+        self.routes_path, self.path = API_SPEC / routes, API_SPEC / document
+        self.routes = load_routes(routes)
+        self.document = yaml.safe_load(self.path.read_text())
+        self.operations = {item["operationId"]: Operation(self.document, path, method, item)
+                           for path, methods in self.document["paths"].items()
+                           for method, item in methods.items() if method in METHODS}
+
+    def find_operation(self, method, target):
+        """The operation that a request is for. A path without parameters wins over one with."""
+        parts = target.split("?")[0].split("/")
+        for operation in sorted(self.operations.values(), key=lambda o: o.path.count("{")):
+            wanted = operation.path.split("/")
+            if operation.method == method and len(wanted) == len(parts) and all(
+                    want == unquote(part) or want.startswith("{") for want, part in zip(wanted, parts)):
+                return operation
+        raise LookupError(f"{method} {target} is in no path of {self.path.name}")
+
+    def validate(self, value, schema):
+        """Fail unless value is of a schema of the document."""
+        whole = {"components": self.document["components"], "allOf": [schema]}
+        SCHEMA_DIALECT(whole).validate(value)
+
+    def validate_reply(self, operation, status, content_type, body):
+        """Fail unless a plain reply is one that the document promises."""
+        responses = operation.responses()
+        assert status in responses, f"{operation.name}: no response {status}: {body!r}"
+        contents = responses[status].get("content")
+        if not contents:
+            assert body == b"", f"{operation.name}: a body with {status}: {body!r}"
+            return
+        content_type = (content_type or "").split(";")[0]
+        assert content_type in contents, f"{operation.name}: {content_type}"
+        if content_type == "application/json":
+            assert body.endswith(b"\n"), body
+            self.validate(json.loads(body), operation.response_schema(status, content_type))
+
+
 ERRORS = load_errors()
-DOCUMENT = yaml.safe_load((API_SPEC / "garden.yaml").read_text())
-OPERATIONS = {item["operationId"]: Operation(DOCUMENT, path, method, item)
-              for path, methods in DOCUMENT["paths"].items()
-              for method, item in methods.items() if method in METHODS}
-
-
-def find_operation(method, target):
-    """The operation that a request is for. A path without parameters wins over one with."""
-    parts = target.split("?")[0].split("/")
-    for operation in sorted(OPERATIONS.values(), key=lambda o: o.path.count("{")):
-        wanted = operation.path.split("/")
-        if operation.method == method and len(wanted) == len(parts) and all(
-                want == unquote(part) or want.startswith("{") for want, part in zip(wanted, parts)):
-            return operation
-    raise LookupError(f"{method} {target} is in no path of garden.yaml")
-
-
-def validate(value, schema):
-    """Fail unless value is of a schema of garden.yaml."""
-    whole = {"components": DOCUMENT["components"], "allOf": [schema]}
-    SCHEMA_DIALECT(whole).validate(value)
-
-
-def validate_reply(operation, status, content_type, body):
-    """Fail unless a plain reply is one that garden.yaml promises."""
-    responses = operation.responses()
-    content_type = content_type.split(";")[0]
-    assert status in responses, f"{operation.name}: no response {status}: {body!r}"
-    assert content_type in responses[status]["content"], f"{operation.name}: {content_type}"
-    if content_type == "application/json":
-        assert body.endswith(b"\n"), body
-        validate(json.loads(body), operation.response_schema(status, content_type))
+GARDEN = Contract("routes.def", "garden.yaml")
+VOLUMES = Contract("volume_routes.def", "volumes.yaml")
+CONTRACTS = [GARDEN, VOLUMES]
 
 
 def references(value):
