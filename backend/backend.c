@@ -25,6 +25,7 @@
 #include "linux/sys.h"
 #include "shim_image.h"
 #include "store.h"
+#include "volumes/volumes.h"
 
 uint64_t backend_ring_bytes(const struct backend *backend)
 {
@@ -229,6 +230,22 @@ static int open_db(struct backend *backend, struct err *err)
 	return store_open(path, &backend->db, err);
 }
 
+static int open_volumes(struct backend *backend, struct err *err)
+{
+	AUTO_FREE char *path = NULL;
+	struct volumes_config config = { .self_exe_fd = backend->config.self_exe_fd };
+
+	if (asprintf(&path, "%s/volumes", backend->work_dir) < 0)
+		return err_system(err, -ENOMEM, "volumes");
+	config.dir = path;
+	return volumes_open(&config, &backend->volumes, err);
+}
+
+struct volumes *backend_volumes(const struct backend *backend)
+{
+	return backend->volumes;
+}
+
 static int open_parts(struct backend *backend, struct err *err)
 {
 	static const struct link_events events = { container_on_exited, container_on_dead };
@@ -241,6 +258,8 @@ static int open_parts(struct backend *backend, struct err *err)
 		r = make_dirs(backend, err);
 	if (r == 0)
 		r = open_db(backend, err);
+	if (r == 0)
+		r = open_volumes(backend, err);
 	if (r == 0)
 		r = learn_host(backend, err);
 	if (r < 0)
@@ -298,6 +317,7 @@ void backend_close(struct backend *backend)
 	registry_each(backend->containers, drop, NULL);
 	registry_free(backend->containers);
 	links_close(backend->links);
+	volumes_close(backend->volumes);
 	db_close(backend->db);
 	idpool_done(&backend->ids);
 	cgroups_close(&backend->cgroups);

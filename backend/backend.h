@@ -20,6 +20,8 @@ struct output;
 struct process;
 struct reader;
 
+struct volumes;
+
 struct backend_config {
 	const char *work_dir; /* made if missing, 0700; one server per directory */
 	const char *default_rootfs; /* as in a create; NULL: a create must name one */
@@ -29,11 +31,13 @@ struct backend_config {
 	int64_t default_grace_ns; /* 0: never reaped */
 	uint32_t max_containers; /* 0: as many as there are id ranges */
 	uint32_t id_pool_start, id_pool_count;
-	int self_exe_fd; /* the running program, for its unpack helper */
+	int self_exe_fd; /* the running program, for its helpers */
 };
 
 int backend_open(
 	const struct backend_config *config, struct backend **ret_backend, struct err *err);
+/* The volumes that containers of this work directory can use. */
+struct volumes *backend_volumes(const struct backend *backend);
 /* Containers live on. No call may be running. */
 void backend_close(struct backend *backend);
 void backend_capacity(struct backend *backend, uint64_t *ret_memory_bytes, uint64_t *ret_disk_bytes,

@@ -13,6 +13,7 @@
 struct db;
 struct links;
 struct registry;
+struct volumes;
 
 struct backend {
 	struct backend_config config;
@@ -23,6 +24,7 @@ struct backend {
 	struct cgroups cgroups;
 	struct links *links;
 	struct rootfs_config rootfs;
+	struct volumes *volumes;
 	void *filter; /* seccomp */
 	size_t filter_bytes;
 	struct strv masked, readonly; /* of /proc and /sys, as far as this host has them */

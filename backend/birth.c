@@ -21,6 +21,7 @@
 #include "linux/spawn.h"
 #include "linux/sys.h"
 #include "shim/protocol.h"
+#include "volumes/volumes.h"
 
 #define HOSTNAME_MAX 49 /* as guardian: the end of the handle */
 
@@ -83,17 +84,18 @@ static int listen_for_servers(const struct container *container)
 static int start_shim(struct container *container, struct err *err)
 {
 	const char *argv[] = { "cloche-shim", container->nonce, NULL };
+	struct spawn spawn = { container->backend->shim_exe_fd, argv, -1, -1, -1, -1 };
 	AUTO_FD int theirs = -1;
 	int ends[2], r;
 	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
 		return err_system(err, -errno, "shim");
-	theirs = ends[1];
+	spawn.extra_fd = theirs = ends[1];
 	r = link_open(container->backend->links, ends[0], container, &container->link, err);
 	if (r < 0)
 		return r;
-	pid = spawn_program(container->backend->shim_exe_fd, argv, -1, -1, theirs);
+	pid = spawn_program(&spawn);
 	if (pid < 0)
 		return err_system(err, pid, "start the shim");
 	container->shim_pid = pid;
@@ -107,6 +109,7 @@ struct birth {
 	void *prepare, *birth;
 	size_t prepare_bytes, birth_bytes;
 	int64_t prepare_seq, birth_seq, start_seq;
+	struct volume_mount *mounts; /* of the input's binds */
 };
 
 static int send_prepare(struct container *container, struct birth *birth)
@@ -208,9 +211,28 @@ static void auto_birth(struct birth *birth)
 {
 	free(birth->prepare);
 	free(birth->birth);
+	for (size_t i = 0; birth->mounts && i < birth->input.n_binds; i++)
+		volume_mount_done(&birth->mounts[i]);
+	free(birth->mounts);
 }
 
-static int check_binds(const struct container_spec *spec, struct err *err)
+/* *mounts has as many places as there are bind mounts; those that are no volumes stay empty. */
+static int attach_binds(struct container *container, const struct container_spec *spec,
+	struct volume_mount *mounts, struct err *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < spec->n_binds && r >= 0; i++) {
+		r = volume_attach(container->backend->volumes, spec->binds[i].src, container->id,
+			spec->binds[i].read_write, &mounts[i], err);
+		if (r < 0)
+			err_context(err, r, "bind_mounts[%zu].src_path", i);
+	}
+	return r < 0 ? r : 0;
+}
+
+static int check_binds(
+	const struct container_spec *spec, const struct volume_mount *mounts, struct err *err)
 {
 	for (size_t i = 0; i < spec->n_binds; i++) {
 		const struct bind_mount *bind = &spec->binds[i];
@@ -226,7 +248,7 @@ static int check_binds(const struct container_spec *spec, struct err *err)
 		if (bind->dst[strspn(bind->dst, "/.")] == '\0')
 			return err_set(err, ERR_INVALID, EINVAL,
 				"bind_mounts[%zu].dst_path: the root cannot be covered", i);
-		if (stat(bind->src, &st) < 0)
+		if (!mounts[i].layers.n_items && stat(bind->src, &st) < 0)
 			return err_system(
 				err, -errno, "bind_mounts[%zu].src_path %.300s", i, bind->src);
 	}
@@ -247,12 +269,21 @@ int container_bear(struct container *container, const struct container_spec *spe
 				       .skeleton_dir = backend->skeleton_dir,
 				       .lower = rootfs->lower,
 				       .raw = rootfs->raw,
+				       .volume = rootfs->volume.layers.n_items ? &rootfs->volume
+									       : NULL,
 				       .binds = spec->binds,
 				       .n_binds = spec->n_binds,
 				       .masked = &backend->masked,
 				       .readonly = &backend->readonly } };
-	int r = check_binds(spec, err);
+	int r;
 
+	birth.mounts = calloc(spec->n_binds + 1, sizeof(*birth.mounts));
+	if (!birth.mounts)
+		return err_system(err, -ENOMEM, "create");
+	birth.input.bind_volumes = birth.mounts;
+	r = attach_binds(container, spec, birth.mounts, err);
+	if (r == 0)
+		r = check_binds(spec, birth.mounts, err);
 	if (r < 0)
 		return r;
 	if (asprintf(&dir, "%s/%s", backend->live_dir, container->id) < 0)

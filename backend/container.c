@@ -18,6 +18,7 @@
 #include "process.h"
 #include "program.h"
 #include "store.h"
+#include "volumes/volumes.h"
 
 /* ---- life of the struct ---------------------------------------------------------------------- */
 
@@ -318,6 +319,20 @@ static int record(struct container *container, const struct container_spec *spec
 		spec->n_properties, err);
 }
 
+/* A volume is attached; everything else is looked up. */
+static int resolve_root(
+	struct container *container, const char *uri, struct rootfs *rootfs, struct err *err)
+{
+	struct backend *backend = container->backend;
+	int r = strncmp(uri, "raw://", 6) != 0 ? 0
+					       : volume_attach(backend->volumes, uri + 6,
+							 container->id, true, &rootfs->volume, err);
+
+	if (r)
+		return r < 0 ? r : 0;
+	return rootfs_resolve(&backend->rootfs, uri, rootfs, err);
+}
+
 static int bear(struct container *container, const struct container_spec *spec, struct err *err)
 {
 	struct backend *backend = container->backend;
@@ -336,7 +351,7 @@ static int bear(struct container *container, const struct container_spec *spec, 
 	if (r == 0)
 		r = record(container, spec, err);
 	if (r == 0)
-		r = rootfs_resolve(&backend->rootfs, uri, &rootfs, err);
+		r = resolve_root(container, uri, &rootfs, err);
 	if (r == 0)
 		r = container_bear(container, spec, &rootfs, err);
 	if (r == 0)

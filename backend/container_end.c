@@ -18,6 +18,7 @@
 #include "linux/cgroup.h"
 #include "shim/protocol.h"
 #include "store.h"
+#include "volumes/volumes.h"
 
 #define STOP_TRIES 10
 #define STOP_INTERVAL_MS 1000
@@ -89,6 +90,7 @@ int container_teardown(struct container *container, struct err *err)
 	r = bury_dir(container, err);
 	if (r < 0)
 		return r;
+	volume_detach_all(backend->volumes, container->id);
 	keeper_has_dead(
 		backend); /* also when the record cannot go: on a full disk that is what makes room */
 	r = store_remove(backend->db, container->id, err);

@@ -14,7 +14,10 @@
 #include "linux/cgroup.h"
 #include "shim/protocol.h"
 #include "spec.h"
+#include "volumes/volumes.h"
 
+#define NAME_BYTES 3
+#define MAX_STAGED 64
 #define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 
 void id_map_range(struct id_map *map, uint32_t base)
@@ -46,6 +49,10 @@ uint32_t id_map_to_host(const struct id_map *map, uint32_t id)
 
 struct list {
 	struct buf ops, strings;
+	unsigned n_names;
+	const struct volume_mount *staged[MAX_STAGED]; /* overlays that are mounted already */
+	char staged_at[MAX_STAGED][NAME_BYTES];
+	unsigned n_staged;
 };
 
 static uint32_t add_string(struct list *list, const char *text)
@@ -87,6 +94,7 @@ static void add_mkdir(struct list *list, const char *path)
 
 static void list_open(struct list *list)
 {
+	list->n_names = list->n_staged = 0;
 	buf_init(&list->ops, 1 << 20);
 	buf_init(&list->strings, 4 << 20);
 }
@@ -262,10 +270,111 @@ int plan_prepare(const struct plan_input *input, void **ret_blob, size_t *ret_by
 
 /* ---- the second list: what the request says -------------------------------------------------- */
 
+/* A new directory of the skeleton. Two letters: all layers of an overlay must fit into an option of
+ * 255 bytes. */
+static void add_place(struct list *list, char name[NAME_BYTES])
+{
+	static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
+	unsigned n = list->n_names++;
+
+	if (n >= 36 * 36) {
+		list->ops.failed = -E2BIG;
+		n = 0;
+	}
+	name[0] = digits[n / 36];
+	name[1] = digits[n % 36];
+	name[2] = '\0';
+	add_mkdir(list, name);
+}
+
+static bool is_plain(const struct volume_mount *mount)
+{
+	return !mount->top_dir && mount->layers.n_items == 1;
+}
+
+/* What is written to one upper tree goes through one mount: a volume that is used twice is staged
+ * once. */
+static const char *find_staged(const struct list *list, const struct volume_mount *mount)
+{
+	for (unsigned i = 0; i < list->n_staged; i++)
+		if (mount->top_dir && !strcmp(list->staged[i]->top_dir, mount->top_dir))
+			return list->staged_at[i];
+	return NULL;
+}
+
+static void remember_staged(struct list *list, const struct volume_mount *mount, const char *at)
+{
+	if (!mount->top_dir)
+		return;
+	if (list->n_staged == MAX_STAGED) {
+		list->ops.failed = -E2BIG;
+		return;
+	}
+	list->staged[list->n_staged] = mount;
+	memcpy(list->staged_at[list->n_staged++], at, NAME_BYTES);
+}
+
+/* Each tree of a volume is seen through the container's id map; an overlay itself cannot be mapped. */
+static void stage(struct list *list, const struct volume_mount *mount, char at[NAME_BYTES])
+{
+	char options[256] = "lowerdir=", name[NAME_BYTES];
+	uint64_t attrs = MOUNT_ATTR_NODEV | (mount->top_dir ? 0 : MOUNT_ATTR_RDONLY);
+	size_t len = strlen(options);
+
+	if (is_plain(mount)) {
+		add_place(list, at);
+		add(list, OP_BIND, OPF_IDMAP, mount->layers.items[0], at, MOUNT_ATTR_NODEV, 0);
+		return;
+	}
+	for (size_t i = 0; i < mount->layers.n_items && len < sizeof(options) - 4; i++) {
+		add_place(list, name);
+		add(list, OP_BIND, OPF_IDMAP, mount->layers.items[i], name, MOUNT_ATTR_RDONLY, 0);
+		len += snprintf(options + len, sizeof(options) - len, "%s%s", i ? ":" : "", name);
+	}
+	if (mount->top_dir) {
+		add_place(list, name);
+		add(list, OP_BIND, OPF_IDMAP, mount->top_dir, name, 0, 0);
+		len += snprintf(options + len, sizeof(options) - len,
+			",upperdir=%s/upper,workdir=%s/work", name, name);
+	}
+	if (len >= sizeof(options))
+		list->ops.failed = -E2BIG;
+	add_place(list, at);
+	add(list, OP_OVERLAY, 0, at, options, attrs, 0);
+	remember_staged(list, mount, at);
+}
+
+/* flags and target as of an OP_BIND that takes the staged tree, or a part of it, to its place. */
+static void add_volume(struct list *list, const struct volume_mount *mount, uint16_t flags,
+	const char *target, uint64_t attrs)
+{
+	const char *staged = find_staged(list, mount);
+	AUTO_FREE char *source = NULL;
+	char at[NAME_BYTES];
+
+	if (is_plain(mount) && !*mount->sub_path) {
+		add(list, OP_BIND, OPF_IDMAP | flags, mount->layers.items[0], target, attrs, 0);
+		return;
+	}
+	if (!staged) {
+		stage(list, mount, at);
+		staged = at;
+	}
+	if (asprintf(&source, "%s%s%s", staged, *mount->sub_path ? "/" : "", mount->sub_path) < 0) {
+		list->ops.failed = -ENOMEM;
+		return;
+	}
+	add(list, OP_BIND, OPF_SKELETON_SRC | flags, source, target, attrs, 0);
+}
+
 /* volatile: what a container writes is gone with it, so nobody waits for the disk at its end (the
  * end of another overlay would write out the whole file system below). */
 static void add_root(struct list *list, const struct plan_input *input)
 {
+	if (input->volume) {
+		add_volume(list, input->volume, OPF_ROOT_ITSELF, "root", MOUNT_ATTR_NODEV);
+		return;
+	}
 	add(list, OP_BIND, OPF_IDMAP, input->container_dir, "own", 0, 0);
 	if (input->raw) {
 		add(list, OP_BIND, OPF_IDMAP | OPF_ROOT_ITSELF, input->raw, "root",
@@ -283,6 +392,11 @@ static void add_binds(struct list *list, const struct plan_input *input)
 	for (size_t i = 0; i < input->n_binds; i++) {
 		const struct bind_mount *bind = &input->binds[i];
 
+		if (input->bind_volumes && input->bind_volumes[i].layers.n_items) {
+			add_volume(list, &input->bind_volumes[i], OPF_IN_ROOT, bind->dst,
+				MOUNT_ATTR_NODEV | (bind->read_write ? 0 : MOUNT_ATTR_RDONLY));
+			continue;
+		}
 		add(list, OP_BIND, OPF_IN_ROOT | OPF_RECURSIVE, bind->src, bind->dst,
 			MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID |
 				(bind->read_write ? 0 : MOUNT_ATTR_RDONLY),

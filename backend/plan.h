@@ -14,6 +14,7 @@
 struct cgroups;
 struct bind_mount;
 struct buf;
+struct volume_mount;
 
 struct id_map {
 	char text[128]; /* for uid_map(5) and gid_map; "" for no user namespace */
@@ -32,8 +33,10 @@ struct plan_input {
 	const char *container_dir; /* holds upper/ and work/ */
 	const char *hostname;
 	const char *lower; /* a tree to copy on write, or */
-	const char *raw; /* a tree to use in place */
+	const char *raw; /* a tree to use in place, or */
+	const struct volume_mount *volume; /* one of our volumes; NULL: none */
 	const struct bind_mount *binds;
+	const struct volume_mount *bind_volumes; /* as many as binds; without layers: no volume */
 	size_t n_binds;
 	const struct strv
 		*masked; /* of this host, relative: "proc/kcore"; a trailing '/' means directory */

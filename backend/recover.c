@@ -20,6 +20,7 @@
 #include "link.h"
 #include "process.h"
 #include "store.h"
+#include "volumes/volumes.h"
 
 /* ---- a container from its record ------------------------------------------------------------- */
 
@@ -268,8 +269,10 @@ static int same_id(const char *handle, void *value, void *arg)
 	return !strcmp(((struct container *)value)->id, arg);
 }
 
-static bool is_known(struct backend *backend, const char *id)
+static bool is_known(const char *id, void *arg)
 {
+	struct backend *backend = arg;
+
 	return registry_each(backend->containers, same_id, (void *)id) == 1;
 }
 
@@ -277,7 +280,7 @@ static int sweep_group(const char *id, void *arg)
 {
 	struct backend *backend = arg;
 
-	if (!is_known(backend, id))
+	if (!is_known(id, backend))
 		cgroup_destroy(&backend->cgroups, id);
 	return 0;
 }
@@ -290,7 +293,7 @@ static void each_unknown(struct backend *backend, const char *dir_path,
 	struct dirent *entry;
 
 	while (dir && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.' && !is_known(backend, entry->d_name))
+		if (entry->d_name[0] != '.' && !is_known(entry->d_name, backend))
 			sweep(backend, entry->d_name);
 	if (dir)
 		closedir(dir);
@@ -331,6 +334,7 @@ int recover(struct backend *backend, struct err *err)
 	free_records(&records);
 	if (r < 0)
 		return r;
+	volumes_settle(backend->volumes, is_known, backend);
 	cgroup_each(&backend->cgroups, sweep_group, backend);
 	each_unknown(backend, backend->run_dir, sweep_socket);
 	each_unknown(backend, backend->live_dir, sweep_live);

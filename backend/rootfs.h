@@ -4,12 +4,15 @@
 #pragma once
 #include <pthread.h>
 
+#include "volumes/volumes.h"
+
 struct err;
 struct strv;
 
 struct rootfs {
 	char *lower; /* copy on write, or */
-	char *raw; /* in place */
+	char *raw; /* in place, or */
+	struct volume_mount volume; /* one of ours, attached; it has layers then */
 };
 void rootfs_done(struct rootfs *rootfs);
 
@@ -21,6 +24,6 @@ struct rootfs_config {
 	pthread_mutex_t unpack_lock;
 };
 
-/* uri as clients write it. *ret_rootfs is the caller's. */
+/* uri as clients write it; volumes are container.c's business. *ret_rootfs is the caller's. */
 int rootfs_resolve(
 	struct rootfs_config *config, const char *uri, struct rootfs *ret_rootfs, struct err *err);

@@ -422,6 +422,8 @@ void connections_stop(struct connections *all)
 	pthread_mutex_lock(&all->lock);
 	TAILQ_FOREACH (connection, &all->in_phase[PHASE_IDLE], entry)
 		shutdown(connection->fd, SHUT_RD);
+	TAILQ_FOREACH (connection, &all->in_phase[PHASE_UPLOAD], entry)
+		shutdown(connection->fd, SHUT_RD);
 	while (has_handler(all) && r == 0)
 		r = pthread_cond_timedwait(&all->left, &all->lock, &at);
 	pthread_mutex_unlock(&all->lock);

@@ -16,6 +16,7 @@ enum phase {
 	PHASE_IDLE, /* between two requests, up to the end of the next head */
 	PHASE_BUSY, /* a handler runs: no deadline; the stop waits for it */
 	PHASE_STREAM, /* hijacked: no deadline; the stop ends it */
+	PHASE_UPLOAD, /* a body without end is being read: no deadline; the stop cuts it off */
 	N_PHASES
 };
 

@@ -34,7 +34,7 @@
 
 struct server {
 	struct server_config config;
-	struct backend *backend;
+	char address[64];
 	struct MHD_Daemon *daemon;
 	struct connections *connections;
 };
@@ -44,13 +44,29 @@ struct exchange {
 	struct request request;
 	struct connection *connection;
 	char *uri;
-	bool has_begun, has_body;
+	bool has_begun, has_body, is_body_read;
+	bool is_uploading; /* the route's abort is owed */
 	size_t body_cap, body_room;
 };
 
 struct backend *request_backend(const struct request *request)
 {
-	return request->server->backend;
+	return request->server->config.backend;
+}
+
+struct volumes *request_volumes(const struct request *request)
+{
+	return request->server->config.volumes;
+}
+
+const char *request_header(const struct request *request, const char *name)
+{
+	return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
+}
+
+const char *request_own_address(const struct request *request)
+{
+	return request->server->address;
 }
 
 int request_stop_fd(const struct request *request)
@@ -61,31 +77,6 @@ int request_stop_fd(const struct request *request)
 int request_stall_ms(const struct request *request)
 {
 	return request->server->config.stall_ms;
-}
-
-/* ---- answers through the library ------------------------------------------------------------- */
-
-static const char *const quiet_headers[][2] = { { "X-Content-Type-Options", "nosniff" },
-	{ "Cross-Origin-Resource-Policy", "same-origin" }, { "Cache-Control", "no-store" } };
-
-void reply_bytes(struct request *request, unsigned status, const char *content_type,
-	const char *allow, const char *text, size_t n_bytes)
-{
-	struct MHD_Response *response;
-
-	if (request->is_answered)
-		return;
-	request->is_answered = true;
-	response = MHD_create_response_from_buffer(n_bytes, (void *)text, MHD_RESPMEM_MUST_COPY);
-	if (!response)
-		return;
-	MHD_add_response_header(response, "Content-Type", content_type);
-	if (allow)
-		MHD_add_response_header(response, "Allow", allow);
-	for (size_t i = 0; i < N_ELEMENTS(quiet_headers); i++)
-		MHD_add_response_header(response, quiet_headers[i][0], quiet_headers[i][1]);
-	MHD_queue_response(request->connection, status, response);
-	MHD_destroy_response(response);
 }
 
 /* ---- answers past the library ---------------------------------------------------------------- */
@@ -124,10 +115,32 @@ int hijack(struct request *request, const char *status, const char *content_type
 		request->is_http_1_0 ? "Connection: close" : "Transfer-Encoding: chunked");
 }
 
+static const char *phrase_of(unsigned status)
+{
+	static const struct {
+		unsigned status;
+		const char *phrase;
+	} phrases[] = { { 400, "Bad Request" }, { 403, "Forbidden" }, { 404, "Not Found" },
+		{ 405, "Method Not Allowed" }, { 413, "Request Entity Too Large" },
+		{ 417, "Expectation Failed" }, { 422, "Unprocessable Entity" } };
+
+	for (size_t i = 0; i < N_ELEMENTS(phrases); i++)
+		if (phrases[i].status == status)
+			return phrases[i].phrase;
+	return "Internal Server Error";
+}
+
+static bool is_body_to_come(const struct request *request)
+{
+	const struct exchange *exchange = (const struct exchange *)request;
+
+	return exchange->has_body && !exchange->is_body_read;
+}
+
 /* The upload goes on while we already know the answer, or the framing is not to be trusted: say it,
  * end our side, read away what comes within a bound. */
-static void answer_and_close(struct request *request, unsigned status, const char *phrase,
-	const char *content_type, const char *allow, const char *text)
+static void answer_and_close(struct request *request, unsigned status, const char *content_type,
+	const char *allow, const char *text, size_t n_bytes)
 {
 	char date[40];
 
@@ -136,30 +149,40 @@ static void answer_and_close(struct request *request, unsigned status, const cha
 	if (sock_printf(request->fd, request_stop_fd(request),
 		    "HTTP/1.1 %u %s\r\nContent-Type: %s\r\n%s%s%sDate: %s\r\nContent-Length: %zu\r\n"
 		    "Connection: close\r\n\r\n",
-		    status, phrase, content_type, allow ? "Allow: " : "", allow ? allow : "",
-		    allow ? "\r\n" : "", date, strlen(text)) == 0)
-		sock_write(request->fd, text, strlen(text), request_stop_fd(request));
+		    status, phrase_of(status), content_type, allow ? "Allow: " : "",
+		    allow ? allow : "", allow ? "\r\n" : "", date, n_bytes) == 0)
+		sock_write(request->fd, text, n_bytes, request_stop_fd(request));
 	sock_finish(request->fd, DRAIN_MS, request_stop_fd(request));
 }
 
-static const char *phrase_of(unsigned status)
+/* ---- answers through the library ------------------------------------------------------------- */
+
+static const char *const quiet_headers[][2] = { { "X-Content-Type-Options", "nosniff" },
+	{ "Cross-Origin-Resource-Policy", "same-origin" }, { "Cache-Control", "no-store" } };
+
+void reply_bytes(struct request *request, unsigned status, const char *content_type,
+	const char *allow, const char *text, size_t n_bytes)
 {
-	switch (status) {
-	case 400:
-		return "Bad Request";
-	case 403:
-		return "Forbidden";
-	case 404:
-		return "Not Found";
-	case 405:
-		return "Method Not Allowed";
-	case 413:
-		return "Request Entity Too Large";
-	case 417:
-		return "Expectation Failed";
-	default:
-		return "Internal Server Error";
+	struct MHD_Response *response;
+
+	if (request->is_answered)
+		return;
+	if (is_body_to_come(request)) { /* the library would cut it short */
+		answer_and_close(request, status, content_type, allow, text, n_bytes);
+		return;
 	}
+	request->is_answered = true;
+	response = MHD_create_response_from_buffer(n_bytes, (void *)text, MHD_RESPMEM_MUST_COPY);
+	if (!response)
+		return;
+	if (content_type)
+		MHD_add_response_header(response, "Content-Type", content_type);
+	if (allow)
+		MHD_add_response_header(response, "Allow", allow);
+	for (size_t i = 0; i < N_ELEMENTS(quiet_headers); i++)
+		MHD_add_response_header(response, quiet_headers[i][0], quiet_headers[i][1]);
+	MHD_queue_response(request->connection, status, response);
+	MHD_destroy_response(response);
 }
 
 /* ---- before the body: headers that decide ---------------------------------------------------- */
@@ -244,48 +267,34 @@ static void answer_error_and_close(
 
 	snprintf(err.msg, sizeof(err.msg), "%s", message);
 	text = error_document(request, &err);
-	answer_and_close(
-		request, status, phrase_of(status), "application/json", NULL, text ? text : "{}\n");
+	answer_and_close(request, status, "application/json", NULL, text ? text : "{}\n",
+		text ? strlen(text) : 3);
 }
 
-/* An answer before the body: with none to come it goes the usual way and the connection lives on.
- */
-static void answer_early(
-	struct exchange *exchange, enum err_kind kind, unsigned status, const char *message)
+static void answer_error(struct request *request, enum err_kind kind, const char *message)
 {
-	struct request *request = &exchange->request;
 	struct err err = { .kind = kind };
 
-	if (exchange->has_body) {
-		answer_error_and_close(request, kind, status, message);
-		return;
-	}
 	snprintf(err.msg, sizeof(err.msg), "%s", message);
 	reply_error(request, &err);
 }
 
-static void answer_no_route(struct exchange *exchange, int why, const char *allow)
+static void answer_no_route(struct request *request, int why, const char *allow)
 {
-	struct request *request = &exchange->request;
-	unsigned status = why == -EPERM ? 405 : 404;
-	const char *text = why == -EPERM ? "Method Not Allowed\n" : "404 page not found\n";
+	bool is_method = why == -EPERM;
+	const char *text = is_method ? "Method Not Allowed\n" : "404 page not found\n";
 
-	if (why == -EPERM)
+	if (is_method)
 		allow = *allow ? allow : "GET, PUT, POST, DELETE";
 	else
 		allow = NULL;
-	if (exchange->has_body)
-		answer_and_close(request, status, phrase_of(status), "text/plain; charset=utf-8",
-			allow, text);
-	else
-		reply_bytes(
-			request, status, "text/plain; charset=utf-8", allow, text, strlen(text));
+	reply_bytes(request, is_method ? 405 : 404, "text/plain; charset=utf-8", allow, text,
+		strlen(text));
 }
 
-static void check_target(struct exchange *exchange, const struct header_check *check)
+static void check_target(struct request *request, const struct header_check *check)
 {
 	static const char *const methods[] = { "GET", "PUT", "POST", "DELETE" };
-	struct request *request = &exchange->request;
 	bool is_known_method = false;
 	char allow[64], message[128];
 	int r;
@@ -293,7 +302,7 @@ static void check_target(struct exchange *exchange, const struct header_check *c
 	if (check->from_browser && GUARD(BROWSER)) {
 		snprintf(message, sizeof(message), "%s: requests from web pages are refused",
 			check->from_browser);
-		answer_early(exchange, ERR_FORBIDDEN, 403, message);
+		answer_error(request, ERR_FORBIDDEN, message);
 		return;
 	}
 	for (size_t i = 0; i < N_ELEMENTS(methods); i++)
@@ -304,10 +313,27 @@ static void check_target(struct exchange *exchange, const struct header_check *c
 	if (r == 0)
 		r = router_parse_query(request);
 	if (r == -EINVAL)
-		answer_early(exchange, ERR_BAD_REQUEST, 400,
+		answer_error(request, ERR_BAD_REQUEST,
 			"path or query: broken escape, or too many parts");
 	else if (r < 0)
-		answer_no_route(exchange, r, allow);
+		answer_no_route(request, r, allow);
+}
+
+/* Nothing but the client's patience limits how long an upload takes. */
+static void expect_body(struct exchange *exchange)
+{
+	struct request *request = &exchange->request;
+	const struct route *route = request->route;
+
+	exchange->body_cap =
+		strstr(route->name, "process_") || !strcmp(route->name, "container_create")
+		? SPEC_BODY_BYTES
+		: JSON_BODY_BYTES;
+	if (!route->upload)
+		return;
+	connection_set_phase(exchange->connection, PHASE_UPLOAD);
+	exchange->is_uploading = true;
+	route->upload->begin(request);
 }
 
 static void begin(struct exchange *exchange, struct MHD_Connection *connection, const char *method,
@@ -329,14 +355,9 @@ static void begin(struct exchange *exchange, struct MHD_Connection *connection, 
 		answer_error_and_close(
 			request, ERR_BAD_REQUEST, 417, "Expect: only 100-continue is known");
 	else
-		check_target(exchange, &check);
-	if (!request->is_answered && request->route && strstr(request->route->name, "process_"))
-		exchange->body_cap = SPEC_BODY_BYTES;
-	else if (!request->is_answered && request->route &&
-		!strcmp(request->route->name, "container_create"))
-		exchange->body_cap = SPEC_BODY_BYTES;
-	else
-		exchange->body_cap = JSON_BODY_BYTES;
+		check_target(request, &check);
+	if (!request->is_answered)
+		expect_body(exchange);
 }
 
 /* ---- the body -------------------------------------------------------------------------------- */
@@ -388,12 +409,14 @@ static int fd_of(struct MHD_Connection *connection)
  */
 static void *on_uri(void *arg, const char *uri, struct MHD_Connection *connection)
 {
+	const struct server *server = arg;
 	struct exchange *exchange = calloc(1, sizeof(*exchange));
 	char *query;
 
 	if (!exchange)
 		return NULL;
 	exchange->request.server = arg;
+	exchange->request.service = server->config.is_volumes ? SERVICE_VOLUMES : SERVICE_GARDEN;
 	exchange->request.connection = connection;
 	exchange->request.fd = fd_of(connection);
 	exchange->connection = connection_of(connection);
@@ -427,14 +450,19 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 		return request->is_taken ? MHD_NO : MHD_YES;
 	}
 	if (*n_bytes) {
-		if (!request->is_answered)
+		if (!request->is_answered && request->route->upload)
+			request->route->upload->data(request, data, *n_bytes);
+		else if (!request->is_answered)
 			take_body(exchange, data, *n_bytes);
 		*n_bytes = 0;
 		return request->is_taken ? MHD_NO : MHD_YES;
 	}
+	exchange->is_body_read = true;
 	connection_set_phase(exchange->connection, PHASE_BUSY);
-	if (!request->is_answered)
+	if (!request->is_answered) {
+		exchange->is_uploading = false;
 		request->route->handle(request);
+	}
 	return request->is_taken || !request->is_answered ? MHD_NO : MHD_YES;
 }
 
@@ -448,6 +476,8 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **sl
 	(void)code;
 	if (!exchange)
 		return;
+	if (exchange->is_uploading)
+		exchange->request.route->upload->abort(&exchange->request);
 	connection_set_phase(exchange->connection, PHASE_IDLE);
 	free(exchange->request.body);
 	free(exchange->uri);
@@ -510,8 +540,8 @@ static struct MHD_Daemon *start_library(struct server *server)
 		0u, MHD_OPTION_END);
 }
 
-int server_start(const struct server_config *config, struct backend *backend,
-	struct server **ret_server, char *address, struct err *err)
+int server_start(const struct server_config *config, struct server **ret_server, char *address,
+	struct err *err)
 {
 	struct server *server = calloc(1, sizeof(*server));
 	struct connections_config accept = { .bind_ip = config->bind_ip,
@@ -528,13 +558,13 @@ int server_start(const struct server_config *config, struct backend *backend,
 	if (!server)
 		return err_system(err, -ENOMEM, "server");
 	server->config = *config;
-	server->backend = backend;
 	r = connections_open(&accept, &server->connections, address, err);
 	if (r < 0)
 		return r;
 	server->daemon = start_library(server);
 	if (!server->daemon)
 		return err_set(err, ERR_SYSTEM, EIO, "libmicrohttpd does not start");
+	snprintf(server->address, sizeof(server->address), "%s", address);
 	r = connections_serve(server->connections, err);
 	if (r == 0)
 		*ret_server = server;

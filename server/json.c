@@ -22,6 +22,7 @@ struct scan {
 	const char *text;
 	size_t n_bytes, at;
 	int depth;
+	bool only_first; /* document */
 	struct buf out;
 };
 
@@ -87,6 +88,8 @@ static int scan_document(struct scan *scan, struct err *err)
 					"JSON: nested deeper than %d", JSON_DEPTH_MAX);
 			buf_add(&scan->out, &c, 1);
 			scan->at++;
+			if (scan->only_first && scan->depth == 0 && (c == '}' || c == ']'))
+				break;
 		}
 	}
 	return buf_failed(&scan->out) ? err_system(err, buf_failed(&scan->out), "JSON") : 0;
@@ -105,22 +108,32 @@ static int explain(const json_error_t *error, struct err *err)
 	}
 }
 
-int json_parse(const char *text, size_t n_bytes, json_t **ret_json, struct err *err)
+static int parse(struct scan *scan, size_t flags, json_t **ret_json, struct err *err)
 {
-	struct scan scan = { .text = text, .n_bytes = n_bytes };
 	json_error_t error;
 	int r;
 
-	buf_init(&scan.out, 2 * n_bytes + 64);
-	r = scan_document(&scan, err);
+	buf_init(&scan->out, 2 * scan->n_bytes + 64);
+	r = scan_document(scan, err);
 	if (r == 0) {
-		*ret_json = json_loadb(buf_str(&scan.out), scan.out.len,
-			JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+		*ret_json = json_loadb(buf_str(&scan->out), scan->out.len,
+			flags | JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
 		if (!*ret_json)
 			r = explain(&error, err);
 	}
-	buf_done(&scan.out);
+	buf_done(&scan->out);
 	return r;
+}
+
+int json_parse(const char *text, size_t n_bytes, json_t **ret_json, struct err *err)
+{
+	return parse(&(struct scan){ .text = text, .n_bytes = n_bytes }, 0, ret_json, err);
+}
+
+int json_parse_first(const char *text, size_t n_bytes, json_t **ret_json, struct err *err)
+{
+	return parse(&(struct scan){ .text = text, .n_bytes = n_bytes, .only_first = true },
+		JSON_DISABLE_EOF_CHECK, ret_json, err);
 }
 
 /* ---- fields ---------------------------------------------------------------------------------- */

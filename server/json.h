@@ -16,6 +16,9 @@ struct strv;
  * empty body is broken. *ret_json is the caller's. */
 int json_parse(const char *text, size_t n_bytes, json_t **ret_json, struct err *err);
 
+/* The same, and what stands behind the document is nobody's business. */
+int json_parse_first(const char *text, size_t n_bytes, json_t **ret_json, struct err *err);
+
 static inline void auto_json(json_t **json)
 {
 	json_decref(*json);

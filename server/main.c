@@ -72,8 +72,9 @@ static int check_options(const struct options *options, struct err *err)
 	if (strcmp(options->idmap, "unique") && strcmp(options->idmap, "maximal"))
 		return err_set(err, ERR_INVALID, EINVAL, "--idmap '%s': expected unique or maximal",
 			options->idmap);
-	if (options->bind_port > 65535)
-		return err_set(err, ERR_INVALID, EINVAL, "--bind-port: expected 0 to 65535");
+	if (options->bind_port > 65535 || options->volumes_bind_port > 65535)
+		return err_set(err, ERR_INVALID, EINVAL,
+			"--bind-port, --baggageclaim-bind-port: expected 0 to 65535");
 	if (ring < 4096 || ring > 1 << 30 || ring & (ring - 1))
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--ring-bytes: expected a power of two from 4096 to 1073741824");
@@ -95,6 +96,36 @@ static int open_self(void)
 	AUTO_FD int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 
 	return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 10);
+}
+
+/* Two servers, each with an address and routes of its own. */
+static int serve_both(const struct server_config *garden_config, const struct options *options,
+	const sigset_t *stop, struct err *err)
+{
+	struct server_config volumes_config = *garden_config;
+	struct server *garden, *volumes;
+	char garden_at[64], volumes_at[64];
+	int r, signo;
+
+	volumes_config.is_volumes = true;
+	volumes_config.bind_ip = options->volumes_bind_ip;
+	volumes_config.port = (uint16_t)options->volumes_bind_port;
+	volumes_config.socket_path = NULL;
+	r = server_start(&volumes_config, &volumes, volumes_at, err);
+	if (r < 0)
+		return r;
+	r = server_start(garden_config, &garden, garden_at, err);
+	if (r < 0) {
+		server_stop(volumes);
+		return r;
+	}
+	LOG(LOG_INFO, "serving", KV_STR("address", garden_at), KV_STR("baggageclaim", volumes_at),
+		KV_STR("work-dir", options->work_dir));
+	sigwait(stop, &signo);
+	LOG(LOG_INFO, "stopping", KV_INT("signal", signo));
+	server_stop(garden);
+	server_stop(volumes);
+	return 0;
 }
 
 static int serve(const struct options *options, const sigset_t *stop, struct err *err)
@@ -122,23 +153,17 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.idle_timeout_ms = ms_of(options->idle_timeout),
 		.stall_ms = ms_of(options->stall_time) };
 	struct backend *backend;
-	struct server *server;
-	char address[64];
-	int r, signo;
+	int r;
 
 	r = backend_open(&backend_config, &backend, err);
 	if (r < 0)
 		return r;
-	r = server_start(&server_config, backend, &server, address, err);
-	if (r < 0) {
-		backend_close(backend);
-		return r;
-	}
-	LOG(LOG_INFO, "serving", KV_STR("address", address), KV_STR("work-dir", options->work_dir));
-	sigwait(stop, &signo);
-	LOG(LOG_INFO, "stopping", KV_INT("signal", signo));
-	server_stop(server);
+	server_config.backend = backend;
+	server_config.volumes = backend_volumes(backend);
+	r = serve_both(&server_config, options, stop, err);
 	backend_close(backend);
+	if (r < 0)
+		return r;
 	LOG(LOG_INFO, "stopped");
 	return 0;
 }

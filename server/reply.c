@@ -22,12 +22,12 @@ static const struct {
 /* One line: clients of Garden read a document and a newline. */
 static char *dump_line(json_t *json)
 {
-	size_t n = json_dumpb(json, NULL, 0, JSON_COMPACT);
+	size_t n = json_dumpb(json, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY);
 	char *text = malloc(n + 2);
 
 	if (!text)
 		return NULL;
-	json_dumpb(json, text, n, JSON_COMPACT);
+	json_dumpb(json, text, n, JSON_COMPACT | JSON_ENCODE_ANY);
 	text[n] = '\n';
 	text[n + 1] = '\0';
 	return text;
@@ -45,7 +45,7 @@ static json_t *text_value(const char *text)
 	return value ? value : json_string("(not UTF-8)");
 }
 
-char *error_document(const struct request *request, const struct err *err)
+static char *garden_document(const struct request *request, const struct err *err)
 {
 	const char *type = kinds[err->kind].type;
 	const char *handle = err->kind == ERR_NO_CONTAINER ? request_param(request, "handle") : "";
@@ -57,6 +57,35 @@ char *error_document(const struct request *request, const struct err *err)
 
 	json_decref(json);
 	return text;
+}
+
+static char *failure_document(const char *message)
+{
+	json_t *json = json_pack("{s:o}", "error", text_value(message));
+	char *text = json ? dump_line(json) : NULL;
+
+	json_decref(json);
+	return text;
+}
+
+char *error_document(const struct request *request, const struct err *err)
+{
+	if (request->service == SERVICE_VOLUMES)
+		return failure_document(err->msg);
+	return garden_document(request, err);
+}
+
+void reply_failure(struct request *request, unsigned status, const char *message)
+{
+	AUTO_FREE char *text = failure_document(message);
+
+	if (text)
+		reply_bytes(request, status, "application/json", NULL, text, strlen(text));
+}
+
+void reply_nothing(struct request *request, unsigned status)
+{
+	reply_bytes(request, status, NULL, NULL, "", 0);
 }
 
 void reply_error(struct request *request, const struct err *err)

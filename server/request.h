@@ -11,11 +11,14 @@ struct backend;
 struct err;
 struct route;
 struct server;
+struct volumes;
 
 #define MAX_PATH_PARTS 8
 #define MAX_QUERY 64
 #define JSON_BODY_BYTES (1u << 20)
 #define SPEC_BODY_BYTES (4u << 20) /* create and run: environments can be long */
+
+enum service { SERVICE_GARDEN, SERVICE_VOLUMES };
 
 struct query_pair {
 	const char *key, *value; /* decoded */
@@ -23,6 +26,7 @@ struct query_pair {
 
 struct request {
 	struct server *server;
+	enum service service;
 	void *connection; /* the library's */
 	int fd; /* the socket, for those who take it */
 	const char *method;
@@ -35,6 +39,7 @@ struct request {
 	const struct route *route;
 	char *body;
 	size_t body_bytes;
+	void *upload; /* of a route with one: its handlers' own */
 	bool is_answered;
 	bool is_taken; /* the handler has written to fd itself */
 };
@@ -44,9 +49,14 @@ const char *request_param(const struct request *request, const char *name);
 /* The first value of a query key, or NULL. */
 const char *request_query(const struct request *request, const char *key);
 struct backend *request_backend(const struct request *request);
+struct volumes *request_volumes(const struct request *request);
+/* A header of the request, NULL if it has none. */
+const char *request_header(const struct request *request, const char *name);
 /* Readable once the server is to stop. */
 int request_stop_fd(const struct request *request);
 int request_stall_ms(const struct request *request);
+/* The address that the volume API listens on, "ip:port". */
+const char *request_own_address(const struct request *request);
 /* The body as a JSON object; -errno and answered if it is none. */
 int request_json(struct request *request, json_t **ret_json, struct err *err);
 
@@ -57,6 +67,10 @@ void reply_text(struct request *request, unsigned status, const char *text);
 /* The error document, with the status that the kind has. Handle and ProcessID come from the path.
  */
 void reply_error(struct request *request, const struct err *err);
+
+/* {"error": "message"}, as baggageclaim has it. */
+void reply_failure(struct request *request, unsigned status, const char *message);
+void reply_nothing(struct request *request, unsigned status); /* no body, no type */
 
 /* Takes the connection: everything is the handler's to write to request->fd, and to end. */
 void request_take(struct request *request);

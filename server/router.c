@@ -15,14 +15,39 @@ static void handle_unbuilt(struct request *request);
 	{ .method = #verb, .path = text, .name = #id, .handle = handle_##id, .is_built = true },
 #define ROUTE_UNBUILT(verb, text, id)                                                              \
 	{ .method = #verb, .path = text, .name = #id, .handle = handle_unbuilt },
-static const struct route routes[] = {
+static const struct route garden_routes[] = {
 #include "api-spec/routes.def"
+};
+
+#define ROUTE_UNBUILT(verb, text, id)                                                              \
+	{ .method = #verb, .path = text, .name = #id, .handle = handle_unbuilt },
+#define ROUTE_UPLOAD(verb, text, id)                                                               \
+	{ .method = #verb,                                                                         \
+		.path = text,                                                                      \
+		.name = #id,                                                                       \
+		.handle = handle_##id,                                                             \
+		.is_built = true,                                                                  \
+		.upload = &(const struct upload){                                                  \
+			handle_##id##_begin, handle_##id##_data, handle_##id##_abort } },
+static const struct route volume_routes[] = {
+#include "api-spec/volume_routes.def"
 };
 #undef ROUTE
 
+static const struct {
+	const struct route *routes;
+	size_t n_routes;
+} tables[] = { [SERVICE_GARDEN] = { garden_routes, N_ELEMENTS(garden_routes) },
+	[SERVICE_VOLUMES] = { volume_routes, N_ELEMENTS(volume_routes) } };
+
 const struct route *router_route(unsigned n)
 {
-	return n < N_ELEMENTS(routes) ? &routes[n] : NULL;
+	return n < N_ELEMENTS(garden_routes) ? &garden_routes[n] : NULL;
+}
+
+const struct route *router_volume_route(unsigned n)
+{
+	return n < N_ELEMENTS(volume_routes) ? &volume_routes[n] : NULL;
 }
 
 static void handle_unbuilt(struct request *request)
@@ -36,8 +61,11 @@ static void handle_unbuilt(struct request *request)
 
 /* ---- paths ----------------------------------------------------------------------------------- */
 
+/* Volumes are looked up as baggageclaim's router does it: a part may be empty but at the end, '+' is a
+ * space, and what cannot be decoded fits no route. */
 static int split_path(struct request *request)
 {
+	bool is_volumes = request->service == SERVICE_VOLUMES;
 	char *rest = request->path_text + 1, *part;
 
 	if (request->path_text[0] != '/')
@@ -46,8 +74,9 @@ static int split_path(struct request *request)
 	while (*rest && (part = strsep(&rest, "/"))) {
 		if (request->n_parts == MAX_PATH_PARTS)
 			return -ENOENT;
-		if (!*part || percent_decode(part, false) < 0 || !utf8_is_valid(part))
-			return -EINVAL;
+		if ((!*part && !(is_volumes && rest)) || percent_decode(part, is_volumes) < 0 ||
+			!utf8_is_valid(part))
+			return is_volumes ? -ENOENT : -EINVAL;
 		request->parts[request->n_parts++] = part;
 		if (!rest)
 			break;
@@ -93,8 +122,8 @@ int router_match(struct request *request, char *allow, unsigned allow_bytes)
 	if (r < 0)
 		return r;
 	allow[0] = '\0';
-	for (size_t i = 0; i < N_ELEMENTS(routes); i++) {
-		const struct route *route = &routes[i];
+	for (size_t i = 0; i < tables[request->service].n_routes; i++) {
+		const struct route *route = &tables[request->service].routes[i];
 
 		if (!fits(route, request))
 			continue;

@@ -1,6 +1,8 @@
 #include "base/parse.h"
 
 #include <errno.h>
+#include <math.h>
+#include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -20,6 +22,18 @@ int parse_u64(const char *text, uint64_t max, uint64_t *ret)
 		return -ERANGE;
 	*ret = value;
 	return 0;
+}
+
+int parse_double(const char *text, double *ret)
+{
+	char *end;
+
+	if (strspn(text, "0123456789+-.eE") != strlen(text) || !*text)
+		return -EINVAL;
+	*ret = strtod(text, &end);
+	if (*end)
+		return -EINVAL;
+	return isfinite(*ret) ? 0 : -ERANGE;
 }
 
 bool handle_is_valid(const char *handle)

@@ -8,6 +8,9 @@
 /* Decimal digits only: no sign, no space, nothing behind. Result 0..max. */
 int parse_u64(const char *text, uint64_t max, uint64_t *ret);
 
+/* A decimal number, perhaps with a fraction or an exponent: "1", "0.5", "-1e3"; no "inf" or "nan". */
+int parse_double(const char *text, double *ret);
+
 /* A handle as users may choose it: 1 to 255 bytes of [A-Za-z0-9_.~:@+-], no leading '-', not "." or
  * "..", not a word that the API uses in its place ("bulk_info", "bulk_metrics"). */
 bool handle_is_valid(const char *handle);

@@ -309,7 +309,7 @@ static int op_skeleton(struct work *work, const struct op_wire *op)
 {
 	AUTO_FD int at_fd = sys_open_at(AT_FDCWD, text(work, op->a), O_PATH | O_DIRECTORY, 0, 0);
 	AUTO_FD int mount_fd =
-		make_mount("tmpfs", "mode=700,size=1m,nr_inodes=512", MOUNT_ATTR_NOSUID);
+		make_mount("tmpfs", "mode=700,size=1m,nr_inodes=4k", MOUNT_ATTR_NOSUID);
 	int r;
 
 	if (at_fd < 0 || mount_fd < 0)
@@ -444,7 +444,7 @@ static int op_overlay(struct work *work, const struct op_wire *op)
 	mount_fd = make_mount("overlay", text(work, op->b), op->attrs);
 	if (mount_fd < 0)
 		return mount_fd;
-	r = probe_writable(mount_fd);
+	r = op->attrs & MOUNT_ATTR_RDONLY ? 0 : probe_writable(mount_fd);
 	return r < 0 ? r : attach(work, op, mount_fd, text(work, op->a));
 }
 

@@ -14,7 +14,7 @@ import hang  # noqa: E402
 import oracle  # noqa: E402
 import roots  # noqa: E402
 from gardenlib import Hijacked  # noqa: E402
-from serverproc import BUILD, PROGRAM, TOP, Server, volume_options  # noqa: E402
+from serverproc import BUILD, PROGRAM, TOP, Server  # noqa: E402
 from volumelib import EMPTY, cow  # noqa: E402
 
 _names = itertools.count()
@@ -22,14 +22,6 @@ _names = itertools.count()
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "real_root: needs a Debian root, made with mmdebstrap")
-
-
-def pytest_collection_modifyitems(items):
-    if PROGRAM.exists() and not volume_options():
-        skip = pytest.mark.skip(reason="this program has no volume API")
-        for item in items:
-            if item.path.name.startswith("test_volumes_"):
-                item.add_marker(skip)
 
 
 def unique_name(prefix="test"):

@@ -1,6 +1,5 @@
 """Starts and ends real servers. Each has a work directory and an id pool of its own, and its log in
 a file; a server that died, or whose log has a sanitizer's report, fails the run."""
-import functools
 import itertools
 import json
 import os
@@ -28,7 +27,6 @@ REPORTS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "WARNING: ThreadSa
 POOL_FIRST = 1879048192 + 1024 * 65536
 POOL_SLICES = {"release": 0, "asan": 1, "tsan": 2, "break": 3}
 _slots = itertools.count()
-VOLUME_OPTIONS = ("--baggageclaim-bind-port", "0")
 VOLUME_DIRECTORIES = ("init", "live", "dead", "doomed", "layers")
 
 
@@ -38,13 +36,6 @@ def _pool(count):
         return base, count  # the first 512 ranges belong to the server of the session
     slot = next(_slots) % 7
     return base + (512 + 64 * slot) * 65536, count
-
-
-@functools.cache
-def volume_options():
-    """Nothing for a program from before there were volumes."""
-    text = subprocess.run([PROGRAM, "--help"], stdout=subprocess.PIPE, check=True, text=True).stdout
-    return VOLUME_OPTIONS if VOLUME_OPTIONS[0] in text else ()
 
 
 def parse_address(text):
@@ -72,8 +63,8 @@ class Server:
     def start_process(self, *more):
         """Start, or start again on the same work directory, without waiting for it: how long the log was."""
         command = [*self.prefix, PROGRAM, "--work-dir", self.work, "--bind-ip", "127.0.0.1",
-                   "--bind-port", "0", "--id-pool-start", self.pool[0],
-                   "--id-pool-count", self.pool[1], *volume_options(), *self.args, *more]
+                   "--bind-port", "0", "--baggageclaim-bind-port", "0", "--id-pool-start", self.pool[0],
+                   "--id-pool-count", self.pool[1], *self.args, *more]
         self.is_ended = self.is_killed = False
         log_size = self.log_path.stat().st_size if self.log_path.exists() else 0
         with open(self.log_path, "ab") as log:
@@ -86,8 +77,7 @@ class Server:
         log_size = self.start_process(*more)
         serving = wait_until(lambda: self._serving(log_size), "cloche.serving", START_GUARD)
         self.client = Client(parse_address(serving["data"]["address"]))
-        address = serving["data"].get("baggageclaim")
-        self.volumes = VolumeClient(parse_address(address)) if address else None
+        self.volumes = VolumeClient(parse_address(serving["data"]["baggageclaim"]))
 
     def _serving(self, offset):
         for line in self.log_lines(offset):
@@ -149,9 +139,8 @@ class Server:
 
     def destroy_volumes(self):
         """Remove every volume, and wait until the disk is free of them."""
-        if self.volumes:
-            self.volumes.destroy_many(self.volumes.handles())
-            wait_until(lambda: not self.volume_files(), "no files of volumes left")
+        self.volumes.destroy_many(self.volumes.handles())
+        wait_until(lambda: not self.volume_files(), "no files of volumes left")
 
     def terminate(self):
         """TERM, and wait for a clean end."""
@@ -188,7 +177,7 @@ class Server:
 def refused_start(*args, prefix=(), directory, env=None):
     """Start a server that must refuse: its exit code and what it wrote."""
     command = [*prefix, PROGRAM, "--work-dir", Path(directory) / "work", "--bind-ip", "127.0.0.1",
-               "--bind-port", "0", *args]
+               "--bind-port", "0", "--baggageclaim-bind-port", "0", *args]
     result = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, env=env,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=START_GUARD)
     return result.returncode, result.stdout.decode("utf-8", "replace")

@@ -30,7 +30,8 @@ class Server:
     """The server with its work directory on the fresh disk; its log goes to a file there."""
 
     def __init__(self, program, work, log):
-        command = [program, "--work-dir", work, "--bind-ip", "127.0.0.1", "--bind-port", "0"]
+        command = [program, "--work-dir", work, "--bind-ip", "127.0.0.1", "--bind-port", "0",
+                   "--baggageclaim-bind-port", "0"]
         read_fd, write_fd = os.pipe()
         self.process = subprocess.Popen(command, stderr=write_fd)
         os.close(write_fd)

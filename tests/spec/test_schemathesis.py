@@ -9,7 +9,7 @@ import pytest
 from other_tests import start_server  # first: it makes the modules below known
 
 from contract import GARDEN, VOLUMES
-from serverproc import TOP, volume_options
+from serverproc import TOP
 
 SCHEMATHESIS = TOP / ".venv/bin/schemathesis"
 EXAMPLES_PER_ROUTE = 25
@@ -63,16 +63,11 @@ def test_made_up_requests_about_a_container(server, tmp_path):
     server.client.destroy(handle)
 
 
-needs_volumes = pytest.mark.skipif(not volume_options(), reason="this program has no volume API")
-
-
-@needs_volumes
 def test_made_up_requests_of_volumes(server, tmp_path):
     run_schemathesis(server, tmp_path, excluded=set(), contract=VOLUMES)
     server.destroy_volumes()
 
 
-@needs_volumes
 def test_made_up_requests_about_a_volume(server, tmp_path):
     server.volumes.make("made-up")
     server.volumes.fill("made-up", "file")

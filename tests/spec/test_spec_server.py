@@ -6,7 +6,6 @@ import pytest
 from other_tests import server  # noqa: F401
 
 from contract import GARDEN, VOLUMES
-from serverproc import volume_options
 
 
 def fill(path, **values):
@@ -74,7 +73,6 @@ def test_a_wrong_method_is_a_405_with_the_right_ones(server, path):
 
 # The volume API.
 
-without_volumes = pytest.mark.skipif(not volume_options(), reason="this program has no volume API")
 STREAM_HEADERS = {"volume_stream_in": {"Content-Encoding": "raw"}, "volume_stream_out": {"Accept-Encoding": "raw"}}
 
 
@@ -85,21 +83,18 @@ def ask(server, route, handle):
                                   headers=STREAM_HEADERS.get(route.name))
 
 
-@without_volumes
 @pytest.mark.parametrize("route", VOLUMES.routes, ids=lambda route: route.name)
 def test_a_volume_route_is_served(server, route):
     reply = ask(server, route, "absent")
     VOLUMES.validate_reply(VOLUMES.operations[route.name], reply.status, reply.headers.get("content-type"), reply.body)
 
 
-@without_volumes
 @pytest.mark.parametrize("route", [r for r in VOLUMES.routes if not r.built], ids=lambda route: route.name)
 def test_a_volume_route_that_is_not_built_says_so(server, route):
     reply = ask(server, route, "absent")
     assert reply.status == 501 and route.name in reply.json["error"]
 
 
-@without_volumes
 @pytest.mark.parametrize("route", [r for r in VOLUMES.routes if "{handle}" in r.path and r.built],
                          ids=lambda route: route.name)
 def test_an_unknown_volume_is_a_404(server, route):
@@ -110,7 +105,6 @@ def test_an_unknown_volume_is_a_404(server, route):
     VOLUMES.validate_reply(VOLUMES.operations[route.name], 404, reply.headers.get("content-type"), reply.body)
 
 
-@without_volumes
 @pytest.mark.parametrize("path", sorted({r.path for r in VOLUMES.routes}))
 def test_a_wrong_method_of_a_volume_route(server, path):
     reply = server.volumes.request("PATCH", fill(path))

@@ -1,0 +1,210 @@
+/* Which containers use which volumes. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/auto.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "volumes/volumes_internal.h"
+
+void volume_mount_done(struct volume_mount *mount)
+{
+	strv_done(&mount->layers);
+	free(mount->top_dir);
+	free(mount->sub_path);
+	*mount = (struct volume_mount){ 0 };
+}
+
+int attachment_add(struct volume *volume, const char *container, bool is_writer)
+{
+	struct attachment *attachment = calloc(1, sizeof(*attachment) + strlen(container) + 1);
+
+	if (!attachment)
+		return -ENOMEM;
+	attachment->volume = volume;
+	attachment->is_writer = is_writer;
+	memcpy(attachment->container, container, strlen(container) + 1);
+	TAILQ_INSERT_TAIL(&volume->owner->attachments, attachment, entry);
+	volume->n_refs++;
+	volume->n_writers++;
+	return 0;
+}
+
+/* Lock held. */
+static struct attachment *find(const struct volume *volume, const char *container)
+{
+	struct attachment *attachment;
+
+	TAILQ_FOREACH (attachment, &volume->owner->attachments, entry)
+		if (attachment->volume == volume && !strcmp(attachment->container, container))
+			return attachment;
+	return NULL;
+}
+
+/* Lock held. An overlay's upper tree belongs to one mount, and so to one container; whoever only
+ * reads has a mount of its own. */
+static bool is_claimed(const struct volume *volume, const char *container)
+{
+	const struct attachment *attachment;
+
+	TAILQ_FOREACH (attachment, &volume->owner->attachments, entry)
+		if (attachment->volume == volume && attachment->is_writer &&
+			strcmp(attachment->container, container) != 0)
+			return true;
+	return false;
+}
+
+static unsigned n_streams_in(const struct volume *volume)
+{
+	const struct attachment *attachment;
+	unsigned n = volume->n_writers;
+
+	TAILQ_FOREACH (attachment, &volume->owner->attachments, entry)
+		n -= attachment->volume == volume;
+	return n;
+}
+
+/* top_lock held. The record first: a container that is never made is forgotten at the next start. */
+static int claim(struct volume *volume, const char *container, bool is_writer, struct err *err)
+{
+	struct volumes *volumes = volume->owner;
+	struct attachment *attachment;
+	int r = 0;
+
+	pthread_mutex_lock(&volumes->lock);
+	attachment = find(volume, container);
+	if (volume->n_layers && is_writer &&
+		(is_claimed(volume, container) || n_streams_in(volume)))
+		r = err_set(err, ERR_BUSY, EBUSY,
+			"volume %.200s: another container or a stream writes to it",
+			volume->handle);
+	if (r == 0 && !(attachment && attachment->is_writer >= is_writer))
+		r = record_attach(volumes, volume->id, container, is_writer, err);
+	if (r == 0 && attachment)
+		attachment->is_writer |= is_writer;
+	else if (r == 0 && attachment_add(volume, container, is_writer) < 0)
+		r = err_system(err, -ENOMEM, "attach");
+	pthread_mutex_unlock(&volumes->lock);
+	return r;
+}
+
+static int add_layer(const struct volume *volume, const char *path, struct volume_mount *mount)
+{
+	return strv_addf(&mount->layers, "%s/%s", volume->owner->dir, path);
+}
+
+static int describe(const struct volume *volume, bool is_writer, struct volume_mount *mount)
+{
+	char path[PATH_BYTES];
+	int r = 0;
+
+	if (volume->n_layers == 0) {
+		snprintf(path, sizeof(path), "%s/volume", volume->dir);
+		return add_layer(volume, path, mount);
+	}
+	if (is_writer) {
+		if (asprintf(&mount->top_dir, "%s/%s", volume->owner->dir, volume->dir) < 0)
+			return -ENOMEM;
+	} else if (volume_has_top(volume)) {
+		snprintf(path, sizeof(path), "%s/upper", volume->dir);
+		r = add_layer(volume, path, mount);
+	}
+	for (unsigned i = 0; i < volume->n_layers && r == 0; i++) {
+		snprintf(path, sizeof(path), "layers/%lld", (long long)volume->layers[i]->id);
+		r = add_layer(volume, path, mount);
+	}
+	return r;
+}
+
+int volume_attach(struct volumes *volumes, const char *path, const char *container,
+	bool is_writable, struct volume_mount *ret_mount, struct err *err)
+{
+	char handle[VOLUME_HANDLE_SIZE];
+	const char *sub_path;
+	struct volume *volume;
+	int r;
+
+	*ret_mount = (struct volume_mount){ 0 };
+	if (!store_path_parse(volumes, path, handle, &sub_path))
+		return 0;
+	volume = volume_get(volumes, handle, err);
+	if (!volume)
+		return -ENOENT;
+	pthread_mutex_lock(&volume->top_lock);
+	r = claim(volume, container, is_writable, err);
+	if (r == 0 && is_writable)
+		r = volume_make_top(volume, err);
+	if (r == 0) {
+		ret_mount->sub_path = strdup(sub_path);
+		if (!ret_mount->sub_path || describe(volume, is_writable, ret_mount) < 0)
+			r = err_system(err, -ENOMEM, "attach");
+	}
+	pthread_mutex_unlock(&volume->top_lock);
+	volume_put(volume);
+	if (r < 0)
+		volume_mount_done(ret_mount);
+	return r < 0 ? r : 1;
+}
+
+static void detach(struct attachment *attachment)
+{
+	struct volume *volume = attachment->volume;
+
+	volume->n_writers--;
+	TAILQ_REMOVE(&volume->owner->attachments, attachment, entry);
+	free(attachment);
+}
+
+void volume_detach_all(struct volumes *volumes, const char *container)
+{
+	struct attachment *attachment, *next;
+	struct volume_list over = TAILQ_HEAD_INITIALIZER(over);
+	bool was_attached = false, has_dead = false;
+	struct err err;
+
+	pthread_mutex_lock(&volumes->lock);
+	for (attachment = TAILQ_FIRST(&volumes->attachments); attachment; attachment = next) {
+		struct volume *volume = attachment->volume;
+
+		next = TAILQ_NEXT(attachment, entry);
+		if (strcmp(attachment->container, container) != 0)
+			continue;
+		was_attached = true;
+		detach(attachment);
+		if (--volume->n_refs == 0) {
+			TAILQ_INSERT_TAIL(&volumes->graves, volume, grave);
+			has_dead = true;
+		}
+	}
+	pthread_mutex_unlock(&volumes->lock);
+	if (was_attached && record_detach(volumes, container, &err) < 0)
+		LOG(LOG_WARN, "detach-not-recorded", KV_STR("container", container),
+			KV_STR("error", err.msg));
+	if (has_dead)
+		sweeper_has_dead(volumes);
+}
+
+void volumes_settle(
+	struct volumes *volumes, bool (*is_known)(const char *container, void *arg), void *arg)
+{
+	struct attachment *attachment;
+	bool is_done = false;
+
+	while (!is_done) {
+		AUTO_FREE char *unknown = NULL;
+
+		pthread_mutex_lock(&volumes->lock);
+		TAILQ_FOREACH (attachment, &volumes->attachments, entry) {
+			if (is_known(attachment->container, arg))
+				continue;
+			unknown = strdup(attachment->container);
+			break;
+		}
+		pthread_mutex_unlock(&volumes->lock);
+		is_done = !unknown;
+		if (unknown)
+			volume_detach_all(volumes, unknown);
+	}
+}

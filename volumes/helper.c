@@ -1,0 +1,98 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/err.h"
+#include "linux/spawn.h"
+#include "volumes/volumes_internal.h"
+
+int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd, int stdout_fd,
+	struct helper *ret_helper, struct err *err)
+{
+	AUTO_STRV struct strv argv = { 0 };
+	AUTO_FD int their_text_fd = -1;
+	AUTO_FD int text_fd = -1;
+	int ends[2], r;
+	pid_t pid;
+
+	r = strv_add(&argv, "cloche");
+	if (r == 0)
+		r = strv_add(&argv, "tree");
+	if (r == 0)
+		r = strv_copy(&argv, words);
+	if (r < 0)
+		return err_system(err, r, "tree helper");
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return err_system(err, -errno, "tree helper");
+	text_fd = ends[0];
+	their_text_fd = ends[1];
+	pid = spawn_program(&(struct spawn){ .exe_fd = volumes->self_exe_fd,
+		.argv = (const char *const *)argv.items,
+		.stdin_fd = stdin_fd,
+		.stdout_fd = stdout_fd,
+		.stderr_fd = their_text_fd,
+		.extra_fd = volumes->dir_fd });
+	if (pid < 0)
+		return err_system(err, pid, "start the tree helper");
+	*ret_helper = (struct helper){ .pid = pid, .text_fd = TAKE_FD(text_fd) };
+	return 0;
+}
+
+/* Its last line: what came before are warnings. */
+static void read_text(int fd, char *text, size_t n_bytes)
+{
+	size_t len = 0;
+	char *line;
+	ssize_t n;
+
+	while ((n = read(fd, text + len, n_bytes - 1 - len)) > 0 || (n < 0 && errno == EINTR)) {
+		len += n > 0 ? n : 0;
+		if (len == n_bytes - 1) { /* a stream of warnings: keep the end */
+			memmove(text, text + n_bytes / 2, len - n_bytes / 2);
+			len -= n_bytes / 2;
+		}
+	}
+	while (len && text[len - 1] == '\n')
+		len--;
+	text[len] = '\0';
+	line = strrchr(text, '\n');
+	if (line)
+		memmove(text, line + 1, strlen(line));
+}
+
+int helper_wait(struct helper *helper, struct err *err)
+{
+	char text[1024];
+	int status;
+
+	read_text(helper->text_fd, text, sizeof(text));
+	auto_fd(&helper->text_fd);
+	while (waitpid(helper->pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return err_system(err, -errno, "wait for the tree helper");
+	helper->pid = 0;
+	if (!WIFEXITED(status))
+		return err_set(err, ERR_SYSTEM, ECHILD, "the tree helper was killed");
+	switch (WEXITSTATUS(status)) {
+	case HELPER_DONE:
+		return 0;
+	case HELPER_BAD_ARCHIVE:
+		return err_set(err, ERR_INVALID, EBADMSG, "%.400s", text);
+	case HELPER_NO_PATH:
+		return err_set(err, ERR_NOT_FOUND, ENOENT, "%.400s", text);
+	default:
+		return err_set(err, ERR_SYSTEM, EIO, "%.400s", text);
+	}
+}
+
+int helper_run(struct volumes *volumes, const struct strv *words, int stdin_fd, struct err *err)
+{
+	struct helper helper;
+	int r = helper_start(volumes, words, stdin_fd, -1, &helper, err);
+
+	return r < 0 ? r : helper_wait(&helper, err);
+}

@@ -1,0 +1,221 @@
+/* The top of a volume: where what is written to it goes, and how that becomes a layer which copies
+ * share. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/err.h"
+#include "linux/sys.h"
+#include "volumes/volumes_internal.h"
+
+/* "<dir>/<name>" of a volume or layer, relative to the store. */
+static void place(const struct volume *volume, const char *name, char path[PATH_BYTES])
+{
+	snprintf(path, PATH_BYTES, "%s/%s", volume->dir, name);
+}
+
+static void layer_place(int64_t id, char path[PATH_BYTES])
+{
+	snprintf(path, PATH_BYTES, "layers/%lld", (long long)id);
+}
+
+/* Mode, owner and times of a tree's root are not in any of its entries. */
+static int copy_root(struct volumes *volumes, const char *from, const char *to)
+{
+	struct timespec times[2];
+	struct stat st;
+
+	if (fstatat(volumes->dir_fd, from, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	times[0] = st.st_atim;
+	times[1] = st.st_mtim;
+	if (fchownat(volumes->dir_fd, to, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) < 0 ||
+		fchmodat(volumes->dir_fd, to, st.st_mode & 07777, 0) < 0 ||
+		utimensat(volumes->dir_fd, to, times, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	return 0;
+}
+
+static int make_dir(struct volumes *volumes, const char *path)
+{
+	return mkdirat(volumes->dir_fd, path, 0755) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+bool volume_has_top(const struct volume *volume)
+{
+	char path[PATH_BYTES];
+
+	place(volume, "upper", path);
+	return faccessat(volume->owner->dir_fd, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* upper/ comes last: where it is, everything is. */
+int volume_make_top(struct volume *volume, struct err *err)
+{
+	struct volumes *volumes = volume->owner;
+	char lower[PATH_BYTES], upper[PATH_BYTES], work[PATH_BYTES], temporary[PATH_BYTES];
+	int r;
+
+	if (volume->n_layers == 0)
+		return 0;
+	place(volume, "upper", upper);
+	if (volume_has_top(volume))
+		return 0;
+	place(volume, "work", work);
+	place(volume, "upper.new", temporary);
+	layer_place(volume->layers[0]->id, lower);
+	r = make_dir(volumes, work);
+	if (r == 0)
+		r = make_dir(volumes, temporary);
+	if (r == 0)
+		r = copy_root(volumes, lower, temporary);
+	if (r == 0 && renameat(volumes->dir_fd, temporary, volumes->dir_fd, upper) < 0)
+		r = -errno;
+	return r < 0 ? err_system(err, r, "%s", upper) : 0;
+}
+
+int volume_tree_words(const struct volume *volume, bool is_writable, struct strv *words)
+{
+	char path[PATH_BYTES], lower[MAX_LAYERS * 28] = "";
+	bool has_upper;
+	size_t len = 0;
+
+	if (volume->n_layers == 0)
+		return strv_addf(words, "tree=%s/volume", volume->dir);
+	place(volume, "upper", path);
+	has_upper = volume_has_top(volume);
+	if (has_upper && is_writable) {
+		if (strv_addf(words, "upper=%s", path) < 0 ||
+			strv_addf(words, "work=%s/work", volume->dir) < 0)
+			return -ENOMEM;
+		has_upper = false;
+	}
+	for (unsigned i = 0; i < volume->n_layers; i++)
+		len += snprintf(lower + len, sizeof(lower) - len, "%slayers/%lld", i ? ":" : "",
+			(long long)volume->layers[i]->id);
+	if (has_upper)
+		return strv_addf(words, "lower=%s:%s", path, lower);
+	return strv_addf(
+		words, volume->n_layers > 1 || is_writable ? "lower=%s" : "tree=%s", lower);
+}
+
+/* ---- freezing -------------------------------------------------------------------------------- */
+
+static bool is_same_root(const struct stat *a, const struct stat *b)
+{
+	return a->st_mode == b->st_mode && a->st_uid == b->st_uid && a->st_gid == b->st_gid;
+}
+
+/* Nothing was written over the layers, or what was is gone again (a whiteout is an entry too). */
+static bool top_is_empty(const struct volume *volume)
+{
+	struct volumes *volumes = volume->owner;
+	char upper[PATH_BYTES], lower[PATH_BYTES];
+	struct stat upper_st, lower_st;
+	struct dirent *entry;
+	bool is_empty = true;
+	DIR *dir;
+	int fd;
+
+	place(volume, "upper", upper);
+	layer_place(volume->layers[0]->id, lower);
+	fd = sys_open_beneath(volumes->dir_fd, upper, O_RDONLY | O_DIRECTORY, 0);
+	if (fd == -ENOENT)
+		return true;
+	if (fd < 0 || fstat(fd, &upper_st) < 0 ||
+		fstatat(volumes->dir_fd, lower, &lower_st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		!is_same_root(&upper_st, &lower_st) || !(dir = fdopendir(fd))) {
+		auto_fd(&fd);
+		return false;
+	}
+	while (is_empty && (entry = readdir(dir)))
+		is_empty = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..");
+	closedir(dir);
+	return is_empty;
+}
+
+/* For the day when the record is lost. */
+static int write_layers(const struct volume *volume)
+{
+	char path[PATH_BYTES], temporary[PATH_BYTES];
+	AUTO_FD int fd = -1;
+
+	place(volume, "layers", path);
+	place(volume, "layers.new", temporary);
+	fd = sys_open_beneath(volume->owner->dir_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	if (fd < 0)
+		return fd;
+	for (unsigned i = 0; i < volume->n_layers; i++)
+		if (dprintf(fd, "%lld\n", (long long)volume->layers[i]->id) < 0)
+			return -EIO;
+	return renameat(volume->owner->dir_fd, temporary, volume->owner->dir_fd, path) < 0 ? -errno
+											   : 0;
+}
+
+int volume_write_layers(const struct volume *volume, struct err *err)
+{
+	int r = write_layers(volume);
+
+	return r < 0 ? err_system(err, r, "write %s/layers", volume->dir) : 0;
+}
+
+/* The tree goes to its place as a layer, and the volume gets an empty directory for it. Done again
+ * at start if it was not finished. */
+int volume_move_top(struct volume *volume, int64_t layer, bool was_plain, struct err *err)
+{
+	struct volumes *volumes = volume->owner;
+	char from[PATH_BYTES], to[PATH_BYTES];
+	int r = 0;
+
+	place(volume, was_plain ? "volume" : "upper", from);
+	layer_place(layer, to);
+	if (faccessat(volumes->dir_fd, to, F_OK, AT_SYMLINK_NOFOLLOW) < 0 &&
+		renameat(volumes->dir_fd, from, volumes->dir_fd, to) < 0)
+		r = -errno;
+	if (r == 0 && was_plain)
+		r = make_dir(volumes, from);
+	if (r == 0)
+		r = write_layers(volume);
+	if (r < 0)
+		return err_system(err, r, "move %s to %s", from, to);
+	return record_layer_moved(volumes, layer, err);
+}
+
+/* Lock held: lists show the volume, copies count its layers. */
+static int push_layer(struct volume *volume, int64_t id)
+{
+	struct layer *layer = layer_get(volume->owner, id);
+
+	if (!layer)
+		return -ENOMEM;
+	memmove(volume->layers + 1, volume->layers, volume->n_layers * sizeof(struct layer *));
+	volume->layers[0] = layer;
+	volume->n_layers++;
+	layer->n_refs++;
+	return 0;
+}
+
+int volume_freeze(struct volume *volume, struct err *err)
+{
+	bool was_plain = volume->n_layers == 0;
+	int64_t id;
+	int r;
+
+	if (!was_plain && top_is_empty(volume))
+		return 0;
+	if (volume->n_layers == MAX_LAYERS)
+		return err_set(err, ERR_INVALID, EMLINK, "%s: has %d layers already",
+			volume->handle, MAX_LAYERS);
+	r = record_add_layer(volume, &id, err);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&volume->owner->lock);
+	r = push_layer(volume, id);
+	pthread_mutex_unlock(&volume->owner->lock);
+	return r < 0 ? err_system(err, r, "layer") : volume_move_top(volume, id, was_plain, err);
+}

@@ -1,0 +1,153 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/err.h"
+#include "volumes/volumes_internal.h"
+
+#define PIPE_BYTES (1 << 20)
+
+struct volume_stream {
+	struct volume *volume;
+	struct helper helper;
+	int fd;
+	bool is_writer;
+};
+
+static void let_go(struct volume_stream *stream)
+{
+	auto_fd(&stream->fd);
+	if (stream->is_writer) {
+		pthread_mutex_lock(&stream->volume->owner->lock);
+		stream->volume->n_writers--;
+		pthread_mutex_unlock(&stream->volume->owner->lock);
+	}
+	volume_put(stream->volume);
+	free(stream);
+}
+
+static int open_stream(struct volumes *volumes, const char *handle,
+	struct volume_stream **ret_stream, struct err *err)
+{
+	struct volume_stream *stream = calloc(1, sizeof(*stream));
+
+	if (!stream)
+		return err_system(err, -ENOMEM, "stream");
+	stream->fd = -1;
+	stream->volume = volume_get(volumes, handle, err);
+	if (!stream->volume) {
+		free(stream);
+		return -ENOENT;
+	}
+	*ret_stream = stream;
+	return 0;
+}
+
+/* Two overlays must not share what they write to. top_lock held. */
+static int claim_top(struct volume_stream *stream, struct err *err)
+{
+	struct volume *volume = stream->volume;
+	int r = 0;
+
+	pthread_mutex_lock(&volume->owner->lock);
+	if (volume->n_layers && volume->n_writers) {
+		r = err_set(err, ERR_BUSY, EBUSY, "%s: a container or another stream writes to it",
+			volume->handle);
+	} else {
+		stream->is_writer = true;
+		volume->n_writers++;
+	}
+	pthread_mutex_unlock(&volume->owner->lock);
+	return r < 0 ? r : volume_make_top(volume, err);
+}
+
+static int add_words(const struct volume_stream *stream, const char *operation, const char *path,
+	const char *encoding, struct strv *words)
+{
+	int r = strv_add(words, operation);
+
+	if (r == 0)
+		r = volume_tree_words(stream->volume, stream->is_writer, words);
+	if (r == 0)
+		r = strv_addf(words, "encoding=%s", encoding);
+	return r < 0 ? r : strv_addf(words, "path=%s", path);
+}
+
+/* The helper is in its tree when helper_start returns: from then on the top may be renamed. */
+static int start(
+	struct volume_stream *stream, const char *path, const char *encoding, struct err *err)
+{
+	bool is_in = stream->is_writer;
+	AUTO_STRV struct strv words = { 0 };
+	AUTO_FD int theirs = -1;
+	int ends[2], r;
+
+	if (add_words(stream, is_in ? "in" : "out", path, encoding, &words) < 0)
+		return err_system(err, -ENOMEM, "stream");
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return err_system(err, -errno, "stream");
+	fcntl(ends[0], F_SETPIPE_SZ, PIPE_BYTES);
+	theirs = ends[is_in ? 0 : 1];
+	stream->fd = ends[is_in ? 1 : 0];
+	r = helper_start(stream->volume->owner, &words, is_in ? theirs : -1, is_in ? -1 : theirs,
+		&stream->helper, err);
+	return r;
+}
+
+int volume_stream_in(struct volumes *volumes, const char *handle, const char *path,
+	const char *encoding, struct volume_stream **ret_stream, struct err *err)
+{
+	struct volume_stream *stream;
+	int r = open_stream(volumes, handle, &stream, err);
+
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&stream->volume->top_lock);
+	r = claim_top(stream, err);
+	if (r == 0)
+		r = start(stream, path, encoding, err);
+	pthread_mutex_unlock(&stream->volume->top_lock);
+	if (r < 0)
+		let_go(stream);
+	else
+		*ret_stream = stream;
+	return r;
+}
+
+int volume_stream_out(struct volumes *volumes, const char *handle, const char *path,
+	const char *encoding, struct volume_stream **ret_stream, struct err *err)
+{
+	struct volume_stream *stream;
+	int r = open_stream(volumes, handle, &stream, err);
+
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&stream->volume->top_lock);
+	r = start(stream, path, encoding, err);
+	pthread_mutex_unlock(&stream->volume->top_lock);
+	if (r < 0)
+		let_go(stream);
+	else
+		*ret_stream = stream;
+	return r;
+}
+
+int volume_stream_fd(const struct volume_stream *stream)
+{
+	return stream->fd;
+}
+
+int volume_stream_end(struct volume_stream *take_stream, bool kill_it, struct err *err)
+{
+	int r;
+
+	if (kill_it)
+		kill(take_stream->helper.pid, SIGKILL);
+	auto_fd(&take_stream->fd);
+	r = helper_wait(&take_stream->helper, err);
+	let_go(take_stream);
+	return r;
+}

@@ -1,0 +1,148 @@
+/* Deleting: a thread that empties dead/, and takes apart the volumes that nobody uses any more. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/parse.h"
+#include "base/registry.h"
+#include "linux/sys.h"
+#include "linux/tree.h"
+#include "volumes/volumes_internal.h"
+
+int store_bury(struct volumes *volumes, const char *path)
+{
+	char to[64] = "dead/";
+
+	if (random_hex(to + strlen(to), 16) < 0)
+		return -EIO;
+	return renameat(volumes->dir_fd, path, volumes->dir_fd, to) < 0 && errno != ENOENT ? -errno
+											   : 0;
+}
+
+static void drop_layer(struct volumes *volumes, struct layer *layer)
+{
+	char path[PATH_BYTES], key[24];
+	struct err err;
+
+	snprintf(path, sizeof(path), "layers/%lld", (long long)layer->id);
+	snprintf(key, sizeof(key), "%lld", (long long)layer->id);
+	if (store_bury(volumes, path) < 0 || record_remove_layer(volumes, layer->id, &err) < 0) {
+		LOG(LOG_WARN, "layer-not-removed", KV_STR("path", path));
+		return; /* at the next start it has no user either */
+	}
+	registry_remove(volumes->layers, key);
+	free(layer);
+}
+
+void volume_drop_layers(struct volume *volume)
+{
+	for (unsigned i = 0; i < volume->n_layers; i++)
+		if (--volume->layers[i]->n_refs == 0)
+			drop_layer(volume->owner, volume->layers[i]);
+	volume->n_layers = 0;
+}
+
+/* The tree first, then the row: a row without a tree is no loss. */
+static void take_apart(struct volume *volume)
+{
+	struct volumes *volumes = volume->owner;
+	struct err err;
+	int r = store_bury(volumes, volume->dir);
+
+	if (r == 0 && volume->id && record_remove(volumes, volume->id, &err) < 0)
+		r = -EIO;
+	if (r < 0) {
+		LOG(LOG_WARN, "volume-not-removed", KV_STR("handle", volume->handle),
+			KV_INT("errno", -r));
+		return;
+	}
+	pthread_mutex_lock(&volumes->lock);
+	volume_drop_layers(volume);
+	pthread_mutex_unlock(&volumes->lock);
+}
+
+void volume_discard(struct volume *volume)
+{
+	struct volumes *volumes = volume->owner;
+
+	take_apart(volume);
+	pthread_mutex_lock(&volumes->lock);
+	registry_remove(volumes->by_handle, volume->handle);
+	pthread_mutex_unlock(&volumes->lock);
+	volume_free(volume);
+	sweeper_has_dead(volumes);
+}
+
+/* Lock held on entry and exit. */
+static void empty_graves(struct volumes *volumes)
+{
+	struct volume *volume;
+
+	while ((volume = TAILQ_FIRST(&volumes->graves))) {
+		TAILQ_REMOVE(&volumes->graves, volume, grave);
+		pthread_mutex_unlock(&volumes->lock);
+		take_apart(volume);
+		volume_free(volume);
+		pthread_mutex_lock(&volumes->lock);
+	}
+}
+
+static void delete_dead(struct volumes *volumes)
+{
+	int r = tree_empty(volumes->dead_fd);
+
+	if (r < 0)
+		LOG(LOG_WARN, "dead-not-deleted", KV_STR("dir", volumes->dir), KV_INT("errno", -r));
+}
+
+static void *sweep(void *arg)
+{
+	struct volumes *volumes = arg;
+
+	pthread_mutex_lock(&volumes->lock);
+	while (!volumes->is_ending) {
+		if (!volumes->has_dead) {
+			pthread_cond_wait(&volumes->changed, &volumes->lock);
+			continue;
+		}
+		volumes->has_dead = false;
+		empty_graves(volumes);
+		pthread_mutex_unlock(&volumes->lock);
+		delete_dead(volumes);
+		pthread_mutex_lock(&volumes->lock);
+	}
+	empty_graves(volumes);
+	pthread_mutex_unlock(&volumes->lock);
+	return NULL;
+}
+
+void sweeper_has_dead(struct volumes *volumes)
+{
+	pthread_mutex_lock(&volumes->lock);
+	volumes->has_dead = true;
+	pthread_cond_broadcast(&volumes->changed);
+	pthread_mutex_unlock(&volumes->lock);
+}
+
+int sweeper_start(struct volumes *volumes, struct err *err)
+{
+	int r = pthread_create(&volumes->sweeper, NULL, sweep, volumes);
+
+	return r ? err_system(err, -r, "sweeper thread") : 0;
+}
+
+void sweeper_stop(struct volumes *volumes)
+{
+	pthread_mutex_lock(&volumes->lock);
+	volumes->is_ending = true;
+	pthread_cond_broadcast(&volumes->changed);
+	while (volumes->n_at_work)
+		pthread_cond_wait(&volumes->changed, &volumes->lock);
+	pthread_mutex_unlock(&volumes->lock);
+	pthread_join(volumes->sweeper, NULL);
+}

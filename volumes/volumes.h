@@ -1,0 +1,133 @@
+/* volumes.h - named file trees that outlive the containers that use them: made empty, as a copy of
+ * another or from what lies on the host; streamed in and out; destroyed at once, deleted later.
+ *
+ * Every operation but import, a walk of owners and streams takes constant time whatever the size: a
+ * copy shares the parent's tree as a read-only layer and has a tree of its own only for what is
+ * written later; nothing is mounted until a container uses it. On disk ids are canonical (root = 0)
+ * whatever the privileged flag says.
+ *
+ * Threads: any. Errors: 0 or a negative errno with struct err filled; -ENOENT: no such volume;
+ * -EINVAL: the request cannot be. Source: baggageclaim's HTTP API. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/strv.h"
+
+struct err;
+struct registry;
+struct volumes;
+
+#define VOLUME_HANDLE_SIZE 256
+
+struct volumes_config {
+	const char *dir; /* made if missing; one server per directory (the caller holds a lock) */
+	int self_exe_fd; /* the program that runs "cloche tree"; borrowed */
+};
+
+/* Loads the record, compares it with what is on disk, finishes what a crash has left. Nothing is
+ * ever deleted because of a damaged row or a missing file: it is logged and set aside. */
+int volumes_open(
+	const struct volumes_config *config, struct volumes **ret_volumes, struct err *err);
+/* Waits for creations and deletions that are being done; what is queued is done at the next start.
+ */
+void volumes_close(struct volumes *volumes);
+
+/* ---- making them ----------------------------------------------------------------------------- */
+
+enum volume_strategy { VOLUME_EMPTY, VOLUME_COW, VOLUME_IMPORT };
+
+struct volume_spec {
+	char *handle; /* NULL or "": one is chosen */
+	enum volume_strategy strategy;
+	char *source; /* the parent's handle, or a path of the host; NULL: none was given */
+	bool follow_symlinks;
+	bool has_properties, privileged, has_uid, has_gid;
+	struct strv keys, values; /* of the properties, in pairs */
+	int64_t uid, gid; /* both >= 0: owner of everything in it; else nobody's wish */
+};
+void volume_spec_done(struct volume_spec *spec);
+
+/* Letters, digits, '.', '_' and '-', at most 255, not "." or "..". */
+bool volume_handle_is_valid(const char *handle);
+
+/* Returns when the volume is there. A chosen handle is put into spec. -EEXIST: it is taken. */
+int volume_create(struct volumes *volumes, struct volume_spec *spec, struct err *err);
+
+/* The same, later: what can be had at once is made at once. The spec is consumed in any case. The
+ * handle is written to ret_handle. -EALREADY: the handle has a future. */
+int volume_create_later(struct volumes *volumes, struct volume_spec *take_spec,
+	char ret_handle[VOLUME_HANDLE_SIZE], struct err *err);
+/* 0: done, *ret_spec (the caller's) says what was asked for; -EAGAIN: not within timeout_ms, or
+ * stop_fd became readable; -ESRCH: no such future; else the failure, again and again. */
+int volume_future_wait(struct volumes *volumes, const char *handle, int timeout_ms, int stop_fd,
+	struct volume_spec *ret_spec, struct err *err);
+/* A future that is pending is cancelled: its volume will not stay. -ESRCH: no such future. */
+int volume_future_drop(struct volumes *volumes, const char *handle);
+
+/* ---- looking at them ------------------------------------------------------------------------- */
+
+/* Valid while it is being visited; do not call back. */
+struct volume_view {
+	const char *handle, *path; /* the name that clients give to containers, see volume_attach */
+	const struct registry *properties; /* char *; NULL: none were ever given */
+	bool privileged;
+};
+typedef int volume_visit(const struct volume_view *view, void *arg);
+
+/* -ENOENT, or what visit returns. */
+int volume_look(struct volumes *volumes, const char *handle, volume_visit *visit, void *arg,
+	struct err *err);
+/* Those that have all of the given properties, in the order of their handles, until visit returns
+ * other than 0. */
+int volumes_each(struct volumes *volumes, const char *const keys[], const char *const values[],
+	size_t n_pairs, volume_visit *visit, void *arg, struct err *err);
+
+/* ---- changing them --------------------------------------------------------------------------- */
+
+int volume_set_property(struct volumes *volumes, const char *handle, const char *key,
+	const char *value, struct err *err);
+int volume_set_privileged(
+	struct volumes *volumes, const char *handle, bool privileged, struct err *err);
+
+/* Gone from every list when this returns. Copies keep what they share; a volume that a container
+ * or a stream uses is deleted when that ends. */
+int volume_destroy(struct volumes *volumes, const char *handle, struct err *err);
+
+/* ---- streams --------------------------------------------------------------------------------- */
+
+struct volume_stream; /* one helper process at work on one volume */
+
+/* encoding is one of raw, gzip, zstd, s2 (the caller has checked). -ENOENT: no such volume. */
+int volume_stream_in(struct volumes *volumes, const char *handle, const char *path,
+	const char *encoding, struct volume_stream **ret_stream, struct err *err);
+int volume_stream_out(struct volumes *volumes, const char *handle, const char *path,
+	const char *encoding, struct volume_stream **ret_stream, struct err *err);
+/* A pipe, to be written or read; the stream's. */
+int volume_stream_fd(const struct volume_stream *stream);
+/* Ends the stream; it is freed. kill_it: it is not to be completed. Else waits until the helper is
+ * done: 0; -EBADMSG: the archive is bad; -ENOENT: the path does not exist in the volume; or another
+ * errno with the cause. */
+int volume_stream_end(struct volume_stream *take_stream, bool kill_it, struct err *err);
+
+/* ---- containers ------------------------------------------------------------------------------ */
+
+/* How a container's builder gets the tree. */
+struct volume_mount {
+	struct strv layers; /* absolute paths, the uppermost first; a plain tree: just one */
+	char *top_dir; /* holds upper/ and work/ of an overlay; NULL: a plain tree, or read-only */
+	char *sub_path; /* what of it, relative; "": all */
+};
+void volume_mount_done(struct volume_mount *mount);
+
+/* If path names something in a volume (<dir>/live/<handle>/volume[/sub]) the volume is attached to
+ * the container and *ret_mount is the caller's: 1. 0: it is none of ours. Recorded before it
+ * returns, idempotent. A copy-on-write volume has one container at a time that may write: -EBUSY. */
+int volume_attach(struct volumes *volumes, const char *path, const char *container,
+	bool is_writable, struct volume_mount *ret_mount, struct err *err);
+/* The container is gone, with all that it had attached. */
+void volume_detach_all(struct volumes *volumes, const char *container);
+/* At start, when it is known which containers live: the attachments of all others are dropped. */
+void volumes_settle(
+	struct volumes *volumes, bool (*is_known)(const char *container, void *arg), void *arg);

@@ -1,0 +1,180 @@
+/* volumes_internal.h - what the files of this folder share.
+ *
+ * On disk, below the store's directory (0700):
+ *   init/<handle>/    being made          live/<handle>/   there for all      dead/<anything>/  being deleted
+ *   doomed/<id>/      destroyed, and still used
+ *        volume/      the tree of a plain volume; an empty directory if it has layers
+ *        upper/ work/ what was written over the layers; missing until somebody writes
+ *        layers       the numbers of its layers, for the day when the record is lost
+ *   layers/<number>/  trees that nobody writes to any more, shared by copies
+ *   state.db          the record
+ *
+ * Locks: volumes->lock guards the tables, counts and the members of each volume; a volume's top_lock
+ * is held by whoever changes where its top is or opens it for writing, and is taken first. Never two
+ * volumes' top_locks. */
+#pragma once
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#include "volumes/volumes.h"
+
+struct db;
+
+/* More than one mount can name (an option of fsconfig(2) ends at 255 bytes): a copy of such a volume
+ * is one plain tree again. */
+#define MAX_LAYERS 64
+#define PATH_BYTES (64 + VOLUME_HANDLE_SIZE) /* of any path in the store down to a tree */
+
+struct layer {
+	int64_t id;
+	unsigned n_refs; /* volumes */
+};
+
+struct volume {
+	TAILQ_ENTRY(volume) grave;
+	struct volumes *owner;
+	int64_t id;
+	char *handle;
+	char dir[24 +
+		VOLUME_HANDLE_SIZE]; /* relative to the store: "live/<handle>" or "doomed/<id>" */
+	bool is_ready, is_dead, privileged;
+	struct registry *properties; /* char *; NULL: none were given */
+	struct layer *layers[MAX_LAYERS]; /* the uppermost first */
+	unsigned n_layers;
+	unsigned n_refs; /* the table's, streams, attachments */
+	unsigned n_writers; /* attachments, and streams into it: its top stays where it is */
+
+	pthread_mutex_t top_lock;
+};
+
+struct attachment {
+	TAILQ_ENTRY(attachment) entry;
+	struct volume *volume;
+	bool is_writer;
+	char container[];
+};
+TAILQ_HEAD(attachment_list, attachment);
+
+struct volumes {
+	char *dir;
+	int dir_fd, dead_fd, self_exe_fd;
+	struct db *db;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct registry *by_handle; /* struct volume *, half-made ones too */
+	struct registry *layers; /* struct layer * by number */
+	struct registry *futures;
+	struct attachment_list attachments;
+	TAILQ_HEAD(volume_list, volume) graves; /* dead, and nobody uses them */
+	unsigned n_at_work,
+		n_making; /* threads of futures; those that are not waiting their turn */
+	bool is_ending, has_dead;
+	pthread_t sweeper;
+};
+
+/* volumes.c */
+/* "<dir>/live/<handle>/volume[/sub]": true, the handle and the rest without leading slashes. */
+bool store_path_parse(const struct volumes *volumes, const char *path,
+	char ret_handle[VOLUME_HANDLE_SIZE], const char **ret_sub_path);
+/* NULL and -ENOENT told, or one more reference. */
+struct volume *volume_get(struct volumes *volumes, const char *handle, struct err *err);
+void volume_put(struct volume *volume);
+struct volume *volume_new(struct volumes *volumes, const char *handle);
+void volume_free(struct volume *volume);
+int volume_set_dir(struct volume *volume, const char *place); /* "init", "live" or "doomed" */
+struct layer *layer_get(struct volumes *volumes, int64_t id); /* made if unknown; NULL: no memory */
+
+/* create.c */
+bool volume_wants_owner(const struct volume_spec *spec);
+int volume_choose_handle(struct volume_spec *spec, struct err *err);
+
+/* layers.c: the tops of volumes. top_lock held. */
+/* What the volume holds now becomes a layer, if there is anything; its layers are then all it holds.
+ * -EBUSY: somebody writes to it. */
+int volume_freeze(struct volume *volume, struct err *err);
+bool volume_has_top(const struct volume *volume); /* has layers, and something over them */
+/* upper/ and work/ of a volume with layers, made if missing. */
+int volume_make_top(struct volume *volume, struct err *err);
+/* The second half of a freeze: moves the top to its place, idempotent. */
+int volume_move_top(struct volume *volume, int64_t layer, bool was_plain, struct err *err);
+/* The file "layers" of a volume that was made with some. */
+int volume_write_layers(const struct volume *volume, struct err *err);
+/* "tree=..." or "lower=... [upper=... work=...]", as "cloche tree" wants it. */
+int volume_tree_words(const struct volume *volume, bool is_writable, struct strv *words);
+
+/* record.c: sqlite */
+int record_open(const char *path, struct db **ret_db, struct err *err);
+enum record_state { RECORD_MAKING, RECORD_LIVE, RECORD_DEAD };
+int record_add(struct volumes *volumes, struct volume *volume, struct err *err); /* sets its id */
+int record_set_state(struct volume *volume, enum record_state state, struct err *err);
+int record_set_privileged(struct volume *volume, bool privileged, struct err *err);
+int record_set_property(struct volume *volume, const char *key, const char *value, struct err *err);
+int record_remove(struct volumes *volumes, int64_t id, struct err *err);
+/* A new layer over those that the volume has, its tree still to be moved there. */
+int record_add_layer(struct volume *volume, int64_t *ret_layer, struct err *err);
+int record_layer_moved(struct volumes *volumes, int64_t layer, struct err *err);
+/* A layer that was found on disk, and that the record has lost. */
+#define LAYER_FOUND (-1)
+int record_add_found_layer(struct volumes *volumes, int64_t layer, struct err *err);
+int record_remove_layer(struct volumes *volumes, int64_t layer, struct err *err);
+int record_attach(struct volumes *volumes, int64_t volume, const char *container, bool is_writer,
+	struct err *err);
+int record_detach(struct volumes *volumes, const char *container, struct err *err);
+
+struct volume_row {
+	int64_t id;
+	const char *handle;
+	enum record_state state;
+	bool privileged, has_properties;
+};
+int record_each_volume(struct volumes *volumes,
+	int (*visit)(const struct volume_row *row, void *arg), void *arg, struct err *err);
+int record_each_property(struct volumes *volumes, int64_t volume,
+	int (*visit)(const char *key, const char *value, void *arg), void *arg, struct err *err);
+int record_each_layer_of(struct volumes *volumes, int64_t volume,
+	int (*visit)(int64_t layer, void *arg), void *arg, struct err *err);
+/* from: the volume that it is still to be moved from, 0: none, or LAYER_FOUND. n_users: rows of
+ * volumes that name it, also of those that could not be loaded. */
+int record_each_layer(struct volumes *volumes,
+	int (*visit)(int64_t layer, int64_t from, int64_t n_users, void *arg), void *arg,
+	struct err *err);
+int record_each_attachment(struct volumes *volumes,
+	int (*visit)(int64_t volume, const char *container, bool is_writer, void *arg), void *arg,
+	struct err *err);
+
+/* load.c: record and disk at start */
+int volumes_load(struct volumes *volumes, struct err *err);
+
+/* sweep.c: deleting */
+int sweeper_start(struct volumes *volumes, struct err *err);
+void sweeper_stop(struct volumes *volumes);
+void sweeper_has_dead(struct volumes *volumes);
+/* A path of the store goes to dead/; what is not there is no error. */
+int store_bury(struct volumes *volumes, const char *path);
+/* What a creation has left goes to dead/; the volume is freed. */
+void volume_discard(struct volume *volume);
+/* Its layers lose a user; those without one go to dead/. Lock held. */
+void volume_drop_layers(struct volume *volume);
+
+/* helper.c: "cloche tree" */
+struct helper {
+	pid_t pid;
+	int text_fd; /* what it has to say */
+};
+enum helper_end { HELPER_DONE, HELPER_BAD_ARCHIVE, HELPER_NO_PATH, HELPER_FAILED };
+/* words: what follows "cloche tree". stdin_fd and stdout_fd are borrowed; -1: none. */
+int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd, int stdout_fd,
+	struct helper *ret_helper, struct err *err);
+/* 0 or its failure: -EBADMSG, -ENOENT, or what the text says. */
+int helper_wait(struct helper *helper, struct err *err);
+int helper_run(struct volumes *volumes, const struct strv *words, int stdin_fd, struct err *err);
+
+/* attach.c: lock held, or nobody else is there yet. */
+int attachment_add(struct volume *volume, const char *container, bool is_writer);
+
+/* futures.c */
+void futures_free(struct volumes *volumes);
