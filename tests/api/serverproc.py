@@ -49,6 +49,7 @@ class Server:
     def __init__(self, *args, directory=None, pool=64, prefix=(), env=None):
         self.owns = directory is None
         self.directory = Path(directory or tempfile.mkdtemp(prefix="cloche-test-"))
+        self.directory.mkdir(exist_ok=True)
         self.work = self.directory / "work"
         self.pool = pool if isinstance(pool, tuple) else _pool(pool)
         self.args, self.prefix, self.env = args, prefix, env
