@@ -8,44 +8,12 @@
 #include "base/auto.h"
 #include "base/err.h"
 #include "linux/spawn.h"
+#include "volumes/tree_main.h"
 #include "volumes/volumes_internal.h"
 
-int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd, int stdout_fd,
-	struct helper *ret_helper, struct err *err)
-{
-	AUTO_STRV struct strv argv = { 0 };
-	AUTO_FD int their_text_fd = -1;
-	AUTO_FD int text_fd = -1;
-	int ends[2], r;
-	pid_t pid;
-
-	r = strv_add(&argv, "cloche");
-	if (r == 0)
-		r = strv_add(&argv, "tree");
-	if (r == 0)
-		r = strv_copy(&argv, words);
-	if (r < 0)
-		return err_system(err, r, "tree helper");
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return err_system(err, -errno, "tree helper");
-	text_fd = ends[0];
-	their_text_fd = ends[1];
-	pid = spawn_program(&(struct spawn){ .exe_fd = volumes->self_exe_fd,
-		.argv = (const char *const *)argv.items,
-		.stdin_fd = stdin_fd,
-		.stdout_fd = stdout_fd,
-		.stderr_fd = their_text_fd,
-		.extra_fd = volumes->dir_fd });
-	if (pid < 0)
-		return err_system(err, pid, "start the tree helper");
-	*ret_helper = (struct helper){ .pid = pid, .text_fd = TAKE_FD(text_fd) };
-	return 0;
-}
-
 /* Its last line: what came before are warnings. */
-static void read_text(int fd, char *text, size_t n_bytes)
+static void read_text(int fd, char *text, size_t len, size_t n_bytes)
 {
-	size_t len = 0;
 	char *line;
 	ssize_t n;
 
@@ -69,7 +37,8 @@ int helper_wait(struct helper *helper, struct err *err)
 	char text[1024];
 	int status;
 
-	read_text(helper->text_fd, text, sizeof(text));
+	memcpy(text, helper->text, helper->text_bytes);
+	read_text(helper->text_fd, text, helper->text_bytes, sizeof(text));
 	auto_fd(&helper->text_fd);
 	while (waitpid(helper->pid, &status, 0) < 0)
 		if (errno != EINTR)
@@ -78,15 +47,75 @@ int helper_wait(struct helper *helper, struct err *err)
 	if (!WIFEXITED(status))
 		return err_set(err, ERR_SYSTEM, ECHILD, "the tree helper was killed");
 	switch (WEXITSTATUS(status)) {
-	case HELPER_DONE:
+	case TREE_DONE:
 		return 0;
-	case HELPER_BAD_ARCHIVE:
+	case TREE_BAD_ARCHIVE:
 		return err_set(err, ERR_INVALID, EBADMSG, "%.400s", text);
-	case HELPER_NO_PATH:
+	case TREE_NO_PATH:
 		return err_set(err, ERR_NOT_FOUND, ENOENT, "%.400s", text);
 	default:
 		return err_set(err, ERR_SYSTEM, EIO, "%.400s", text);
 	}
+}
+
+/* If something else comes it has failed already. */
+static int await_ready(struct helper *helper, struct err *err)
+{
+	static const char ready[] = TREE_READY;
+	char text[sizeof(ready) - 1];
+	size_t len = 0;
+	ssize_t n;
+	int r;
+
+	while (len < sizeof(text) && memcmp(text, ready, len) == 0) {
+		n = read(helper->text_fd, text + len, sizeof(text) - len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		len += n;
+	}
+	if (len == sizeof(text) && memcmp(text, ready, len) == 0)
+		return 0;
+	memcpy(helper->text, text, len);
+	helper->text_bytes = len;
+	r = helper_wait(helper, err);
+	return r < 0 ? r : err_set(err, ERR_SYSTEM, EPROTO, "the tree helper");
+}
+
+int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd, int stdout_fd,
+	struct helper *ret_helper, struct err *err)
+{
+	AUTO_STRV struct strv argv = { 0 };
+	AUTO_FD int their_text_fd = -1;
+	AUTO_FD int text_fd = -1;
+	int ends[2], r;
+	pid_t pid;
+
+	r = strv_add(&argv, "cloche");
+	if (r == 0)
+		r = strv_add(&argv, "tree");
+	if (r == 0)
+		r = strv_copy(&argv, words);
+	if (r == 0)
+		r = strv_add(&argv, "ready");
+	if (r < 0)
+		return err_system(err, r, "tree helper");
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return err_system(err, -errno, "tree helper");
+	text_fd = ends[0];
+	their_text_fd = ends[1];
+	pid = spawn_program(&(struct spawn){ .exe_fd = volumes->self_exe_fd,
+		.argv = (const char *const *)argv.items,
+		.stdin_fd = stdin_fd,
+		.stdout_fd = stdout_fd,
+		.stderr_fd = their_text_fd,
+		.extra_fd = volumes->dir_fd });
+	if (pid < 0)
+		return err_system(err, pid, "start the tree helper");
+	*ret_helper = (struct helper){ .pid = pid, .text_fd = TAKE_FD(text_fd) };
+	auto_fd(&their_text_fd); /* its end must show */
+	return await_ready(ret_helper, err);
 }
 
 int helper_run(struct volumes *volumes, const struct strv *words, int stdin_fd, struct err *err)

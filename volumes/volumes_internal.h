@@ -164,9 +164,10 @@ void volume_drop_layers(struct volume *volume);
 struct helper {
 	pid_t pid;
 	int text_fd; /* what it has to say */
+	char text[8]; /* what was read of that already */
+	size_t text_bytes;
 };
-enum helper_end { HELPER_DONE, HELPER_BAD_ARCHIVE, HELPER_NO_PATH, HELPER_FAILED };
-/* words: what follows "cloche tree". stdin_fd and stdout_fd are borrowed; -1: none. */
+/* Returns when the helper is in its tree. words: what follows "cloche tree". stdin_fd and stdout_fd are borrowed; -1: none. */
 int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd, int stdout_fd,
 	struct helper *ret_helper, struct err *err);
 /* 0 or its failure: -EBADMSG, -ENOENT, or what the text says. */
