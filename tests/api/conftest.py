@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import hang  # noqa: E402
 import oracle  # noqa: E402
 import roots  # noqa: E402
-from gardenlib import Hijacked  # noqa: E402
+from gardenlib import Hijacked, wait_until  # noqa: E402
 from serverproc import BUILD, PROGRAM, TOP, Server  # noqa: E402
 from volumelib import EMPTY, cow  # noqa: E402
 
@@ -206,21 +206,19 @@ def box(make_container, root):
 
 @pytest.fixture
 def volumes(server):
-    """The client of the volume API."""
-    return server.volumes
+    """The client of the volume API. No test finds or leaves volumes."""
+    wait_until(lambda: not server.volume_files(), "the files of the test before are gone")
+    yield server.volumes
+    server.volumes.destroy_many(server.volumes.handles())
 
 
 @pytest.fixture
 def make_volume(volumes):
     """Make volumes of the session's server; what a container still uses goes with it."""
-    made = []
-
     def make(handle=None, strategy=EMPTY, parent=None, **spec):
-        made.append(Volume(volumes, handle, cow(parent.handle) if parent else strategy, **spec))
-        return made[-1]
+        return Volume(volumes, handle, cow(parent.handle) if parent else strategy, **spec)
 
-    yield make
-    volumes.destroy_many([one.handle for one in made])
+    return make
 
 
 @pytest.fixture
@@ -251,7 +249,7 @@ def pytest_runtest_makereport(item, call):
     result = outcome.get_result()
     if call.when == "call" and result.failed and hang.is_hang(result.longreprtext):
         for one in Server.running:
-            if one.process and one.process.poll() is None:
+            if one.process.poll() is None:
                 result.sections.append(("where everybody is", hang.report(one)))
 
 

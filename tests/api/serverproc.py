@@ -49,6 +49,7 @@ class Server:
     def __init__(self, *args, directory=None, pool=64, prefix=(), env=None):
         self.owns = directory is None
         self.directory = Path(directory or tempfile.mkdtemp(prefix="cloche-test-"))
+        self.directory.mkdir(exist_ok=True)
         self.work = self.directory / "work"
         self.pool = pool if isinstance(pool, tuple) else _pool(pool)
         self.args, self.prefix, self.env = args, prefix, env
@@ -77,8 +78,7 @@ class Server:
         log_size = self.start_process(*more)
         serving = wait_until(lambda: self._serving(log_size), "cloche.serving", START_GUARD)
         self.client = Client(parse_address(serving["data"]["address"]))
-        address = serving["data"].get("baggageclaim")
-        self.volumes = VolumeClient(parse_address(address)) if address else None
+        self.volumes = VolumeClient(parse_address(serving["data"]["baggageclaim"]))
 
     def _serving(self, offset):
         for line in self.log_lines(offset):
@@ -140,9 +140,8 @@ class Server:
 
     def destroy_volumes(self):
         """Remove every volume, and wait until the disk is free of them."""
-        if self.volumes:
-            self.volumes.destroy_many(self.volumes.handles())
-            wait_until(lambda: not self.volume_files(), "no files of volumes left")
+        self.volumes.destroy_many(self.volumes.handles())
+        wait_until(lambda: not self.volume_files(), "no files of volumes left")
 
     def terminate(self):
         """TERM, and wait for a clean end."""

@@ -202,7 +202,7 @@ def test_112_a_volume_that_has_lost_a_layer(start_server, tmp_path):
     assert set(contents(server.volumes.tree("a-copy"))) == {"a", "own"}
     with server.volumes.download("b-copy") as stream:
         assert stream.status in (404, 500)
-    assert any(line.get("log_level") in ("warn", "error", 1, 2) for line in server.log_lines())
+    assert any(line.get("level") in ("warn", "error") for line in server.log_lines())
     assert list(server.work.glob("volumes/*/b-copy/upper/own"))
     server.terminate()
     (tmp_path / "lost").rename(lost)
@@ -215,7 +215,7 @@ def test_112_a_volume_that_has_lost_a_layer(start_server, tmp_path):
 def test_114_options_that_cannot_be(tmp_path, volumes, options):
     """In place of a missing --volumes: the work directory has a default here."""
     code, text = refused_start(*options, directory=tmp_path)
-    assert code == 1 and options[0] in text
+    assert code == 1 and options[0].removeprefix("--baggageclaim-") in text
 
 
 def test_114_a_port_in_use(tmp_path, volumes):

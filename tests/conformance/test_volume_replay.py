@@ -12,12 +12,9 @@ from contract import VOLUMES
 from exchanges import all_exchanges
 from gardenlib import Connection
 from replay import FRAMING, Mismatch
-from serverproc import volume_options
 
 EXCHANGES = all_exchanges()
 RECORDED_WORK, RECORDED_IMAGE = "/srv/cc/worker", "/srv/cc/resource-types/mock/rootfs.tgz"
-
-pytestmark = pytest.mark.skipif(not volume_options(), reason="this program has no volume API")
 
 
 @pytest.fixture(scope="module")

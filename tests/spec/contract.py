@@ -26,8 +26,7 @@ class ErrorKind(NamedTuple):
 
 
 def load_routes(name):
-    path = API_SPEC / name
-    text = path.read_text() if path.exists() else ""  # described before they are built
+    text = (API_SPEC / name).read_text()
     lines = re.findall(r'^ROUTE(_UNBUILT|_UPLOAD)?\((\w+), "([^"]+)", (\w+)\)', text, re.MULTILINE)
     return [Route(method, re.sub(r":(\w+)", r"{\1}", path), name, kind != "_UNBUILT")
             for kind, method, path, name in lines]

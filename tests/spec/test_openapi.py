@@ -16,17 +16,14 @@ each_contract = pytest.mark.parametrize("one", CONTRACTS, ids=lambda one: one.pa
 
 def test_the_definitions_can_be_read_completely():
     for one, least in ((GARDEN, 30), (VOLUMES, 16)):
-        if one.routes:
-            text = one.routes_path.read_text()
-            assert len(one.routes) == len(re.findall(r"^ROUTE\w*\(", text, re.MULTILINE)) >= least
+        text = one.routes_path.read_text()
+        assert len(one.routes) == len(re.findall(r"^ROUTE\w*\(", text, re.MULTILINE)) >= least
     assert len(ERRORS) == len(re.findall(r"^ERROR_KIND\(", (API_SPEC / "errors.def").read_text(),
                                          re.MULTILINE)) > 0
 
 
 @each_contract
 def test_the_routes_are_those_of_the_definition(one):
-    if not one.routes:
-        pytest.skip(f"there is no {one.routes_path.name} yet")
     described = {(o.method, o.path, o.name) for o in one.operations.values()}
     assert described == {(r.method, r.path, r.name) for r in one.routes}
     methods = [m for item in one.document["paths"].values() for m in item if m in contract.METHODS]
@@ -35,7 +32,7 @@ def test_the_routes_are_those_of_the_definition(one):
 
 def test_what_is_not_built_is_marked():
     for one in CONTRACTS:
-        assert not one.routes or {o.name for o in one.operations.values() if not o.built} == {
+        assert {o.name for o in one.operations.values() if not o.built} == {
             r.name for r in one.routes if not r.built}
 
 

@@ -63,8 +63,6 @@ def test_made_up_requests_about_a_container(server, tmp_path):
     server.client.destroy(handle)
 
 
-
-
 def test_made_up_requests_of_volumes(server, tmp_path):
     run_schemathesis(server, tmp_path, excluded=set(), contract=VOLUMES)
     server.destroy_volumes()
