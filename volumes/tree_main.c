@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdbool.h>
@@ -250,6 +251,15 @@ static int enter(struct job *job, const struct operation *operation, struct err 
 	return job->root_fd < 0 ? err_system(err, job->root_fd, "tree") : 0;
 }
 
+/* Nobody reads what we say: the server has died before we could ask to be told. */
+static int end_with_server(void)
+{
+	struct pollfd text = { .fd = 2 };
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	return poll(&text, 1, 0) == 1 && text.revents & POLLERR ? -EPIPE : 0;
+}
+
 /* The parser runs in a pid namespace of its own, where there is nobody it could signal. Neither
  * process outlives the server's thread that waits for it. */
 int tree_main(int argc, char **argv)
@@ -266,12 +276,13 @@ int tree_main(int argc, char **argv)
 	if (r < 0)
 		return exit_status(r, &err);
 	prepare();
+	if (end_with_server() < 0)
+		return TREE_FAILED;
 	r = enter(&job, operation, &err);
 	if (r < 0)
 		return exit_status(r, &err);
 	if (job.ready) /* from here on the tree may be renamed */
 		fprintf(stderr, "%s", TREE_READY);
-	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	pid = fork();
 	if (pid < 0)
 		return exit_status(err_system(&err, -errno, "fork"), &err);

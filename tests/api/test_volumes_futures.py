@@ -150,7 +150,9 @@ def test_what_was_being_made_at_a_kill(start_server, tmp_path, held):
     server = start_server(directory=tmp_path / "server")
     held.begin(server, "pending")
     server.kill()
-    wait_until(lambda: not any(oracle.Task(pid).alive for pid in held.stopped), "its helper has ended too")
+    helpers = held.stopped
+    held.end()
+    wait_until(lambda: not any(oracle.Task(pid).alive for pid in helpers), "its helper has ended too")
     server.start()
     assert server.volumes.poll("pending").status == 404 and server.volumes.list() == []
     wait_until(lambda: server.volume_files() == [], "nothing left of it")
