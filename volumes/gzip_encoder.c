@@ -14,7 +14,8 @@
 #include "base/auto.h"
 #include "volumes/codec_impl.h"
 
-#define LEVEL 6
+/* 6, as gzip has it, costs half as much time again and saves 1 to 2 in 100. */
+#define LEVEL 5
 #define MEM_LEVEL 8
 #define BLOCK_BYTES (128 * 1024)
 #define DICT_BYTES (32 * 1024)
