@@ -29,7 +29,7 @@ struct backend_config {
 	int64_t default_grace_ns; /* 0: never reaped */
 	uint32_t max_containers; /* 0: as many as there are id ranges */
 	uint32_t id_pool_start, id_pool_count;
-	int self_exe_fd; /* the running program, for its unpack helper */
+	int self_exe_fd; /* the running program, for its helper "cloche tree" */
 };
 
 int backend_open(

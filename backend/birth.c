@@ -83,17 +83,18 @@ static int listen_for_servers(const struct container *container)
 static int start_shim(struct container *container, struct err *err)
 {
 	const char *argv[] = { "cloche-shim", container->nonce, NULL };
+	struct spawn spawn = { container->backend->shim_exe_fd, argv, -1, -1, -1, -1 };
 	AUTO_FD int theirs = -1;
 	int ends[2], r;
 	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
 		return err_system(err, -errno, "shim");
-	theirs = ends[1];
+	spawn.extra_fd = theirs = ends[1];
 	r = link_open(container->backend->links, ends[0], container, &container->link, err);
 	if (r < 0)
 		return r;
-	pid = spawn_program(container->backend->shim_exe_fd, argv, -1, -1, theirs);
+	pid = spawn_program(&spawn);
 	if (pid < 0)
 		return err_system(err, pid, "start the shim");
 	container->shim_pid = pid;

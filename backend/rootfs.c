@@ -89,7 +89,8 @@ static int resolve_raw(
 static int run_unpacker(const struct rootfs_config *config, int archive_fd, int target_fd,
 	char *text, size_t text_bytes)
 {
-	const char *argv[] = { "cloche", "unpack", NULL };
+	const char *argv[] = { "cloche", "tree", "in", "tree=.", "path=", "encoding=auto", NULL };
+	struct spawn spawn = { config->self_exe_fd, argv, archive_fd, -1, -1, target_fd };
 	int ends[2], status;
 	AUTO_FD int text_fd = -1;
 	size_t len = 0;
@@ -99,7 +100,8 @@ static int run_unpacker(const struct rootfs_config *config, int archive_fd, int 
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return -errno;
 	text_fd = ends[0];
-	pid = spawn_program(config->self_exe_fd, argv, archive_fd, ends[1], target_fd);
+	spawn.stderr_fd = ends[1];
+	pid = spawn_program(&spawn);
 	close(ends[1]);
 	if (pid < 0)
 		return pid;

@@ -17,7 +17,7 @@ struct rootfs_config {
 	const char *images_dir; /* where archives are unpacked */
 	const char *dead_dir; /* where failures are put, to be deleted */
 	const struct strv *allow_raw;
-	int self_exe_fd; /* the program that unpacks: "cloche unpack" */
+	int self_exe_fd; /* the program that unpacks: "cloche tree in" */
 	pthread_mutex_t unpack_lock;
 };
 

@@ -1,5 +1,5 @@
-/* cloche - a Garden server. Without a sub-command it serves; "unpack" is its own helper for
- * archives, "manual" prints the options for cloche(8). */
+/* cloche - a Garden server. Without a sub-command it serves; "tree" is its own helper for
+ * trees of files, "manual" prints the options for cloche(8). */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -16,7 +16,7 @@
 #include "base/log.h"
 #include "server/http.h"
 #include "server/options.h"
-#include "volumes/unpack.h"
+#include "volumes/tree_main.h"
 
 /* Whatever the caller has left us: the first three descriptors are taken, no signal surprises us.
  */
@@ -151,8 +151,9 @@ int main(int argc, char **argv)
 	sigset_t stop;
 	int r;
 
-	if (argc == 2 && !strcmp(argv[1], "unpack"))
-		_exit(unpack_main()); /* its /proc is gone: nothing is to run at exit */
+	if (argc >= 2 && !strcmp(argv[1], "tree"))
+		_exit(tree_main(
+			argc - 1, argv + 1)); /* its /proc is gone: nothing is to run at exit */
 	if (argc == 2 && !strcmp(argv[1], "manual")) {
 		options_manual(stdout);
 		return 0;

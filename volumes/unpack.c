@@ -4,193 +4,309 @@
 #include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
-#include <sched.h>
-#include <signal.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/auto.h"
-#include "linux/caps.h"
+#include "base/err.h"
 #include "linux/sys.h"
+#include "volumes/codec.h"
+#include "volumes/member.h"
+#include "volumes/writer.h"
 
-#define TARGET_FD 3
-#define BLOCK_BYTES (256 * 1024)
-#define CAP(name) (UINT64_C(1) << CAP_##name)
+#define BLOCK_BYTES 512
+#define RECORD_BYTES 10240
 
-static int fail(const char *what, const char *why)
+struct source {
+	struct decoder *decoder;
+	struct archive *archive;
+	int64_t n_bytes; /* that have come */
+	bool has_entry; /* the library insists on knowing */
+	ssize_t failed; /* what decoder_next said */
+};
+
+/* ---- reading --------------------------------------------------------------------------------- */
+
+static la_ssize_t read_more(struct archive *archive, void *data, const void **ret_block)
 {
-	fprintf(stderr, "%s: %s\n", what, why ? why : "unknown error");
-	return 1;
+	struct source *source = data;
+	ssize_t n = decoder_next(source->decoder, ret_block);
+
+	if (n >= 0) {
+		source->n_bytes += n;
+		return n;
+	}
+	source->failed = n;
+	archive_set_error(archive, (int)-n, "stream");
+	return -1;
 }
 
-/* ---- confinement ----------------------------------------------------------------------------- */
-
-/* The descriptor belongs to the mount namespace that we leave; the working directory comes along.
- */
-static int confine(void)
+/* Why the library or the stream under it has stopped. */
+static int bad_archive(const struct source *source, struct err *err)
 {
-	AUTO_FD int tree_fd = -1;
-	AUTO_FD int here_fd = -1;
-	int r = fchdir(TARGET_FD) < 0 ? -errno : 0;
+	const char *text = archive_error_string(source->archive);
 
-	if (r == 0)
-		r = sys_unshare(
-			CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS);
-	if (r == 0)
-		r = sys_make_private("/");
-	if (r == 0)
-		r = here_fd = sys_open_at(AT_FDCWD, ".", O_PATH | O_DIRECTORY, 0, 0);
-	if (r >= 0)
-		r = tree_fd = sys_open_tree(here_fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
-	if (r >= 0)
-		r = sys_move_mount(tree_fd, here_fd);
-	if (r == 0)
-		r = sys_pivot_into(tree_fd);
+	if (source->failed == -EBADMSG) {
+		text = decoder_error(source->decoder);
+		return err_set(err, ERR_BAD_REQUEST, EBADMSG, "the stream is damaged: %s", text);
+	}
+	if (source->failed < 0)
+		return err_system(err, (int)source->failed, "read the stream");
+	return err_set(err, ERR_BAD_REQUEST, EBADMSG, "not a tar archive, or a damaged one: %s",
+		text ? text : "it ends too early");
+}
+
+static int open_source(struct source *source, const struct unpack_spec *spec, struct err *err)
+{
+	int r = decoder_open(spec->codec, spec->archive_fd, &source->decoder);
+
 	if (r < 0)
-		return r;
-	close(TARGET_FD);
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		return -errno;
-	r = caps_limit(0);
-	return r < 0 ? r
-		     : caps_set(CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER) | CAP(FSETID) |
-			       CAP(SETFCAP));
+		return err_system(err, r, "decoder");
+	source->archive = archive_read_new();
+	if (!source->archive)
+		return err_system(err, -ENOMEM, "unpack");
+	archive_read_support_format_tar(source->archive);
+	archive_read_support_format_gnutar(source->archive);
+	if (archive_read_open(source->archive, source, NULL, read_more, NULL) != ARCHIVE_OK)
+		return bad_archive(source, err);
+	return 0;
+}
+
+static void close_source(struct source *source)
+{
+	archive_read_free(source->archive);
+	decoder_close(source->decoder);
+}
+
+/* A warning says that something in a header was not understood: that is no archive to trust, unless
+ * it is only that a name is not UTF-8, as pax wants it, and stays the bytes that it is. */
+static bool is_about_charset(const struct source *source)
+{
+	const char *text = archive_error_string(source->archive);
+
+	return text && strstr(text, "can't be converted");
+}
+
+/* 1: an entry, 0: the end. end_of_last is how many bytes the entries so far have taken. */
+static int next_entry(
+	struct source *source, struct archive_entry **ret, int64_t *end_of_last, struct err *err)
+{
+	int r = source->has_entry ? archive_read_data_skip(source->archive) : ARCHIVE_OK;
+
+	if (r != ARCHIVE_OK && r != ARCHIVE_EOF)
+		return bad_archive(source, err);
+	source->has_entry = true;
+	*end_of_last = archive_filter_bytes(source->archive, 0);
+	r = archive_read_next_header(source->archive, ret);
+	if (r == ARCHIVE_EOF)
+		return 0;
+	if (r == ARCHIVE_OK || (r == ARCHIVE_WARN && is_about_charset(source)))
+		return 1;
+	return bad_archive(source, err);
+}
+
+/* An archive ends with zero blocks; one that just stops has been cut, unless it stops where a
+ * writer's whole record does. What comes behind the end is read, for the sender's sake and the
+ * checksum's, and means nothing. */
+static int check_end(struct source *source, int64_t end_of_last, struct err *err)
+{
+	const void *data;
+	ssize_t n;
+
+	if (archive_filter_bytes(source->archive, 0) == end_of_last &&
+		source->n_bytes % RECORD_BYTES)
+		return err_set(
+			err, ERR_BAD_REQUEST, EBADMSG, "the archive is cut short: no end mark");
+	while ((n = decoder_next(source->decoder, &data)) > 0)
+		;
+	source->failed = n;
+	return n < 0 ? bad_archive(source, err) : 0;
 }
 
 /* ---- entries --------------------------------------------------------------------------------- */
 
-/* What a container cannot use, or what would mean something to the overlay above, stays behind. */
-static bool xattr_is_kept(const char *name)
+/* Things that only the archive can make go wrong, as against a full disk. */
+static bool is_archives_fault(int r)
 {
-	return !strcmp(name, "security.capability") ||
-		(!strncmp(name, "user.", 5) && strncmp(name, "user.overlay.", 13));
-}
-
-static void filter_xattrs(struct archive_entry *entry)
-{
-	struct archive_entry *copy = archive_entry_clone(entry);
-	const char *name;
-	const void *value;
-	size_t n_bytes;
-
-	archive_entry_xattr_clear(entry);
-	archive_entry_acl_clear(entry);
-	archive_entry_xattr_reset(copy);
-	while (archive_entry_xattr_next(copy, &name, &value, &n_bytes) == ARCHIVE_OK)
-		if (xattr_is_kept(name))
-			archive_entry_xattr_add_entry(entry, name, value, n_bytes);
-	archive_entry_free(copy);
-}
-
-/* "/etc/x" and "./etc/x" are "etc/x"; "" is the root itself, whose mode and owner are taken. */
-static void make_relative(struct archive_entry *entry)
-{
-	const char *path = archive_entry_pathname(entry), *link = archive_entry_hardlink(entry);
-
-	if (path && path[0] == '/') {
-		path += strspn(path, "/");
-		archive_entry_copy_pathname(entry, *path ? path : ".");
+	switch (-r) {
+	case ENOENT:
+	case ENOTDIR:
+	case EISDIR:
+	case ENOTEMPTY:
+	case EEXIST:
+	case ELOOP:
+	case ENAMETOOLONG:
+	case EINVAL:
+	case EFBIG:
+	case E2BIG:
+	case EMLINK:
+		return true;
+	default:
+		return false;
 	}
-	if (link && link[0] == '/')
-		archive_entry_copy_hardlink(entry, link + strspn(link, "/"));
 }
 
-static bool is_passed_over(struct archive_entry *entry)
+static int bad_entry(const struct writer_entry *entry, int r, struct err *err)
 {
-	mode_t type = archive_entry_filetype(entry);
-
-	return !archive_entry_hardlink(entry) && (type == AE_IFCHR || type == AE_IFBLK);
-}
-
-static int copy_data(struct archive *from, struct archive *to)
-{
-	const void *data;
-	size_t n_bytes;
-	la_int64_t offset;
-	int r;
-
-	while ((r = archive_read_data_block(from, &data, &n_bytes, &offset)) == ARCHIVE_OK)
-		if (archive_write_data_block(to, data, n_bytes, offset) < ARCHIVE_WARN)
-			return fail("write", archive_error_string(to));
-	return r == ARCHIVE_EOF ? 0 : fail("read", archive_error_string(from));
-}
-
-static int unpack_entry(struct archive *from, struct archive *to, struct archive_entry *entry)
-{
-	make_relative(entry);
-	filter_xattrs(entry);
-	if (archive_write_header(to, entry) < ARCHIVE_WARN)
-		return fail(archive_entry_pathname(entry), archive_error_string(to));
-	if (archive_entry_size(entry) > 0 && copy_data(from, to))
-		return 1;
-	return archive_write_finish_entry(to) < ARCHIVE_WARN
-		? fail(archive_entry_pathname(entry), archive_error_string(to))
-		: 0;
-}
-
-static int unpack_all(struct archive *from, struct archive *to)
-{
-	struct archive_entry *entry;
-	int r;
-
-	while ((r = archive_read_next_header(from, &entry)) == ARCHIVE_OK || r == ARCHIVE_WARN)
-		if (!is_passed_over(entry) && unpack_entry(from, to, entry))
-			return 1;
-	if (r != ARCHIVE_EOF)
-		return fail("not a tar archive, or a damaged one", archive_error_string(from));
-	return archive_write_close(to) < ARCHIVE_WARN ? fail("write", archive_error_string(to)) : 0;
-}
-
-static int unpack(void)
-{
-	int flags = ARCHIVE_EXTRACT_OWNER | ARCHIVE_EXTRACT_PERM | ARCHIVE_EXTRACT_TIME |
-		ARCHIVE_EXTRACT_XATTR | ARCHIVE_EXTRACT_UNLINK | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
-		ARCHIVE_EXTRACT_SECURE_SYMLINKS | ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS;
-	struct archive *from = archive_read_new(), *to = archive_write_disk_new();
-	int r;
-
-	if (!from || !to)
-		return fail("unpack", "out of memory");
-	archive_read_support_filter_gzip(from);
-	archive_read_support_filter_zstd(from);
-	archive_read_support_format_tar(from);
-	archive_write_disk_set_options(to, flags);
-	if (archive_read_open_fd(from, 0, BLOCK_BYTES) != ARCHIVE_OK)
-		return fail("not a tar archive", archive_error_string(from));
-	r = unpack_all(from, to);
-	archive_write_free(to);
-	archive_read_free(from);
+	err_system(err, r, "%.200s", *entry->path ? entry->path : ".");
+	if (is_archives_fault(r))
+		err->kind = ERR_BAD_REQUEST;
 	return r;
 }
 
-/* The parser runs in a pid namespace of its own, where there is nobody it could signal. Neither
- * process outlives the server's thread that waits for it. */
-int unpack_main(void)
+static int write_at(int fd, const char *data, size_t n_bytes, int64_t offset)
 {
-	int r, status;
-	pid_t pid;
+	while (n_bytes) {
+		ssize_t n = pwrite(fd, data, n_bytes, offset);
 
-	umask(022);
-	r = confine();
-	if (r < 0)
-		return fail("confine", strerrordesc_np(-r));
-	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	pid = fork();
-	if (pid < 0)
-		return fail("fork", strerrordesc_np(errno));
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-		_exit(unpack());
+		if (n < 0)
+			return -errno;
+		data += n;
+		n_bytes -= n;
+		offset += n;
 	}
-	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
-		return fail("unpack", "the helper was killed");
-	return WEXITSTATUS(status);
+	return 0;
+}
+
+static int fill_file(struct source *source, int fd, int64_t size, const struct writer_entry *entry,
+	struct err *err)
+{
+	la_int64_t offset, end = 0;
+	const void *data;
+	size_t n_bytes;
+	int r;
+
+	while ((r = archive_read_data_block(source->archive, &data, &n_bytes, &offset)) ==
+		ARCHIVE_OK) {
+		if (offset < 0 || offset > size || (int64_t)n_bytes > size - offset)
+			return err_set(err, ERR_BAD_REQUEST, EBADMSG,
+				"%.200s: more content than its size says", entry->path);
+		r = write_at(fd, data, n_bytes, offset);
+		if (r < 0)
+			return bad_entry(entry, r, err);
+		if (n_bytes)
+			end = offset + (int64_t)n_bytes;
+	}
+	if (r != ARCHIVE_EOF)
+		return bad_archive(source, err);
+	if (end < size && ftruncate(fd, size) < 0)
+		return bad_entry(entry, -errno, err);
+	return 0;
+}
+
+static int unpack_file(struct source *source, struct writer *writer,
+	const struct writer_entry *entry, int64_t size, struct err *err)
+{
+	AUTO_FD int fd = writer_begin_file(writer, entry);
+	int r;
+
+	if (fd < 0)
+		return bad_entry(entry, fd, err);
+	r = size ? fill_file(source, fd, size, entry, err) : 0;
+	if (r < 0)
+		return r;
+	r = writer_end_file(entry, fd);
+	return r < 0 ? bad_entry(entry, r, err) : 0;
+}
+
+static int unpack_member(
+	struct source *source, struct writer *writer, const struct member *member, struct err *err)
+{
+	const struct writer_entry *entry = &member->entry;
+	int r;
+
+	if (member->is_hard_link)
+		r = writer_link(writer, entry);
+	else if (S_ISREG(entry->mode))
+		return unpack_file(source, writer, entry, member->size, err);
+	else
+		r = writer_make(writer, entry);
+	return r < 0 ? bad_entry(entry, r, err) : 0;
+}
+
+static int unpack_all(
+	struct source *source, struct writer *writer, unsigned long *ret_n_skipped, struct err *err)
+{
+	AUTO(member_done) struct member member = { 0 };
+	struct archive_entry *entry;
+	int64_t end_of_last = 0;
+	int r;
+
+	while ((r = next_entry(source, &entry, &end_of_last, err)) > 0) {
+		r = member_read(&member, entry, err);
+		if (r == 0 && member.is_device)
+			++*ret_n_skipped;
+		else if (r == 0)
+			r = unpack_member(source, writer, &member, err);
+		if (r < 0)
+			return r;
+	}
+	if (r == 0)
+		r = check_end(source, end_of_last, err);
+	if (r < 0)
+		return r;
+	r = writer_finish(writer);
+	return r < 0 ? err_system(err, r, "times of directories") : 0;
+}
+
+/* ---- where to -------------------------------------------------------------------------------- */
+
+/* Baggageclaim's: each ".." goes, whatever stands around it; then it is a path of the tree. */
+static char *clean_target(const char *path)
+{
+	char *clean = malloc(strlen(path) + 1), *end = clean;
+
+	if (!clean)
+		return NULL;
+	while (*path)
+		if (path[0] == '.' && path[1] == '.')
+			path += 2;
+		else
+			*end++ = *path++;
+	*end = '\0';
+	return clean;
+}
+
+/* Like mkdir -p in the tree. The path is cut and made whole again on the way. */
+static int make_path(int root_fd, char *path)
+{
+	AUTO_FD int parent_fd = sys_open_in_root(root_fd, ".", O_PATH | O_DIRECTORY, 0);
+	char *at = path + strspn(path, "/"), *name = at;
+
+	for (; parent_fd >= 0 && *name; name = at + strspn(at, "/")) {
+		size_t n = strcspn(name, "/");
+		char saved = name[n];
+		int fd;
+
+		at = name + n;
+		*at = '\0';
+		fd = sys_open_in_root(root_fd, path, O_PATH | O_DIRECTORY, 0);
+		if (fd == -ENOENT && mkdirat(parent_fd, name, 0755) == 0)
+			fd = sys_open_in_root(root_fd, path, O_PATH | O_DIRECTORY, 0);
+		*at = saved;
+		auto_fd(&parent_fd);
+		parent_fd = fd;
+	}
+	return parent_fd < 0 ? parent_fd : 0;
+}
+
+int unpack(const struct unpack_spec *spec, unsigned long *ret_n_skipped, struct err *err)
+{
+	AUTO_FREE char *path = clean_target(spec->path);
+	AUTO(close_source) struct source source = { 0 };
+	AUTO(writer_done) struct writer writer = { 0 };
+	int r = path ? make_path(spec->root_fd, path) : -ENOMEM;
+
+	*ret_n_skipped = 0;
+	if (r == 0)
+		r = writer_init(&writer, spec->root_fd, path);
+	if (r < 0)
+		return err_system(err, r, "path %.200s", spec->path);
+	r = open_source(&source, spec, err);
+	return r < 0 ? r : unpack_all(&source, &writer, ret_n_skipped, err);
 }

@@ -1,11 +1,18 @@
-/* unpack.h - a helper process that turns an archive into a tree and can do nothing else. */
+/* unpack.h - archives become trees. For a process that is confined to the tree (confine.h): every
+ * byte of the archive is hostile. */
 #pragma once
 
-/* "cloche unpack": reads a tar archive (also gzip or zstd) from descriptor 0, writes what it holds
- * into the empty directory on descriptor 3, says what is wrong on descriptor 2, one line. The exit
- * status is the answer.
+struct err;
+
+/* Reads a tar archive (ustar, pax, GNU; numeric owners only) from archive_fd to its end and makes
+ * what is in it below path, in the tree that root_fd is the root of (descriptor and links of "/"
+ * alike). codec: see decoder_open. Missing directories of path are made, 0755.
  *
- * Confined before the first byte is read: own mount, network, ipc and uts namespaces, the directory
- * as its root, capabilities only for owners and modes of files. Devices are passed over; xattrs by
- * allow-list. */
-int unpack_main(void);
+ * Refused: "..", a root that is no directory, an archive without an end. Passed over: devices,
+ * attributes that xattr_is_kept does not know. What was made before a failure stays. *ret_n_skipped
+ * counts devices. -errno with ERR_BAD_REQUEST: the archive's fault, other kinds: not. */
+struct unpack_spec {
+	int codec, archive_fd, root_fd;
+	const char *path;
+};
+int unpack(const struct unpack_spec *spec, unsigned long *ret_n_skipped, struct err *err);

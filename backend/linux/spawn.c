@@ -8,28 +8,28 @@
 
 #include "base/auto.h"
 
-static int describe(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attr, int stdin_fd,
-	int err_fd, int extra_fd)
+static int describe(posix_spawn_file_actions_t *actions, const struct spawn *spawn)
+{
+	const int given[] = { spawn->stdin_fd, spawn->stdout_fd, spawn->stderr_fd };
+	int r = 0;
+
+	for (int fd = 0; fd < 3 && r == 0; fd++)
+		r = given[fd] >= 0
+			? posix_spawn_file_actions_adddup2(actions, given[fd], fd)
+			: posix_spawn_file_actions_addopen(actions, fd, "/dev/null", O_RDWR, 0);
+	if (r == 0 && spawn->extra_fd >= 0)
+		r = posix_spawn_file_actions_adddup2(actions, spawn->extra_fd, 3);
+	return r;
+}
+
+static int prepare(posix_spawnattr_t *attr)
 {
 	sigset_t all, none;
-	int r = 0;
+	int r;
 
 	sigfillset(&all);
 	sigemptyset(&none);
-	if (stdin_fd >= 0)
-		r = posix_spawn_file_actions_adddup2(actions, stdin_fd, 0);
-	else
-		r = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDWR, 0);
-	if (r == 0)
-		r = posix_spawn_file_actions_addopen(actions, 1, "/dev/null", O_RDWR, 0);
-	if (r == 0 && err_fd >= 0)
-		r = posix_spawn_file_actions_adddup2(actions, err_fd, 2);
-	else if (r == 0)
-		r = posix_spawn_file_actions_addopen(actions, 2, "/dev/null", O_RDWR, 0);
-	if (r == 0 && extra_fd >= 0)
-		r = posix_spawn_file_actions_adddup2(actions, extra_fd, 3);
-	if (r == 0)
-		r = posix_spawnattr_setsigdefault(attr, &all);
+	r = posix_spawnattr_setsigdefault(attr, &all);
 	if (r == 0)
 		r = posix_spawnattr_setsigmask(attr, &none);
 	if (r == 0)
@@ -38,13 +38,13 @@ static int describe(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attr
 	return r;
 }
 
-pid_t spawn_program(int exe_fd, const char *const argv[], int stdin_fd, int err_fd, int extra_fd)
+pid_t spawn_program(const struct spawn *spawn)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
 	char *const envp[] = { NULL };
 	AUTO_FD int high_fd =
-		fcntl(exe_fd, F_DUPFD_CLOEXEC, 10); /* not among those that are replaced */
+		fcntl(spawn->exe_fd, F_DUPFD_CLOEXEC, 10); /* not among those that are replaced */
 	char path[32];
 	pid_t pid = -1;
 	int r;
@@ -58,9 +58,11 @@ pid_t spawn_program(int exe_fd, const char *const argv[], int stdin_fd, int err_
 		posix_spawn_file_actions_destroy(&actions);
 		return -ENOMEM;
 	}
-	r = describe(&actions, &attr, stdin_fd, err_fd, extra_fd);
+	r = describe(&actions, spawn);
 	if (r == 0)
-		r = posix_spawn(&pid, path, &actions, &attr, (char *const *)argv, envp);
+		r = prepare(&attr);
+	if (r == 0)
+		r = posix_spawn(&pid, path, &actions, &attr, (char *const *)spawn->argv, envp);
 	posix_spawnattr_destroy(&attr);
 	posix_spawn_file_actions_destroy(&actions);
 	return r ? -r : pid;

@@ -3,7 +3,14 @@
 #pragma once
 #include <sys/types.h>
 
-/* Starts the program that lies in exe_fd with an empty environment, default signals, fds 0-2 on
- * /dev/null (err_fd, if >= 0, as 2) and extra_fd as descriptor 3 (-1: none). The pid or -errno;
- * the caller waits for it. argv is borrowed. */
-pid_t spawn_program(int exe_fd, const char *const argv[], int stdin_fd, int err_fd, int extra_fd);
+/* Descriptors are borrowed; -1 stands for none. */
+struct spawn {
+	int exe_fd; /* the program */
+	const char *const *argv; /* borrowed; ends in NULL */
+	int stdin_fd, stdout_fd, stderr_fd; /* none: /dev/null */
+	int extra_fd; /* becomes descriptor 3 */
+};
+
+/* Starts it with an empty environment and default signals, in a session of its own. The pid or
+ * -errno; the caller waits for it. */
+pid_t spawn_program(const struct spawn *spawn);

@@ -179,6 +179,11 @@ int sys_make_private(const char *path)
 	return result(mount(NULL, path, NULL, MS_REC | MS_PRIVATE, NULL));
 }
 
+int sys_mount_overlay(const char *mount_point, const char *layers, unsigned long flags)
+{
+	return result(mount("overlay", mount_point, "overlay", flags, layers));
+}
+
 int sys_pivot_into(int root_fd)
 {
 	if (fchdir(root_fd) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||

@@ -46,6 +46,9 @@ int sys_open_tree(int dir_fd, const char *path, unsigned flags);
 int sys_mount_setattr(int mount_fd, unsigned flags, const struct mount_attr *attr);
 int sys_move_mount(int from_fd, int to_fd); /* both by descriptor alone */
 int sys_make_private(const char *path); /* recursively */
+/* mount(2): fsconfig(2) takes no value over 255 bytes, and a list of layers is longer. Layers and
+ * mount point may be relative to the working directory. */
+int sys_mount_overlay(const char *mount_point, const char *layers, unsigned long flags);
 int sys_pivot_into(int root_fd); /* pivot_root(".", "."), the old root detached */
 
 /* A memfd that holds a copy of data, sealed against every change. */

@@ -37,8 +37,9 @@ static int exit_status(pid_t pid)
 static int run(const char *script, int stdin_fd, int err_fd, int extra_fd)
 {
 	const char *argv[] = { "sh", "-c", script, NULL };
+	struct spawn spawn = { exe_fd, argv, stdin_fd, -1, err_fd, extra_fd };
 
-	return exit_status(spawn_program(exe_fd, argv, stdin_fd, err_fd, extra_fd));
+	return exit_status(spawn_program(&spawn));
 }
 
 static int file_with(const char *text)
@@ -64,14 +65,19 @@ static void what_is_no_program_is_an_error(void **state UNUSED)
 	AUTO_FD int dir = open("/", O_RDONLY | O_CLOEXEC);
 	const char *argv[] = { "x", NULL };
 
-	assert_int_equal(spawn_program(dir, argv, -1, -1, -1), -EACCES);
-	assert_true(spawn_program(-1, argv, -1, -1, -1) < 0);
+	struct spawn spawn = { dir, argv, -1, -1, -1, -1 };
+
+	assert_int_equal(spawn_program(&spawn), -EACCES);
+	spawn.exe_fd = -1;
+	assert_true(spawn_program(&spawn) < 0);
 }
 
 static void standard_streams_and_one_more_are_as_given(void **state UNUSED)
 {
 	AUTO_FD int input = file_with("hello\n");
 	AUTO_FD int extra = file_with("extra\n");
+	const char *argv[] = { "sh", "-c", "read a; echo out $a", NULL };
+	struct spawn spawn = { exe_fd, argv, -1, -1, -1, -1 };
 	char text[100] = "";
 	int ends[2];
 
@@ -81,6 +87,15 @@ static void standard_streams_and_one_more_are_as_given(void **state UNUSED)
 	auto_fd(&ends[1]);
 	assert_int_equal(read(ends[0], text, sizeof(text)), 12);
 	assert_string_equal(text, "hello extra\n");
+	auto_fd(&ends[0]);
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	lseek(input, 0, SEEK_SET);
+	spawn.stdin_fd = input;
+	spawn.stdout_fd = ends[1];
+	assert_int_equal(exit_status(spawn_program(&spawn)), 0);
+	auto_fd(&ends[1]);
+	assert_int_equal(read(ends[0], text, sizeof(text)), 10);
+	assert_memory_equal(text, "out hello\n", 10);
 	auto_fd(&ends[0]);
 }
 
