@@ -163,8 +163,11 @@ static int copy_node(struct copy *copy, const struct walk_item *item)
 	}
 	if (r < 0)
 		return -errno;
-	r = fchownat(item->twin_dir_fd, item->name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW);
-	if (r < 0)
+	if (fchownat(item->twin_dir_fd, item->name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) <
+		0)
+		return -errno;
+	if (!S_ISLNK(st->st_mode) &&
+		fchmodat(item->twin_dir_fd, item->name, st->st_mode & MODE_BITS, 0) < 0)
 		return -errno;
 	r = copy->spec->as_layer ? xattrs_copy_node(item->dir_fd, item->twin_dir_fd, item->name)
 				 : 0;

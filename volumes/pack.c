@@ -336,7 +336,7 @@ static int put_end(struct pack *pack)
 	int r = put_zeros(pack, 2 * TAR_BLOCK_BYTES);
 
 	if (r == 0)
-		r = put_zeros(pack, -pack->n_bytes % TAR_RECORD_BYTES);
+		r = put_zeros(pack, TAR_RECORD_BYTES - 1 - (pack->n_bytes - 1) % TAR_RECORD_BYTES);
 	if (r == 0)
 		r = flush(pack);
 	if (r < 0)
