@@ -49,6 +49,14 @@ def test_round_trip(store, encoding, seed):
     assert not same(snapshot(store / "v"), snapshot(store / "w"))
 
 
+def test_threads_make_the_same(store):
+    for number in range(5):
+        (store / "v" / str(number)).write_bytes(os.urandom(100000) * 10)
+    status, out, _ = run(store, "out", "tree=v", "path=", "encoding=gzip", "threads=4")
+    assert status == DONE and unpack(store, out, "tree=w", encoding="gzip") == DONE
+    assert not same(snapshot(store / "v"), snapshot(store / "w"))
+
+
 def test_round_trip_through_overlays(store):
     Grower(store / "v", 100)
     (store / "o-lower").mkdir()
