@@ -201,8 +201,10 @@ def test_line_81_files_that_change(store):
     """The helper stands still in a pipe that nobody reads, behind a large file, while those after it change."""
     (store / "v/first").write_bytes(b"f" * (8 << 20))
     (store / "v/d/gone").mkdir(parents=True)
+    (store / "v/d/e").mkdir()
     for name in ("vanishes", "shrinks", "grows", "stays"):
         (store / "v/d" / name).write_bytes(b"x" * 20000)
+    os.link(store / "v/d/vanishes", store / "v/d/e/other name")
     helper = treelib.start(store, "out", "tree=v", "path=", "encoding=raw", stdout=subprocess.PIPE,
                            stdin=subprocess.DEVNULL)
     data = helper.stdout.read(1)
@@ -214,7 +216,8 @@ def test_line_81_files_that_change(store):
     data += helper.stdout.read()
     assert helper.wait() == DONE, helper.stderr.read()
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        assert sorted(tar.getnames()) == [".", "./d", "./d/grows", "./d/shrinks", "./d/stays", "./first"]
+        assert sorted(tar.getnames()) == [".", "./d", "./d/e", "./d/e/other name", "./d/grows", "./d/shrinks",
+                                          "./d/stays", "./first"]
     assert unpack(store, data, "tree=w") == DONE
 
 

@@ -27,6 +27,20 @@ static void the_first_name_is_remembered(void **state UNUSED)
 	links_done(&links);
 }
 
+static void a_forgotten_name_makes_room_for_the_next(void **state UNUSED)
+{
+	struct stat st = { .st_dev = 1, .st_ino = 1 };
+	struct links links;
+
+	links_init(&links);
+	links_forget(&links, &st);
+	assert_null(meet(&links, 1, 1, "a"));
+	links_forget(&links, &st);
+	assert_null(meet(&links, 1, 1, "b"));
+	assert_string_equal(meet(&links, 1, 1, "c"), "b");
+	links_done(&links);
+}
+
 static void many_are_kept_apart(void **state UNUSED)
 {
 	struct links links;
@@ -48,6 +62,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_first_name_is_remembered),
+		cmocka_unit_test(a_forgotten_name_makes_room_for_the_next),
 		cmocka_unit_test(many_are_kept_apart),
 	};
 
