@@ -269,9 +269,10 @@ int tree_main(int argc, char **argv)
 	r = enter(&job, operation, &err);
 	if (r < 0)
 		return exit_status(r, &err);
-	if (job.ready) /* from here on the tree may be renamed */
-		fprintf(stderr, "%s", TREE_READY);
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	/* From here on the tree may be renamed. Nobody there to read it: the parent had ended before the prctl. */
+	if (job.ready && fprintf(stderr, "%s", TREE_READY) < 0)
+		return TREE_FAILED;
 	pid = fork();
 	if (pid < 0)
 		return exit_status(err_system(&err, -errno, "fork"), &err);
