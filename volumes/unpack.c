@@ -286,8 +286,10 @@ static int make_path(int root_fd, char *path)
 		at = name + n;
 		*at = '\0';
 		fd = sys_open_in_root(root_fd, path, O_PATH | O_DIRECTORY, 0);
-		if (fd == -ENOENT && mkdirat(parent_fd, name, 0755) == 0)
-			fd = sys_open_in_root(root_fd, path, O_PATH | O_DIRECTORY, 0);
+		if (fd == -ENOENT)
+			fd = mkdirat(parent_fd, name, 0755) < 0
+				? -errno
+				: sys_open_in_root(root_fd, path, O_PATH | O_DIRECTORY, 0);
 		*at = saved;
 		auto_fd(&parent_fd);
 		parent_fd = fd;
