@@ -360,11 +360,11 @@ static void add_volume(struct list *list, const struct volume_mount *mount, uint
 		stage(list, mount, at);
 		staged = at;
 	}
-	if (asprintf(&source, "%s%s%s", staged, *mount->sub_path ? "/" : "", mount->sub_path) < 0) {
+	if (asprintf(&source, "%s/%s", staged, *mount->sub_path ? mount->sub_path : ".") < 0) {
 		list->ops.failed = -ENOMEM;
 		return;
 	}
-	add(list, OP_BIND, OPF_SKELETON_SRC | flags, source, target, attrs, 0);
+	add(list, OP_BIND, OPF_PART | flags, source, target, attrs, 0);
 }
 
 /* volatile: what a container writes is gone with it, so nobody waits for the disk at its end (the
@@ -446,7 +446,7 @@ static const struct {
 	const char *name;
 } flag_names[] = { { OPF_IN_HELPER, "helper" }, { OPF_OPTIONAL, "optional" },
 	{ OPF_RECURSIVE, "recursive" }, { OPF_IDMAP, "idmapped" }, { OPF_SKELETON_SRC, "own" },
-	{ OPF_IN_ROOT, "in-root" }, { OPF_ROOT_ITSELF, "root" } };
+	{ OPF_IN_ROOT, "in-root" }, { OPF_ROOT_ITSELF, "root" }, { OPF_PART, "part" } };
 
 static const struct {
 	uint64_t attr;

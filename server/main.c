@@ -113,7 +113,7 @@ static int serve_both(const struct server_config *garden_config, const struct op
 	volumes_config.socket_path = NULL;
 	r = server_start(&volumes_config, &volumes, volumes_at, err);
 	if (r < 0)
-		return r;
+		return err_context(err, r, "--baggageclaim-bind-ip, --baggageclaim-bind-port");
 	r = server_start(garden_config, &garden, garden_at, err);
 	if (r < 0) {
 		server_stop(volumes);

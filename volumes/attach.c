@@ -95,7 +95,7 @@ static int add_layer(const struct volume *volume, const char *path, struct volum
 	return strv_addf(&mount->layers, "%s/%s", volume->owner->dir, path);
 }
 
-static int describe(const struct volume *volume, bool is_writer, struct volume_mount *mount)
+static int add_layers(const struct volume *volume, bool is_writer, struct volume_mount *mount)
 {
 	char path[PATH_BYTES];
 	int r = 0;
@@ -104,10 +104,7 @@ static int describe(const struct volume *volume, bool is_writer, struct volume_m
 		snprintf(path, sizeof(path), "%s/volume", volume->dir);
 		return add_layer(volume, path, mount);
 	}
-	if (is_writer) {
-		if (asprintf(&mount->top_dir, "%s/%s", volume->owner->dir, volume->dir) < 0)
-			return -ENOMEM;
-	} else if (volume_has_top(volume)) {
+	if (!is_writer && volume_has_top(volume)) {
 		snprintf(path, sizeof(path), "%s/upper", volume->dir);
 		r = add_layer(volume, path, mount);
 	}
@@ -116,6 +113,18 @@ static int describe(const struct volume *volume, bool is_writer, struct volume_m
 		r = add_layer(volume, path, mount);
 	}
 	return r;
+}
+
+static int describe(const struct volume *volume, bool is_writer, const char *sub_path,
+	struct volume_mount *mount, struct err *err)
+{
+	mount->sub_path = strdup(sub_path);
+	if (!mount->sub_path || add_layers(volume, is_writer, mount) < 0)
+		return err_system(err, -ENOMEM, "attach");
+	if (is_writer && volume->n_layers &&
+		asprintf(&mount->top_dir, "%s/%s", volume->owner->dir, volume->dir) < 0)
+		return err_system(err, -ENOMEM, "attach");
+	return 0;
 }
 
 int volume_attach(struct volumes *volumes, const char *path, const char *container,
@@ -132,16 +141,15 @@ int volume_attach(struct volumes *volumes, const char *path, const char *contain
 	volume = volume_get(volumes, handle, err);
 	if (!volume)
 		return -ENOENT;
-	pthread_mutex_lock(&volume->top_lock);
-	r = claim(volume, container, is_writable, err);
-	if (r == 0 && is_writable)
-		r = volume_make_top(volume, err);
+	r = volume_lock_top(volume, err);
 	if (r == 0) {
-		ret_mount->sub_path = strdup(sub_path);
-		if (!ret_mount->sub_path || describe(volume, is_writable, ret_mount) < 0)
-			r = err_system(err, -ENOMEM, "attach");
+		r = claim(volume, container, is_writable, err);
+		if (r == 0 && is_writable)
+			r = volume_make_top(volume, err);
+		if (r == 0)
+			r = describe(volume, is_writable, sub_path, ret_mount, err);
+		pthread_mutex_unlock(&volume->top_lock);
 	}
-	pthread_mutex_unlock(&volume->top_lock);
 	volume_put(volume);
 	if (r < 0)
 		volume_mount_done(ret_mount);

@@ -105,9 +105,10 @@ static int flatten(struct volume *child, const struct volume *parent, struct err
 /* The parent's top stands still meanwhile: nobody begins to write. */
 static int copy_of(struct volume *child, struct volume *parent, struct err *err)
 {
-	int r;
+	int r = volume_lock_top(parent, err);
 
-	pthread_mutex_lock(&parent->top_lock);
+	if (r < 0)
+		return r;
 	if (parent->n_layers >= MAX_LAYERS - 1) {
 		r = flatten(child, parent, err);
 	} else if (has_writers(parent)) {
@@ -173,11 +174,13 @@ static int import_from_volume(
 	source = volume_get(volume->owner, handle, err);
 	if (!source)
 		return -ENOENT;
-	pthread_mutex_lock(&source->top_lock);
-	r = volume_tree_words(source, false, &words) < 0
-		? err_system(err, -ENOMEM, "import")
-		: pour(volume->owner, &words, sub_path, volume, err);
-	pthread_mutex_unlock(&source->top_lock);
+	r = volume_lock_top(source, err);
+	if (r == 0) {
+		r = volume_tree_words(source, false, &words) < 0
+			? err_system(err, -ENOMEM, "import")
+			: pour(volume->owner, &words, sub_path, volume, err);
+		pthread_mutex_unlock(&source->top_lock);
+	}
 	volume_put(source);
 	return r;
 }

@@ -14,7 +14,8 @@
 #include "base/auto.h"
 #include "volumes/codec_impl.h"
 
-#define LEVEL 6
+/* 6, as gzip has it, takes a quarter to a half more time and saves 0.5 to 1.6 in 100 bytes. */
+#define LEVEL 5
 #define MEM_LEVEL 8
 #define BLOCK_BYTES (128 * 1024)
 #define DICT_BYTES (32 * 1024)

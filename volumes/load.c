@@ -57,6 +57,16 @@ static int find_layer(struct volumes *volumes, const char *name, struct err *err
 	return record_add_found_layer(volumes, (int64_t)id, err);
 }
 
+static int note_moving(int64_t id, int64_t from, int64_t n_users, void *arg)
+{
+	struct layer *layer = from > 0 ? layer_get(arg, id) : NULL;
+
+	(void)n_users;
+	if (layer)
+		layer->is_moving = true;
+	return from > 0 && !layer ? -ENOMEM : 0;
+}
+
 struct layer_row {
 	int64_t id, from, n_users;
 };
@@ -216,10 +226,24 @@ static void settle_dead(struct volume *volume)
 		set_dir(volume, "doomed");
 }
 
+static bool has_lost_layer(const struct volume *volume)
+{
+	char path[PATH_BYTES];
+
+	for (unsigned i = 0; i < volume->n_layers; i++) {
+		snprintf(path, sizeof(path), "layers/%lld", (long long)volume->layers[i]->id);
+		if (!volume->layers[i]->is_moving && !is_there(volume->owner, path))
+			return true;
+	}
+	return false;
+}
+
 static int settle_volume(struct volume *volume, struct err *err)
 {
-	int r = load_details(volume, err);
+	int r = volume_handle_is_valid(volume->handle) ? load_details(volume, err) : -EINVAL;
 
+	if (r == 0 && has_lost_layer(volume))
+		r = -ENOENT;
 	if (r == 0 && !volume->is_dead)
 		r = settle_made(volume, err);
 	if (r < 0) {
@@ -348,6 +372,8 @@ int volumes_load(struct volumes *volumes, struct err *err)
 	r = each_name(volumes, "init", bury_init, err);
 	if (r == 0)
 		r = each_name(volumes, "layers", find_layer, err);
+	if (r == 0)
+		r = record_each_layer(volumes, note_moving, volumes, err);
 	if (r == 0)
 		r = record_each_volume(volumes, copy_row, &loading, err);
 	if (r == 0) {

@@ -8,6 +8,7 @@ static const char schema[] =
 	"INSERT OR IGNORE INTO meta VALUES ('schema', '1');"
 	"CREATE TABLE IF NOT EXISTS volumes (id INTEGER PRIMARY KEY AUTOINCREMENT, handle TEXT NOT NULL,"
 	" state INTEGER NOT NULL, privileged INTEGER NOT NULL, has_properties INTEGER NOT NULL) STRICT;"
+	"CREATE INDEX IF NOT EXISTS volumes_by_handle ON volumes (handle);"
 	"CREATE TABLE IF NOT EXISTS properties ("
 	" volume INTEGER NOT NULL REFERENCES volumes(id) ON DELETE CASCADE,"
 	" key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (volume, key)) STRICT;"
@@ -67,7 +68,12 @@ static int add_volume(struct db *db, void *arg, struct err *err)
 {
 	struct volume *volume = arg;
 	struct addition add = { db, volume, err };
-	int r = db_change(db, err,
+	int r = db_change(db, err, "UPDATE volumes SET state = ? WHERE handle = ? AND state = ?",
+		"isi", (int64_t)RECORD_LOST, volume->handle, (int64_t)RECORD_LIVE);
+
+	if (r < 0)
+		return r;
+	r = db_change(db, err,
 		"INSERT INTO volumes (handle, state, privileged, has_properties) VALUES (?, ?, ?, ?)",
 		"siii", volume->handle, (int64_t)RECORD_MAKING, (int64_t)volume->privileged,
 		(int64_t)(volume->properties != NULL));
@@ -222,7 +228,7 @@ int record_each_volume(struct volumes *volumes,
 	struct visitor visitor = { .visit.volume = visit, .arg = arg };
 
 	return db_each(volumes->db, visit_volume, &visitor, err,
-		"SELECT id, handle, state, privileged, has_properties FROM volumes ORDER BY id DESC",
+		"SELECT id, handle, state, privileged, has_properties FROM volumes WHERE state != 3 ORDER BY id",
 		"");
 }
 

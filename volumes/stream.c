@@ -105,11 +105,13 @@ int volume_stream_in(struct volumes *volumes, const char *handle, const char *pa
 
 	if (r < 0)
 		return r;
-	pthread_mutex_lock(&stream->volume->top_lock);
-	r = claim_top(stream, err);
-	if (r == 0)
-		r = start(stream, path, encoding, err);
-	pthread_mutex_unlock(&stream->volume->top_lock);
+	r = volume_lock_top(stream->volume, err);
+	if (r == 0) {
+		r = claim_top(stream, err);
+		if (r == 0)
+			r = start(stream, path, encoding, err);
+		pthread_mutex_unlock(&stream->volume->top_lock);
+	}
 	if (r < 0)
 		let_go(stream);
 	else
@@ -125,9 +127,11 @@ int volume_stream_out(struct volumes *volumes, const char *handle, const char *p
 
 	if (r < 0)
 		return r;
-	pthread_mutex_lock(&stream->volume->top_lock);
-	r = start(stream, path, encoding, err);
-	pthread_mutex_unlock(&stream->volume->top_lock);
+	r = volume_lock_top(stream->volume, err);
+	if (r == 0) {
+		r = start(stream, path, encoding, err);
+		pthread_mutex_unlock(&stream->volume->top_lock);
+	}
 	if (r < 0)
 		let_go(stream);
 	else

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/auto.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/parse.h"
@@ -13,6 +13,8 @@
 #include "linux/sys.h"
 #include "linux/tree.h"
 #include "volumes/volumes_internal.h"
+
+#define RETRY_MS 200
 
 int store_bury(struct volumes *volumes, const char *path)
 {
@@ -47,23 +49,25 @@ void volume_drop_layers(struct volume *volume)
 	volume->n_layers = 0;
 }
 
-/* The tree first, then the row: a row without a tree is no loss. */
-static void take_apart(struct volume *volume)
+/* The tree first, then the row: a row without a tree is no loss, and on a full disk it is the tree
+ * that makes room for the change of the record. */
+static int take_apart(struct volume *volume)
 {
 	struct volumes *volumes = volume->owner;
-	struct err err;
+	struct err err = { 0 };
 	int r = store_bury(volumes, volume->dir);
 
-	if (r == 0 && volume->id && record_remove(volumes, volume->id, &err) < 0)
-		r = -EIO;
+	if (r == 0 && volume->id)
+		r = record_remove(volumes, volume->id, &err);
 	if (r < 0) {
 		LOG(LOG_WARN, "volume-not-removed", KV_STR("handle", volume->handle),
-			KV_INT("errno", -r));
-		return;
+			KV_INT("errno", -r), KV_STR("error", err.msg));
+		return r;
 	}
 	pthread_mutex_lock(&volumes->lock);
 	volume_drop_layers(volume);
 	pthread_mutex_unlock(&volumes->lock);
+	return 0;
 }
 
 void volume_discard(struct volume *volume)
@@ -81,15 +85,22 @@ void volume_discard(struct volume *volume)
 /* Lock held on entry and exit. */
 static void empty_graves(struct volumes *volumes)
 {
+	struct volume_list later = TAILQ_HEAD_INITIALIZER(later);
 	struct volume *volume;
 
 	while ((volume = TAILQ_FIRST(&volumes->graves))) {
+		int r;
+
 		TAILQ_REMOVE(&volumes->graves, volume, grave);
 		pthread_mutex_unlock(&volumes->lock);
-		take_apart(volume);
-		volume_free(volume);
+		r = take_apart(volume);
 		pthread_mutex_lock(&volumes->lock);
+		if (r < 0 && !volumes->is_ending)
+			TAILQ_INSERT_TAIL(&later, volume, grave);
+		else
+			volume_free(volume);
 	}
+	TAILQ_CONCAT(&volumes->graves, &later, grave);
 }
 
 static void delete_dead(struct volumes *volumes)
@@ -98,6 +109,16 @@ static void delete_dead(struct volumes *volumes)
 
 	if (r < 0)
 		LOG(LOG_WARN, "dead-not-deleted", KV_STR("dir", volumes->dir), KV_INT("errno", -r));
+}
+
+/* The record did not take it, most likely for want of room. Lock held. */
+static void try_again_later(struct volumes *volumes)
+{
+	struct timespec at = clock_deadline(RETRY_MS);
+
+	if (!volumes->has_dead)
+		pthread_cond_timedwait(&volumes->changed, &volumes->lock, &at);
+	volumes->has_dead = true;
 }
 
 static void *sweep(void *arg)
@@ -115,6 +136,8 @@ static void *sweep(void *arg)
 		pthread_mutex_unlock(&volumes->lock);
 		delete_dead(volumes);
 		pthread_mutex_lock(&volumes->lock);
+		if (!TAILQ_EMPTY(&volumes->graves) && !volumes->is_ending)
+			try_again_later(volumes);
 	}
 	empty_graves(volumes);
 	pthread_mutex_unlock(&volumes->lock);

@@ -114,6 +114,20 @@ struct volume *volume_get(struct volumes *volumes, const char *handle, struct er
 	return volume;
 }
 
+int volume_lock_top(struct volume *volume, struct err *err)
+{
+	bool is_dead;
+
+	pthread_mutex_lock(&volume->top_lock);
+	pthread_mutex_lock(&volume->owner->lock);
+	is_dead = volume->is_dead;
+	pthread_mutex_unlock(&volume->owner->lock);
+	if (!is_dead)
+		return 0;
+	pthread_mutex_unlock(&volume->top_lock);
+	return err_set(err, ERR_NOT_FOUND, ENOENT, "unknown volume: %s", volume->handle);
+}
+
 void volume_put(struct volume *volume)
 {
 	struct volumes *volumes = volume->owner;
@@ -304,31 +318,47 @@ int volume_set_privileged(
 	return r;
 }
 
-/* The state is recorded first: whatever comes then, it is finished at the next start. */
+/* Its name is free from here on. Lock held. */
+static void strike_off(struct volume *volume)
+{
+	registry_remove(volume->owner->by_handle, volume->handle);
+	volume->is_ready = false;
+	volume->is_dead = true;
+}
+
+/* The state is recorded first: whatever comes then, it is finished at the next start. Only a full
+ * disk may not keep anybody from making room: then the move alone must tell. top_lock held. */
+static int destroy(struct volume *volume, struct err *err)
+{
+	struct volumes *volumes = volume->owner;
+	int r = record_set_state(volume, RECORD_DEAD, err);
+
+	if (r < 0 && err->code != ENOSPC)
+		return r;
+	pthread_mutex_lock(&volumes->lock);
+	r = volume_set_dir(volume, "doomed");
+	if (r == 0 || r == -ENOENT)
+		strike_off(volume);
+	pthread_mutex_unlock(&volumes->lock);
+	return r == 0 || r == -ENOENT ? 0 : err_system(err, r, "move %s to doomed/", volume->dir);
+}
+
 int volume_destroy(struct volumes *volumes, const char *handle, struct err *err)
 {
-	struct volume *volume;
+	struct volume *volume = volume_get(volumes, handle, err);
 	int r;
 
-	pthread_mutex_lock(&volumes->lock);
-	volume = registry_find(volumes->by_handle, handle);
-	if (!volume || !volume->is_ready) {
-		pthread_mutex_unlock(&volumes->lock);
-		return err_set(err, ERR_NOT_FOUND, ENOENT, "unknown volume: %.255s", handle);
-	}
-	r = record_set_state(volume, RECORD_DEAD, err);
+	if (!volume)
+		return -ENOENT;
+	r = volume_lock_top(volume, err);
 	if (r == 0) {
-		registry_remove(volumes->by_handle, handle);
-		volume->is_ready = false;
-		volume->is_dead = true;
-		r = volume_set_dir(volume, "doomed");
-		if (r < 0) /* it is gone for everybody; where it lies matters to the sweeper alone */
-			err_system(err, r, "move %s to doomed/", handle);
+		r = destroy(volume, err);
+		pthread_mutex_unlock(&volume->top_lock);
 	}
-	pthread_mutex_unlock(&volumes->lock);
-	if (volume->is_dead)
-		volume_put(volume);
-	return r == -ENOENT ? 0 : r;
+	if (r == 0)
+		volume_put(volume); /* the table's */
+	volume_put(volume);
+	return r;
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */

@@ -31,6 +31,7 @@ struct db;
 struct layer {
 	int64_t id;
 	unsigned n_refs; /* volumes */
+	bool is_moving; /* at start: a crash came between the record and the move of the tree */
 };
 
 struct volume {
@@ -83,6 +84,8 @@ bool store_path_parse(const struct volumes *volumes, const char *path,
 /* NULL and -ENOENT told, or one more reference. */
 struct volume *volume_get(struct volumes *volumes, const char *handle, struct err *err);
 void volume_put(struct volume *volume);
+/* Takes top_lock. -ENOENT, and not taken: it was destroyed meanwhile. */
+int volume_lock_top(struct volume *volume, struct err *err);
 struct volume *volume_new(struct volumes *volumes, const char *handle);
 void volume_free(struct volume *volume);
 int volume_set_dir(struct volume *volume, const char *place); /* "init", "live" or "doomed" */
@@ -108,7 +111,8 @@ int volume_tree_words(const struct volume *volume, bool is_writable, struct strv
 
 /* record.c: sqlite */
 int record_open(const char *path, struct db **ret_db, struct err *err);
-enum record_state { RECORD_MAKING, RECORD_LIVE, RECORD_DEAD };
+/* Lost: its tree was not there, and then somebody has taken its name. */
+enum record_state { RECORD_MAKING, RECORD_LIVE, RECORD_DEAD, RECORD_LOST };
 int record_add(struct volumes *volumes, struct volume *volume, struct err *err); /* sets its id */
 int record_set_state(struct volume *volume, enum record_state state, struct err *err);
 int record_set_privileged(struct volume *volume, bool privileged, struct err *err);

@@ -379,15 +379,35 @@ static int op_file(struct work *work, const struct op_wire *op)
 	return give_to_root(work, text(work, op->a));
 }
 
+/* Links in a volume mean what they mean inside of it. */
+static int open_part(const struct work *work, const char *source)
+{
+	size_t n = strcspn(source, "/");
+	AUTO_FD int place_fd = -1;
+	char place[64];
+
+	if (n >= sizeof(place))
+		return -ENAMETOOLONG;
+	memcpy(place, source, n);
+	place[n] = '\0';
+	place_fd = open_skeleton(work, place, 0);
+	return place_fd < 0
+		? place_fd
+		: sys_open_in_root(place_fd, source + n + (source[n] == '/'), O_PATH, 0);
+}
+
 static int clone_source(const struct work *work, const struct op_wire *op)
 {
 	unsigned flags =
 		OPEN_TREE_CLONE | AT_EMPTY_PATH | (op->flags & OPF_RECURSIVE ? AT_RECURSIVE : 0);
 	AUTO_FD int source_fd = -1;
 
-	if (!(op->flags & OPF_SKELETON_SRC))
+	if (op->flags & OPF_PART)
+		source_fd = open_part(work, text(work, op->a));
+	else if (op->flags & OPF_SKELETON_SRC)
+		source_fd = open_skeleton(work, text(work, op->a), 0);
+	else
 		return sys_open_tree(AT_FDCWD, text(work, op->a), flags & ~(unsigned)AT_EMPTY_PATH);
-	source_fd = open_skeleton(work, text(work, op->a), 0);
 	return source_fd < 0 ? source_fd : sys_open_tree(source_fd, "", flags);
 }
 

@@ -147,6 +147,8 @@ enum op_flags {
 	OPF_SKELETON_SRC = 16, /* the source is a path of the skeleton, not of the host */
 	OPF_IN_ROOT = 32, /* target: a path as the container sees it, made if missing */
 	OPF_ROOT_ITSELF = 64, /* the mount made here is the root that OPF_IN_ROOT means */
+	OPF_PART =
+		128, /* the source is "place/path": a path as seen in what is mounted at the place */
 };
 
 struct op_wire {

@@ -202,6 +202,7 @@ def test_112_a_volume_that_has_lost_a_layer(start_server, tmp_path):
     assert set(contents(server.volumes.tree("a-copy"))) == {"a", "own"}
     with server.volumes.download("b-copy") as stream:
         assert stream.status in (404, 500)
+    assert any(line.get("level") in ("warn", "error") for line in server.log_lines())
     assert list(server.work.glob("volumes/*/b-copy/upper/own"))
     server.terminate()
     (tmp_path / "lost").rename(lost)

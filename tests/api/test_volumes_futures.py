@@ -108,7 +108,7 @@ def test_53_a_parent_that_is_not_there(server, volumes):
     for _ in range(2):
         assert_error(volumes.poll_until_done(handle), 422, "failed to create volume")
     assert volumes.forget(handle).status == 204
-    assert server.volume_files() == []
+    wait_until(lambda: server.volume_files() == [], "nothing left of it")
 
 
 def test_54_as_concourse_does_it(volumes):
