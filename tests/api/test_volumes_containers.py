@@ -23,7 +23,10 @@ def image(make_volume, root):
 def refused_create(client):
     """Create a container that must be refused: the text of the error."""
     def refuse(**spec):
-        reply = client.request("POST", "/containers", {"handle": unique_name("refused"), **spec})
+        handle = unique_name("refused")
+        reply = client.request("POST", "/containers", {"handle": handle, **spec})
+        if reply.status == 200:
+            client.destroy(handle)
         return assert_error(reply, 500)["Message"]
     return refuse
 
