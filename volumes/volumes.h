@@ -3,7 +3,8 @@
  *
  * Every operation but import, a walk of owners and streams takes constant time whatever the size: a
  * copy shares the parent's tree as a read-only layer and has a tree of its own only for what is
- * written later; nothing is mounted until a container uses it. On disk ids are canonical (root = 0)
+ * written later, or is a snapshot; only where neither can be is it copied file by file (driver.h).
+ * Nothing is mounted until a container uses it. On disk ids are canonical (root = 0)
  * whatever the privileged flag says.
  *
  * Threads: any. Errors: 0 or a negative errno with struct err filled; -ENOENT: no such volume;
@@ -24,7 +25,11 @@ struct volumes;
 struct volumes_config {
 	const char *dir; /* made if missing; one server per directory (the caller holds a lock) */
 	int self_exe_fd; /* the program that runs "cloche tree"; borrowed */
+	const char *driver; /* a name that is known; borrowed for the call */
 };
+
+/* overlay, btrfs, copy (or naive), detect: see driver.h. */
+bool volume_driver_is_known(const char *name);
 
 /* Loads the record, compares it with what is on disk, finishes what a crash has left. Nothing is
  * ever deleted because of a damaged row or a missing file: it is logged and set aside. */

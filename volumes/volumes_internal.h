@@ -19,6 +19,7 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
+#include "volumes/driver.h"
 #include "volumes/volumes.h"
 
 struct db;
@@ -63,6 +64,9 @@ struct volumes {
 	char *dir;
 	int dir_fd, dead_fd, self_exe_fd;
 	struct db *db;
+	const struct volume_driver *driver;
+	char no_overlay
+		[200]; /* why there are no overlay mounts here; "": there are, or nobody has tried */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -100,7 +104,8 @@ int volume_choose_handle(struct volume_spec *spec, struct err *err);
  * -EBUSY: somebody writes to it. */
 int volume_freeze(struct volume *volume, struct err *err);
 bool volume_has_top(const struct volume *volume); /* has layers, and something over them */
-/* upper/ and work/ of a volume with layers, made if missing. */
+/* upper/ and work/ of a volume with layers, made if missing. -EOPNOTSUPP: nothing can be written
+ * over layers here. */
 int volume_make_top(struct volume *volume, struct err *err);
 /* The second half of a freeze: moves the top to its place, idempotent. */
 int volume_move_top(struct volume *volume, int64_t layer, bool was_plain, struct err *err);
