@@ -424,7 +424,7 @@ static void free_all(struct volumes *volumes)
 	free(volumes);
 }
 
-static int open_parts(struct volumes *volumes, struct err *err)
+static int open_parts(struct volumes *volumes, const char *driver, struct err *err)
 {
 	AUTO_FREE char *path = NULL;
 	int r = make_dirs(volumes, err);
@@ -435,6 +435,8 @@ static int open_parts(struct volumes *volumes, struct err *err)
 		r = record_open(path, &volumes->db, err);
 	if (r == 0)
 		r = volumes_load(volumes, err);
+	if (r == 0)
+		r = driver_choose(volumes, driver, err);
 	return r < 0 ? r : sweeper_start(volumes, err);
 }
 
@@ -458,7 +460,7 @@ int volumes_open(const struct volumes_config *config, struct volumes **ret_volum
 	if (!volumes->dir || !volumes->by_handle || !volumes->layers || !volumes->futures)
 		r = err_system(err, -ENOMEM, "volumes");
 	else
-		r = open_parts(volumes, err);
+		r = open_parts(volumes, config->driver, err);
 	if (r < 0)
 		free_all(volumes);
 	else

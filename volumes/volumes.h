@@ -3,7 +3,8 @@
  *
  * Every operation but import, a walk of owners and streams takes constant time whatever the size: a
  * copy shares the parent's tree as a read-only layer and has a tree of its own only for what is
- * written later; nothing is mounted until a container uses it. On disk ids are canonical (root = 0)
+ * written later, or is a snapshot; only where neither can be is it copied file by file (driver.h).
+ * Nothing is mounted until a container uses it. On disk ids are canonical (root = 0)
  * whatever the privileged flag says.
  *
  * Threads: any. Errors: 0 or a negative errno with struct err filled; -ENOENT: no such volume;
@@ -34,7 +35,11 @@ struct volumes_config {
 	const char *dir; /* made if missing; one server per directory (the caller holds a lock) */
 	int self_exe_fd; /* the program that runs "cloche tree"; borrowed */
 	struct volume_users users;
+	const char *driver; /* a name that is known; borrowed for the call */
 };
+
+/* overlay, btrfs, copy (or naive), detect: see driver.h. */
+bool volume_driver_is_known(const char *name);
 
 /* Loads the record, compares it with what is on disk, finishes what a crash has left. Nothing is
  * ever deleted because of a damaged row or a missing file: it is logged and set aside. */
@@ -148,7 +153,8 @@ enum attach_flags {
 int volume_attach(struct volumes *volumes, const char *path, const char *container, unsigned flags,
 	struct volume_mount *ret_mount, struct err *err);
 bool volume_has_stale(struct volumes *volumes, const char *container);
-void volume_refreshed(struct volumes *volumes, const char *container);
+/* is_done false: it has what it had. */
+void volume_refreshed(struct volumes *volumes, const char *container, bool is_done);
 /* The container is gone, with all that it had attached. */
 void volume_detach_all(struct volumes *volumes, const char *container);
 /* At start, when it is known which containers live: the attachments of all others are dropped. */

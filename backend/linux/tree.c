@@ -13,6 +13,7 @@
 
 #include "base/auto.h"
 #include "base/parse.h"
+#include "linux/btrfs.h"
 #include "linux/sys.h"
 
 static void auto_dir(DIR **dir)
@@ -32,11 +33,12 @@ static DIR *open_dir(int parent_fd, const char *name)
 	return dir;
 }
 
-/* chattr +i or +a, which a privileged container may have set */
+/* chattr +i or +a, which a privileged container may have set; a read-only subvolume */
 static void clear_flags(int fd)
 {
 	unsigned flags;
 
+	btrfs_make_writable(fd);
 	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) < 0 || !(flags & (FS_IMMUTABLE_FL | FS_APPEND_FL)))
 		return;
 	flags &= ~(unsigned)(FS_IMMUTABLE_FL | FS_APPEND_FL);
@@ -65,7 +67,7 @@ static int unlink_any(int dir_fd, const char *name)
 			if (unlinkat(dir_fd, name, AT_REMOVEDIR) == 0)
 				return 0;
 			if (errno == ENOTEMPTY || errno == EEXIST)
-				return 1;
+				return btrfs_subvolume_destroy(dir_fd, name) == 0 ? 0 : 1;
 			code = errno == ENOTDIR ? code : errno;
 		}
 		clear_flags_at(dir_fd, name);
@@ -73,16 +75,27 @@ static int unlink_any(int dir_fd, const char *name)
 	return -code;
 }
 
-static int move_up(int dir_fd, const char *name, int top_fd)
-{
-	char above[40] = "part-";
+/* Where directories go that are not empty: to the top, or, since no directory leaves its subvolume, to
+ * the root of that one. A subvolume may go anywhere. */
+struct above {
+	int top_fd, root_fd;
+};
 
-	if (random_hex(above + 5, 16) < 0)
+static int move_up(int dir_fd, const char *name, const struct above *above)
+{
+	char to[40] = "part-";
+	int code = 0;
+
+	if (random_hex(to + 5, 16) < 0)
 		return -EIO;
-	if (renameat(dir_fd, name, top_fd, above) == 0)
-		return 0;
-	clear_flags_at(dir_fd, name);
-	return renameat(dir_fd, name, top_fd, above) < 0 ? -errno : 0;
+	for (int tries = 0; tries < 2; tries++) {
+		if (renameat(dir_fd, name, above->top_fd, to) == 0 ||
+			(errno == EXDEV && renameat(dir_fd, name, above->root_fd, to) == 0))
+			return 0;
+		code = errno;
+		clear_flags_at(dir_fd, name);
+	}
+	return -code;
 }
 
 static bool is_dot(const char *name)
@@ -90,9 +103,10 @@ static bool is_dot(const char *name)
 	return !strcmp(name, ".") || !strcmp(name, "..");
 }
 
-static int empty_one(int top_fd, const char *top_name)
+/* What is in a subvolume stays in it: it is emptied as the top is, one level deeper at most. */
+static int empty_one(const struct above *above, const char *name)
 {
-	DIR *dir AUTO(auto_dir) = open_dir(top_fd, top_name);
+	DIR *dir AUTO(auto_dir) = open_dir(above->root_fd, name);
 	struct dirent *entry;
 	int ret = 0;
 
@@ -102,11 +116,13 @@ static int empty_one(int top_fd, const char *top_name)
 		int r = is_dot(entry->d_name) ? 0 : unlink_any(dirfd(dir), entry->d_name);
 
 		if (r == 1)
-			r = move_up(dirfd(dir), entry->d_name, top_fd);
+			r = move_up(dirfd(dir), entry->d_name, above);
+		if (r == -EXDEV && above->root_fd == above->top_fd)
+			r = empty_one(&(struct above){ above->top_fd, dirfd(dir) }, entry->d_name);
 		if (r < 0)
 			ret = r;
 	}
-	if (ret == 0 && unlinkat(top_fd, top_name, AT_REMOVEDIR) < 0 && errno != ENOENT &&
+	if (ret == 0 && unlinkat(above->root_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT &&
 		errno != ENOTEMPTY)
 		ret = -errno;
 	return ret;
@@ -115,6 +131,7 @@ static int empty_one(int top_fd, const char *top_name)
 /* One pass over the top; *ret_left says whether another may help. */
 static int pass(int dir_fd, bool *ret_left)
 {
+	const struct above above = { dir_fd, dir_fd };
 	DIR *dir AUTO(auto_dir) = open_dir(dir_fd, ".");
 	struct dirent *entry;
 	int ret = 0;
@@ -126,7 +143,7 @@ static int pass(int dir_fd, bool *ret_left)
 		int r = is_dot(entry->d_name) ? 0 : unlink_any(dir_fd, entry->d_name);
 
 		if (r == 1) {
-			r = empty_one(dir_fd, entry->d_name);
+			r = empty_one(&above, entry->d_name);
 			*ret_left |= r == 0;
 		}
 		if (r < 0)

@@ -1,4 +1,5 @@
 /* tree.h - deleting trees that strangers have made: any depth, any names, links, mounts in the way.
+ * On btrfs subvolumes go too, at once if there is none inside.
  * By descriptors only; follows no link; constant memory and constant depth: a directory that is not
  * empty is moved up to the top and its turn comes later, so a crash loses nothing either. */
 #pragma once
