@@ -238,6 +238,7 @@ static int open_volumes(struct backend *backend, struct err *err)
 	if (asprintf(&path, "%s/volumes", backend->work_dir) < 0)
 		return err_system(err, -ENOMEM, "volumes");
 	config.dir = path;
+	config.users = refresh_users(backend);
 	return volumes_open(&config, &backend->volumes, err);
 }
 

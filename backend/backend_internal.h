@@ -9,6 +9,7 @@
 #include "idpool.h"
 #include "linux/cgroup.h"
 #include "rootfs.h"
+#include "volumes/volumes.h"
 
 struct db;
 struct links;
@@ -56,6 +57,9 @@ void keeper_notice(struct backend *backend); /* a deadline may have changed */
 void keeper_has_dead(struct backend *backend); /* something lies in dead/ */
 /* The same, and the reference is put by the sweeper: closing what a container held takes time. */
 void keeper_bury(struct backend *backend, struct container *take_container);
+
+/* refresh.c */
+struct volume_users refresh_users(struct backend *backend);
 
 /* birth.c: from a record to a running init. */
 int container_bear(struct container *container, const struct container_spec *spec,

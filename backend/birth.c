@@ -224,7 +224,7 @@ static int attach_binds(struct container *container, const struct container_spec
 
 	for (size_t i = 0; i < spec->n_binds && r >= 0; i++) {
 		r = volume_attach(container->backend->volumes, spec->binds[i].src, container->id,
-			spec->binds[i].read_write, &mounts[i], err);
+			spec->binds[i].read_write ? ATTACH_WRITABLE : 0, &mounts[i], err);
 		if (r < 0)
 			err_context(err, r, "bind_mounts[%zu].src_path", i);
 	}

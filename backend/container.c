@@ -27,6 +27,8 @@ static void init_sync(struct container *container)
 	pthread_mutex_init(&container->lock, NULL);
 	pthread_mutex_init(&container->table_lock, NULL);
 	clock_cond_init(&container->died);
+	clock_cond_init(&container->released);
+	pthread_mutex_init(&container->refresh_lock, NULL);
 }
 
 struct container *container_new(struct backend *backend, const char *handle, bool privileged,
@@ -93,6 +95,9 @@ static void container_free(struct container *container)
 	auto_fd(&container->root_fd);
 	auto_fd(&container->kick_fd);
 	pthread_cond_destroy(&container->died);
+	pthread_cond_destroy(&container->released);
+	pthread_mutex_destroy(&container->refresh_lock);
+	binds_free(container->binds, container->n_binds);
 	pthread_mutex_destroy(&container->table_lock);
 	pthread_mutex_destroy(&container->lock);
 	free(container->handle);
@@ -313,7 +318,9 @@ static int record(struct container *container, const struct container_spec *spec
 		.id_base = container->id_range < 0 ? -1 : (int64_t)container->map.root,
 		.grace_ns = container->grace_ns,
 		.state = CONTAINER_CREATING,
-		.privileged = container->privileged };
+		.privileged = container->privileged,
+		.binds = spec->binds,
+		.n_binds = spec->n_binds };
 
 	return store_add(container->backend->db, &record, &spec->env, spec->properties,
 		spec->n_properties, err);
@@ -324,9 +331,10 @@ static int resolve_root(
 	struct container *container, const char *uri, struct rootfs *rootfs, struct err *err)
 {
 	struct backend *backend = container->backend;
-	int r = strncmp(uri, "raw://", 6) != 0 ? 0
-					       : volume_attach(backend->volumes, uri + 6,
-							 container->id, true, &rootfs->volume, err);
+	int r = strncmp(uri, "raw://", 6) != 0
+		? 0
+		: volume_attach(backend->volumes, uri + 6, container->id,
+			  ATTACH_WRITABLE | ATTACH_FIXED, &rootfs->volume, err);
 
 	if (r)
 		return r < 0 ? r : 0;
@@ -347,6 +355,9 @@ static int bear(struct container *container, const struct container_spec *spec, 
 	container->grace_ns = spec->has_grace ? spec->grace_ns : backend->config.default_grace_ns;
 	if (strv_copy(&container->env, &spec->env) < 0)
 		return err_system(err, -ENOMEM, "env");
+	for (size_t i = 0; i < spec->n_binds; i++)
+		if (bind_add(&container->binds, &container->n_binds, &spec->binds[i]) < 0)
+			return err_system(err, -ENOMEM, "bind_mounts");
 	r = put_properties(container, spec, err);
 	if (r == 0)
 		r = record(container, spec, err);

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "plan.h"
 
+struct bind_mount;
 struct link;
 struct msg;
 struct process;
@@ -44,6 +45,12 @@ struct container {
 	bool is_destroying;
 	struct registry *properties; /* char * */
 	int64_t grace_ns;
+	bool is_held; /* nothing may be started now, see refresh.c */
+	unsigned n_starting; /* runs on their way */
+	pthread_cond_t released;
+	pthread_mutex_t refresh_lock; /* taken before every other */
+	struct bind_mount *binds; /* as they were asked for; do not change */
+	size_t n_binds;
 	unsigned n_busy; /* requests and connections that stop the grace time */
 	int64_t idle_since_ms;
 
@@ -64,6 +71,14 @@ uint64_t backend_ring_bytes(const struct backend *backend);
 
 /* 0, or -ESRCH (ERR_INVALID) once the container's init is gone. */
 int container_check_alive(struct container *container, struct err *err);
+
+/* container_end.c: 1 if nobody but init is left in it, 0, or -errno. */
+int container_is_idle(struct container *container);
+
+/* refresh.c: around everything that starts a process. */
+void container_begin_run(struct container *container); /* waits while it is held */
+void container_end_run(struct container *container);
+int container_refresh(struct container *container, struct err *err);
 
 bool property_is_own(const char *key); /* set by the server alone */
 

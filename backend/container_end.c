@@ -162,6 +162,14 @@ static int kill_all(struct container *container, int signo, struct err *err)
 	return reply.value != 0;
 }
 
+int container_is_idle(struct container *container)
+{
+	struct err err;
+	int r = kill_all(container, 0, &err);
+
+	return r < 0 ? r : !r;
+}
+
 /* Until none is left or the time is over; looks rarely when it takes long. */
 static int await_none(struct container *container, int timeout_ms, struct err *err)
 {

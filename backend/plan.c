@@ -422,6 +422,53 @@ int plan_birth(const struct plan_input *input, void **ret_blob, size_t *ret_byte
 	return list_close(&list, &input->map, ret_blob, ret_bytes);
 }
 
+/* ---- a third one: volumes that were copied under a container --------------------------------- */
+
+static bool is_stale(const struct plan_input *input, size_t i)
+{
+	return input->bind_volumes[i].layers.n_items && input->bind_volumes[i].is_stale;
+}
+
+static void add_take(struct list *list, const struct plan_input *input, size_t i)
+{
+	const struct volume_mount *mount = &input->bind_volumes[i];
+	const char *staged = find_staged(list, mount);
+	char at[NAME_BYTES], *source;
+
+	if (!staged) {
+		stage(list, mount, at);
+		staged = at;
+	}
+	if (asprintf(&source, "%s/%s", staged, *mount->sub_path ? mount->sub_path : ".") < 0)
+		source = NULL;
+	add_path(list, OP_TAKE, OPF_PART, source, "",
+		MOUNT_ATTR_NODEV | (input->binds[i].read_write ? 0 : MOUNT_ATTR_RDONLY), i);
+}
+
+/* All of them, in their order: one may lie in another. */
+int plan_refresh(const struct plan_input *input, void **ret_blob, size_t *ret_bytes)
+{
+	struct list list AUTO(auto_list);
+
+	if (input->n_binds > MAX_SLOTS)
+		return -E2BIG;
+	list_open(&list);
+	add(&list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWNS);
+	add(&list, OP_SKELETON, 0, input->skeleton_dir, "", 0, 0);
+	if (*input->map.text)
+		add(&list, OP_USERNS, 0, "", "", 0, 0);
+	for (size_t i = 0; i < input->n_binds; i++)
+		if (is_stale(input, i))
+			add_take(&list, input, i);
+	add(&list, OP_ENTER, 0, "", "", 0, 0);
+	for (size_t i = 0; i < input->n_binds; i++)
+		if (!is_stale(input, i))
+			add(&list, OP_KEEP, 0, input->binds[i].dst, "", 0, i);
+	for (size_t i = 0; i < input->n_binds; i++)
+		add(&list, OP_PUT, OPF_IN_ROOT, input->binds[i].dst, "", 0, i);
+	return list_close(&list, &input->map, ret_blob, ret_bytes);
+}
+
 /* ---- as text --------------------------------------------------------------------------------- */
 
 static const char *const op_names[N_OPS] = {
@@ -439,6 +486,11 @@ static const char *const op_names[N_OPS] = {
 	[OP_MOVE] = "move",
 	[OP_OVERLAY] = "overlay",
 	[OP_PIVOT] = "pivot",
+	[OP_USERNS] = "find the user namespace",
+	[OP_TAKE] = "take",
+	[OP_ENTER] = "enter the container",
+	[OP_KEEP] = "keep",
+	[OP_PUT] = "put",
 };
 
 static const struct {

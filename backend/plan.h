@@ -54,5 +54,9 @@ uint32_t id_map_to_host(const struct id_map *map, uint32_t id);
 int plan_prepare(const struct plan_input *input, void **ret_blob, size_t *ret_bytes);
 int plan_birth(const struct plan_input *input, void **ret_blob, size_t *ret_bytes);
 
+/* For a container that lives: each bind that is a stale volume is covered by the volume as it is
+ * described now, and what was mounted in it is put back. -E2BIG: too many. */
+int plan_refresh(const struct plan_input *input, void **ret_blob, size_t *ret_bytes);
+
 /* One operation as text, for error messages and golden files. */
 void plan_describe(const void *blob, uint32_t step, struct buf *text);

@@ -268,7 +268,7 @@ static int send_run(struct container *container, const struct process_spec *spec
 		ret_answer, err);
 }
 
-static int start_process(struct container *container, const struct process_spec *spec,
+static int start_process_now(struct container *container, const struct process_spec *spec,
 	struct process *process, struct err *err)
 {
 	AUTO(answer_done) struct answer answer = { 0 };
@@ -303,6 +303,19 @@ static int start_process(struct container *container, const struct process_spec 
 		end_rings(process); /* the end came before there were any */
 	process_release_if_delivered(process);
 	return 0;
+}
+
+static int start_process(struct container *container, const struct process_spec *spec,
+	struct process *process, struct err *err)
+{
+	int r;
+
+	container_begin_run(container);
+	r = container_refresh(container, err);
+	if (r == 0)
+		r = start_process_now(container, spec, process, err);
+	container_end_run(container);
+	return r;
 }
 
 /* The shim may still start what nobody waits for any more. */

@@ -19,6 +19,7 @@
 #include "container.h"
 #include "link.h"
 #include "process.h"
+#include "spec.h"
 #include "store.h"
 #include "volumes/volumes.h"
 
@@ -32,6 +33,13 @@ static int load_property(const char *key, const char *value, void *arg)
 	if (r < 0)
 		free(copy);
 	return r;
+}
+
+static int load_bind(const struct bind_mount *bind, void *arg)
+{
+	struct container *container = arg;
+
+	return bind_add(&container->binds, &container->n_binds, bind);
 }
 
 static int add_own_property(struct container *container, const char *key, const char *value)
@@ -74,6 +82,8 @@ static int load(struct backend *backend, const struct record *record,
 	if (r == 0)
 		r = store_properties(
 			backend->db, record->id, load_property, container->properties, err);
+	if (r == 0)
+		r = store_binds(backend->db, record->id, load_bind, container, err);
 	if (r == 0)
 		r = add_own_property(container, "garden.state", "created");
 	if (r == 0 && record->grace_ns > 0)

@@ -12,6 +12,10 @@ struct bind_mount {
 	bool read_write, from_container;
 };
 
+/* Appends a copy. 0 or -ENOMEM. */
+int bind_add(struct bind_mount **binds, size_t *n_binds, const struct bind_mount *bind);
+void binds_free(struct bind_mount *take_binds, size_t n_binds);
+
 struct property {
 	char *key, *value;
 };

@@ -18,6 +18,10 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS env ("
 	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
 	" position INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, position)) STRICT;"
+	"CREATE TABLE IF NOT EXISTS binds ("
+	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
+	" position INTEGER NOT NULL, src TEXT NOT NULL, dst TEXT NOT NULL,"
+	" read_write INTEGER NOT NULL, PRIMARY KEY (container, position)) STRICT;"
 	"CREATE TABLE IF NOT EXISTS properties ("
 	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
 	" key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, key)) STRICT;";
@@ -100,6 +104,10 @@ static int add(struct db *db, void *arg, struct err *err)
 	for (size_t i = 0; i < add->env->n_items && r == 0; i++)
 		r = db_change(db, err, "INSERT INTO env VALUES (?, ?, ?)", "sis", record->id,
 			(int64_t)i, add->env->items[i]);
+	for (size_t i = 0; i < record->n_binds && r == 0; i++)
+		r = db_change(db, err, "INSERT INTO binds VALUES (?, ?, ?, ?, ?)", "sissi",
+			record->id, (int64_t)i, record->binds[i].src, record->binds[i].dst,
+			(int64_t)record->binds[i].read_write);
 	for (size_t i = 0; i < add->n_properties && r == 0; i++)
 		r = store_set_property(
 			db, record->id, add->properties[i].key, add->properties[i].value, err);
@@ -147,6 +155,7 @@ int store_remove(struct db *db, const char *id, struct err *err)
 struct visitor {
 	int (*record)(const struct record *record, void *arg);
 	int (*property)(const char *key, const char *value, void *arg);
+	int (*bind)(const struct bind_mount *bind, void *arg);
 	void *arg;
 };
 
@@ -201,4 +210,24 @@ int store_env(struct db *db, const char *id, struct strv *ret_env, struct err *e
 {
 	return db_each(db, visit_env, ret_env, err,
 		"SELECT value FROM env WHERE container = ? ORDER BY position", "s", id);
+}
+
+static int visit_bind(const struct db_row *row, void *arg)
+{
+	struct visitor *visitor = arg;
+	struct bind_mount bind = { .src = (char *)db_row_text(row, 0),
+		.dst = (char *)db_row_text(row, 1),
+		.read_write = db_row_int(row, 2) };
+
+	return visitor->bind(&bind, visitor->arg);
+}
+
+int store_binds(struct db *db, const char *id,
+	int (*visit)(const struct bind_mount *bind, void *arg), void *arg, struct err *err)
+{
+	struct visitor visitor = { .bind = visit, .arg = arg };
+
+	return db_each(db, visit_bind, &visitor, err,
+		"SELECT src, dst, read_write FROM binds WHERE container = ? ORDER BY position", "s",
+		id);
 }

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct bind_mount;
 struct container;
 struct db;
 struct err;
@@ -15,6 +16,8 @@ struct record {
 	int64_t id_base, grace_ns; /* id_base: host id of the range's id 0, -1: none */
 	int state; /* enum container_state */
 	int privileged;
+	const struct bind_mount *binds; /* for store_add; see store_binds */
+	size_t n_binds;
 };
 
 int store_open(const char *path, struct db **ret_db, struct err *err);
@@ -38,3 +41,5 @@ int store_each(struct db *db, int (*visit)(const struct record *record, void *ar
 int store_properties(struct db *db, const char *id,
 	int (*visit)(const char *key, const char *value, void *arg), void *arg, struct err *err);
 int store_env(struct db *db, const char *id, struct strv *ret_env, struct err *err);
+int store_binds(struct db *db, const char *id,
+	int (*visit)(const struct bind_mount *bind, void *arg), void *arg, struct err *err);

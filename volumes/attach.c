@@ -17,18 +17,20 @@ void volume_mount_done(struct volume_mount *mount)
 	*mount = (struct volume_mount){ 0 };
 }
 
-int attachment_add(struct volume *volume, const char *container, bool is_writer)
+int attachment_add(struct volume *volume, const char *container, unsigned flags, bool is_stale)
 {
 	struct attachment *attachment = calloc(1, sizeof(*attachment) + strlen(container) + 1);
 
 	if (!attachment)
 		return -ENOMEM;
 	attachment->volume = volume;
-	attachment->is_writer = is_writer;
+	attachment->flags = flags;
+	attachment->is_stale = is_stale;
 	memcpy(attachment->container, container, strlen(container) + 1);
 	TAILQ_INSERT_TAIL(&volume->owner->attachments, attachment, entry);
 	volume->n_refs++;
 	volume->n_writers++;
+	volume->owner->n_stale += is_stale;
 	return 0;
 }
 
@@ -50,12 +52,13 @@ static bool is_claimed(const struct volume *volume, const char *container)
 	const struct attachment *attachment;
 
 	TAILQ_FOREACH (attachment, &volume->owner->attachments, entry)
-		if (attachment->volume == volume && attachment->is_writer &&
+		if (attachment->volume == volume && attachment->flags & ATTACH_WRITABLE &&
 			strcmp(attachment->container, container) != 0)
 			return true;
 	return false;
 }
 
+/* Lock held. */
 static unsigned n_streams_in(const struct volume *volume)
 {
 	const struct attachment *attachment;
@@ -67,7 +70,8 @@ static unsigned n_streams_in(const struct volume *volume)
 }
 
 /* top_lock held. The record first: a container that is never made is forgotten at the next start. */
-static int claim(struct volume *volume, const char *container, bool is_writer, struct err *err)
+static int claim(struct volume *volume, const char *container, unsigned flags, bool *ret_is_stale,
+	struct err *err)
 {
 	struct volumes *volumes = volume->owner;
 	struct attachment *attachment;
@@ -75,16 +79,18 @@ static int claim(struct volume *volume, const char *container, bool is_writer, s
 
 	pthread_mutex_lock(&volumes->lock);
 	attachment = find(volume, container);
-	if (volume->n_layers && is_writer &&
+	*ret_is_stale = attachment && attachment->is_stale;
+	flags |= attachment ? attachment->flags : 0;
+	if (volume->n_layers && flags & ATTACH_WRITABLE &&
 		(is_claimed(volume, container) || n_streams_in(volume)))
 		r = err_set(err, ERR_BUSY, EBUSY,
 			"volume %.200s: another container or a stream writes to it",
 			volume->handle);
-	if (r == 0 && !(attachment && attachment->is_writer >= is_writer))
-		r = record_attach(volumes, volume->id, container, is_writer, err);
+	if (r == 0 && !(attachment && attachment->flags == flags))
+		r = record_attach(volumes, volume->id, container, flags, err);
 	if (r == 0 && attachment)
-		attachment->is_writer |= is_writer;
-	else if (r == 0 && attachment_add(volume, container, is_writer) < 0)
+		attachment->flags = flags;
+	else if (r == 0 && attachment_add(volume, container, flags, false) < 0)
 		r = err_system(err, -ENOMEM, "attach");
 	pthread_mutex_unlock(&volumes->lock);
 	return r;
@@ -127,40 +133,164 @@ static int describe(const struct volume *volume, bool is_writer, const char *sub
 	return 0;
 }
 
-int volume_attach(struct volumes *volumes, const char *path, const char *container,
-	bool is_writable, struct volume_mount *ret_mount, struct err *err)
+/* One that was destroyed is still there for the containers that have it. */
+static struct volume *find_attached(
+	struct volumes *volumes, const char *handle, const char *container)
+{
+	struct attachment *attachment;
+	struct volume *volume = NULL;
+
+	pthread_mutex_lock(&volumes->lock);
+	TAILQ_FOREACH (attachment, &volumes->attachments, entry)
+		if (!volume && !strcmp(attachment->container, container) &&
+			!strcmp(attachment->volume->handle, handle))
+			volume = attachment->volume;
+	if (volume)
+		volume->n_refs++;
+	pthread_mutex_unlock(&volumes->lock);
+	return volume;
+}
+
+static int attach(struct volume *volume, const char *container, unsigned flags,
+	const char *sub_path, struct volume_mount *mount, struct err *err)
+{
+	bool is_writer = flags & ATTACH_WRITABLE;
+	int r = claim(volume, container, flags, &mount->is_stale, err);
+
+	if (r == 0 && is_writer)
+		r = volume_make_top(volume, err);
+	return r < 0 ? r : describe(volume, is_writer, sub_path, mount, err);
+}
+
+int volume_attach(struct volumes *volumes, const char *path, const char *container, unsigned flags,
+	struct volume_mount *ret_mount, struct err *err)
 {
 	char handle[VOLUME_HANDLE_SIZE];
 	const char *sub_path;
 	struct volume *volume;
-	int r;
+	int r = 0;
 
 	*ret_mount = (struct volume_mount){ 0 };
 	if (!store_path_parse(volumes, path, handle, &sub_path))
 		return 0;
-	volume = volume_get(volumes, handle, err);
-	if (!volume)
-		return -ENOENT;
-	r = volume_lock_top(volume, err);
+	volume = find_attached(volumes, handle, container);
+	if (volume) {
+		pthread_mutex_lock(&volume->top_lock);
+	} else {
+		volume = volume_get(volumes, handle, err);
+		r = volume ? volume_lock_top(volume, err) : -ENOENT;
+	}
 	if (r == 0) {
-		r = claim(volume, container, is_writable, err);
-		if (r == 0 && is_writable)
-			r = volume_make_top(volume, err);
-		if (r == 0)
-			r = describe(volume, is_writable, sub_path, ret_mount, err);
+		r = attach(volume, container, flags, sub_path, ret_mount, err);
 		pthread_mutex_unlock(&volume->top_lock);
 	}
-	volume_put(volume);
+	if (volume)
+		volume_put(volume);
 	if (r < 0)
 		volume_mount_done(ret_mount);
 	return r < 0 ? r : 1;
 }
+
+/* ---- copies of what is attached -------------------------------------------------------------- */
+
+/* Lock held. False: somebody writes to it who cannot be held. */
+static bool list_users(const struct volume *volume, struct strv *containers)
+{
+	const struct attachment *attachment;
+
+	if (n_streams_in(volume))
+		return false;
+	TAILQ_FOREACH (attachment, &volume->owner->attachments, entry)
+		if (attachment->volume == volume &&
+			(attachment->flags & ATTACH_FIXED ||
+				strv_add(containers, attachment->container) < 0))
+			return false;
+	return true;
+}
+
+bool attach_hold(struct volume *volume, struct strv *held)
+{
+	struct volumes *volumes = volume->owner;
+	AUTO_STRV struct strv containers = { 0 };
+	bool can_hold;
+
+	pthread_mutex_lock(&volumes->lock);
+	can_hold = list_users(volume, &containers);
+	pthread_mutex_unlock(&volumes->lock);
+	for (size_t i = 0; i < containers.n_items && can_hold; i++) {
+		const char *name = containers.items[i];
+
+		can_hold = volumes->users.hold(volumes->users.arg, name);
+		if (can_hold && strv_add(held, name) < 0) {
+			volumes->users.release(volumes->users.arg, name);
+			can_hold = false;
+		}
+	}
+	if (!can_hold)
+		attach_release(volumes, held);
+	return can_hold;
+}
+
+void attach_release(struct volumes *volumes, const struct strv *held)
+{
+	for (size_t i = 0; i < held->n_items; i++)
+		volumes->users.release(volumes->users.arg, held->items[i]);
+}
+
+int attach_set_stale(struct volume *volume, struct err *err)
+{
+	struct volumes *volumes = volume->owner;
+	struct attachment *attachment;
+	int r = record_set_stale(volumes, volume->id, err);
+
+	pthread_mutex_lock(&volumes->lock);
+	TAILQ_FOREACH (attachment, &volumes->attachments, entry)
+		if (r == 0 && attachment->volume == volume && !attachment->is_stale) {
+			attachment->is_stale = true;
+			volumes->n_stale++;
+		}
+	pthread_mutex_unlock(&volumes->lock);
+	return r;
+}
+
+bool volume_has_stale(struct volumes *volumes, const char *container)
+{
+	const struct attachment *attachment;
+	bool has_stale = false;
+
+	pthread_mutex_lock(&volumes->lock);
+	if (volumes->n_stale)
+		TAILQ_FOREACH (attachment, &volumes->attachments, entry)
+			has_stale |=
+				attachment->is_stale && !strcmp(attachment->container, container);
+	pthread_mutex_unlock(&volumes->lock);
+	return has_stale;
+}
+
+/* If the record does not take it, it is done once more after the next start: no harm. */
+void volume_refreshed(struct volumes *volumes, const char *container)
+{
+	struct attachment *attachment;
+	struct err err;
+
+	record_set_fresh(volumes, container, &err);
+	pthread_mutex_lock(&volumes->lock);
+	TAILQ_FOREACH (attachment, &volumes->attachments, entry)
+		if (attachment->is_stale && !strcmp(attachment->container, container)) {
+			attachment->is_stale = false;
+			volumes->n_stale--;
+		}
+	pthread_mutex_unlock(&volumes->lock);
+}
+
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static void detach(struct attachment *attachment)
 {
 	struct volume *volume = attachment->volume;
 
 	volume->n_writers--;
+	volume->owner->n_stale -= attachment->is_stale;
 	TAILQ_REMOVE(&volume->owner->attachments, attachment, entry);
 	free(attachment);
 }

@@ -55,20 +55,26 @@ static int give_regular(const struct census *census, const struct walk_item *ite
 	return 0;
 }
 
+static int give_node(const struct census *census, const struct walk_item *item)
+{
+	mode_t mode = item->st.st_mode;
+
+	if (fchownat(item->dir_fd, item->name, census->uid, census->gid, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (S_ISLNK(mode) || S_ISDIR(mode) || !(mode & (S_ISUID | S_ISGID)))
+		return 0;
+	return fchmodat(item->dir_fd, item->name, mode & MODE_BITS, 0) < 0 ? -errno : 0;
+}
+
 static int visit_to_give(void *context, const struct walk_item *item)
 {
 	struct census *census = context;
-	int r = 0;
+	int r;
 
 	/* on an overlay each change copies a file */
 	if (item->st.st_uid == census->uid && item->st.st_gid == census->gid)
 		return 0;
-	if (S_ISREG(item->st.st_mode))
-		r = give_regular(census, item);
-	else if (fchownat(item->dir_fd, item->name, census->uid, census->gid, AT_SYMLINK_NOFOLLOW) <
-			0 &&
-		errno != ENOENT)
-		r = -errno;
+	r = S_ISREG(item->st.st_mode) ? give_regular(census, item) : give_node(census, item);
 	return r < 0 ? err_system(census->err, r, "chown %.300s", item->path) : 0;
 }
 

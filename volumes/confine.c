@@ -113,7 +113,7 @@ static int give_up_rights(const struct confine_spec *spec, const struct confined
 		r = landlock_confine(trees, confined->source_fd >= 0 ? 2 : 1);
 	if (r == 0)
 		r = caps_limit(0);
-	return r == 0 ? caps_set(spec->caps) : r;
+	return r == 0 && GUARD(TREE_CAPS) ? caps_set(spec->caps) : r;
 }
 
 /* A descriptor belongs to the mount namespace that we leave; the working directory comes along. */

@@ -120,6 +120,13 @@ static int copy_metadata(struct copy *copy, int from_fd, int to_fd, const struct
 	return r;
 }
 
+/* It has vanished; another name of the same file may still be there. */
+static int pass_over(struct copy *copy, const struct walk_item *item)
+{
+	links_forget(&copy->links, &item->st);
+	return 0;
+}
+
 static int copy_regular(struct copy *copy, const struct walk_item *item)
 {
 	const int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
@@ -130,7 +137,7 @@ static int copy_regular(struct copy *copy, const struct walk_item *item)
 	int r;
 
 	if (from_fd == -ENOENT || from_fd == -ELOOP)
-		return 0;
+		return pass_over(copy, item);
 	if (from_fd < 0)
 		return from_fd;
 	if (fstat(from_fd, &st) < 0)
@@ -155,7 +162,7 @@ static int copy_node(struct copy *copy, const struct walk_item *item)
 		ssize_t n = readlinkat(item->dir_fd, item->name, target, sizeof(target) - 1);
 
 		if (n < 0)
-			return errno == ENOENT || errno == EINVAL ? 0 : -errno;
+			return errno == ENOENT || errno == EINVAL ? pass_over(copy, item) : -errno;
 		target[n] = '\0';
 		r = symlinkat(target, item->twin_dir_fd, item->name);
 	} else {
@@ -163,8 +170,11 @@ static int copy_node(struct copy *copy, const struct walk_item *item)
 	}
 	if (r < 0)
 		return -errno;
-	r = fchownat(item->twin_dir_fd, item->name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW);
-	if (r < 0)
+	if (fchownat(item->twin_dir_fd, item->name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) <
+		0)
+		return -errno;
+	if (!S_ISLNK(st->st_mode) &&
+		fchmodat(item->twin_dir_fd, item->name, st->st_mode & MODE_BITS, 0) < 0)
 		return -errno;
 	r = copy->spec->as_layer ? xattrs_copy_node(item->dir_fd, item->twin_dir_fd, item->name)
 				 : 0;

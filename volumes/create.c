@@ -102,6 +102,34 @@ static int flatten(struct volume *child, const struct volume *parent, struct err
 	return pour(child->owner, &words, "", child, err);
 }
 
+static int freeze_and_share(struct volume *child, struct volume *parent, struct err *err)
+{
+	int r = volume_freeze(parent, err);
+
+	if (r == 0)
+		share_layers(child, parent);
+	return r;
+}
+
+/* The parent is attached. If nothing runs in its containers what they have mounted is frozen under
+ * them, and is replaced before anything does again; else it has to be copied as it stands. */
+static int copy_of_used(struct volume *child, struct volume *parent, struct err *err)
+{
+	AUTO_STRV struct strv held = { 0 };
+	int r = 0;
+
+	if (!attach_hold(parent, &held)) {
+		share_layers(child, parent);
+		return clone_top(child, parent, err);
+	}
+	if (!volume_top_is_empty(parent))
+		r = attach_set_stale(parent, err);
+	if (r == 0)
+		r = freeze_and_share(child, parent, err);
+	attach_release(parent->owner, &held);
+	return r;
+}
+
 /* The parent's top stands still meanwhile: nobody begins to write. */
 static int copy_of(struct volume *child, struct volume *parent, struct err *err)
 {
@@ -109,16 +137,12 @@ static int copy_of(struct volume *child, struct volume *parent, struct err *err)
 
 	if (r < 0)
 		return r;
-	if (parent->n_layers >= MAX_LAYERS - 1) {
+	if (parent->n_layers >= MAX_LAYERS - 1)
 		r = flatten(child, parent, err);
-	} else if (has_writers(parent)) {
-		share_layers(child, parent);
-		r = clone_top(child, parent, err);
-	} else {
-		r = volume_freeze(parent, err);
-		if (r == 0)
-			share_layers(child, parent);
-	}
+	else if (has_writers(parent))
+		r = copy_of_used(child, parent, err);
+	else
+		r = freeze_and_share(child, parent, err);
 	pthread_mutex_unlock(&parent->top_lock);
 	return r;
 }

@@ -111,8 +111,8 @@ static bool is_same_root(const struct stat *a, const struct stat *b)
 	return a->st_mode == b->st_mode && a->st_uid == b->st_uid && a->st_gid == b->st_gid;
 }
 
-/* Nothing was written over the layers, or what was is gone again (a whiteout is an entry too). */
-static bool top_is_empty(const struct volume *volume)
+/* A whiteout is an entry too. */
+bool volume_top_is_empty(const struct volume *volume)
 {
 	struct volumes *volumes = volume->owner;
 	char upper[PATH_BYTES], lower[PATH_BYTES];
@@ -122,6 +122,8 @@ static bool top_is_empty(const struct volume *volume)
 	DIR *dir;
 	int fd;
 
+	if (volume->n_layers == 0)
+		return false;
 	place(volume, "upper", upper);
 	layer_place(volume->layers[0]->id, lower);
 	fd = sys_open_beneath(volumes->dir_fd, upper, O_RDONLY | O_DIRECTORY, 0);
@@ -206,7 +208,7 @@ int volume_freeze(struct volume *volume, struct err *err)
 	int64_t id;
 	int r;
 
-	if (!was_plain && top_is_empty(volume))
+	if (volume_top_is_empty(volume))
 		return 0;
 	if (volume->n_layers == MAX_LAYERS)
 		return err_set(err, ERR_INVALID, EMLINK, "%s: has %d layers already",

@@ -7,11 +7,12 @@
 
 #define PATHS_CAP_BYTES (1024 * 1024 * 1024)
 #define FIRST_SLOTS 1024
+#define FORGOTTEN SIZE_MAX
 
 struct links_slot {
 	dev_t dev;
 	ino_t ino;
-	size_t path; /* where in paths, and 1; 0: free */
+	size_t path; /* where in paths, and 1; 0: free; or FORGOTTEN */
 };
 
 void links_init(struct links *links)
@@ -65,13 +66,26 @@ int links_meet(struct links *links, const struct stat *st, const char *path, con
 	if (r < 0)
 		return r;
 	slot = find_slot(links, st->st_dev, st->st_ino);
-	*ret_path = slot->path ? links->paths.data + slot->path - 1 : NULL;
-	if (slot->path)
+	*ret_path = NULL;
+	if (slot->path && slot->path != FORGOTTEN) {
+		*ret_path = links->paths.data + slot->path - 1;
 		return 0;
+	}
 	r = buf_add(&links->paths, path, strlen(path) + 1);
 	if (r < 0)
 		return r;
+	links->n_used += !slot->path;
 	*slot = (struct links_slot){ st->st_dev, st->st_ino, at + 1 };
-	links->n_used++;
 	return 0;
+}
+
+void links_forget(struct links *links, const struct stat *st)
+{
+	struct links_slot *slot;
+
+	if (!links->n_slots)
+		return;
+	slot = find_slot(links, st->st_dev, st->st_ino);
+	if (slot->path)
+		slot->path = FORGOTTEN;
 }

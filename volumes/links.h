@@ -18,3 +18,6 @@ void links_done(struct links *links);
 /* *ret_path: the path by which the same file came before, valid until the next call; NULL: it is
  * the first time, and path is kept. 0 or -errno. */
 int links_meet(struct links *links, const struct stat *st, const char *path, const char **ret_path);
+
+/* The name it was met by has vanished: the next one is the first. */
+void links_forget(struct links *links, const struct stat *st);

@@ -324,14 +324,15 @@ static int bury_init(struct volumes *volumes, const char *name, struct err *err)
 
 /* ---- attachments ----------------------------------------------------------------------------- */
 
-static int load_attachment(int64_t id, const char *container, bool is_writer, void *arg)
+static int load_attachment(
+	int64_t id, const char *container, unsigned flags, bool is_stale, void *arg)
 {
 	struct loading *loading = arg;
 	struct volume *volume;
 
 	TAILQ_FOREACH (volume, &loading->all, grave)
 		if (volume->id == id && (volume->is_ready || volume->is_dead))
-			return attachment_add(volume, container, is_writer);
+			return attachment_add(volume, container, flags, is_stale);
 	return 0;
 }
 

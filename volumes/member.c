@@ -108,6 +108,18 @@ static bool is_id(int64_t id)
 	return id >= 0 && id < UINT32_MAX;
 }
 
+/* The library takes the sign of "-1.5" for that of the seconds alone. */
+static struct timespec time_of(struct archive_entry *header)
+{
+	struct timespec time = { archive_entry_mtime(header), archive_entry_mtime_nsec(header) };
+
+	if (time.tv_sec < 0 && time.tv_nsec) {
+		time.tv_sec--;
+		time.tv_nsec = 1000000000 - time.tv_nsec;
+	}
+	return time;
+}
+
 int member_read(struct member *member, struct archive_entry *header, struct err *err)
 {
 	struct writer_entry *entry = &member->entry;
@@ -134,8 +146,7 @@ int member_read(struct member *member, struct archive_entry *header, struct err 
 	entry->uid = (uid_t)uid;
 	entry->gid = (gid_t)gid;
 	if (archive_entry_mtime_is_set(header))
-		entry->mtime = (struct timespec){ archive_entry_mtime(header),
-			archive_entry_mtime_nsec(header) };
+		entry->mtime = time_of(header);
 	r = read_xattrs(member, header);
 	return r < 0 ? err_system(err, r, "%.200s", entry->path) : 0;
 }

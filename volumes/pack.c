@@ -205,13 +205,20 @@ static int put_regular(struct pack *pack, const struct walk_item *item, int fd)
 	return r < 0 ? r : put_zeros(pack, tar_padding(st.st_size));
 }
 
+/* It has vanished; another name of the same file may still be there. */
+static int pass_over(struct pack *pack, const struct walk_item *item)
+{
+	links_forget(&pack->links, &item->st);
+	return 0;
+}
+
 static int open_and_put(struct pack *pack, const struct walk_item *item)
 {
 	const int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
 	AUTO_FD int fd = sys_open_at(item->dir_fd, item->name, flags, 0, 0);
 
 	if (fd == -ENOENT || fd == -ELOOP)
-		return 0;
+		return pass_over(pack, item);
 	return fd < 0 ? err_system(pack->err, fd, "open %.200s", item->path)
 		      : put_regular(pack, item, fd);
 }
@@ -223,7 +230,7 @@ static int put_symlink(struct pack *pack, const struct walk_item *item)
 
 	if (n < 0)
 		return errno == ENOENT || errno == EINVAL
-			? 0
+			? pass_over(pack, item)
 			: err_system(pack->err, -errno, "link %.200s", item->path);
 	pack->target[n] = '\0';
 	head.target = pack->target;
@@ -336,7 +343,7 @@ static int put_end(struct pack *pack)
 	int r = put_zeros(pack, 2 * TAR_BLOCK_BYTES);
 
 	if (r == 0)
-		r = put_zeros(pack, -pack->n_bytes % TAR_RECORD_BYTES);
+		r = put_zeros(pack, TAR_RECORD_BYTES - 1 - (pack->n_bytes - 1) % TAR_RECORD_BYTES);
 	if (r == 0)
 		r = flush(pack);
 	if (r < 0)

@@ -22,7 +22,8 @@ static const char schema[] =
 	"CREATE INDEX IF NOT EXISTS users_of_layers ON volume_layers (layer);"
 	"CREATE TABLE IF NOT EXISTS attachments ("
 	" volume INTEGER NOT NULL REFERENCES volumes(id) ON DELETE CASCADE,"
-	" container TEXT NOT NULL, is_writer INTEGER NOT NULL, PRIMARY KEY (volume, container)) STRICT;";
+	" container TEXT NOT NULL, flags INTEGER NOT NULL, is_stale INTEGER NOT NULL,"
+	" PRIMARY KEY (volume, container)) STRICT;";
 
 int record_open(const char *path, struct db **ret_db, struct err *err)
 {
@@ -184,11 +185,25 @@ int record_remove_layer(struct volumes *volumes, int64_t layer, struct err *err)
 
 /* ---- attachments ----------------------------------------------------------------------------- */
 
-int record_attach(struct volumes *volumes, int64_t volume, const char *container, bool is_writer,
+int record_attach(struct volumes *volumes, int64_t volume, const char *container, unsigned flags,
 	struct err *err)
 {
-	return db_change(volumes->db, err, "INSERT OR REPLACE INTO attachments VALUES (?, ?, ?)",
-		"isi", volume, container, (int64_t)is_writer);
+	return db_change(volumes->db, err,
+		"INSERT INTO attachments VALUES (?, ?, ?, 0)"
+		" ON CONFLICT (volume, container) DO UPDATE SET flags = excluded.flags",
+		"isi", volume, container, (int64_t)flags);
+}
+
+int record_set_stale(struct volumes *volumes, int64_t volume, struct err *err)
+{
+	return db_change(volumes->db, err, "UPDATE attachments SET is_stale = 1 WHERE volume = ?",
+		"i", volume);
+}
+
+int record_set_fresh(struct volumes *volumes, const char *container, struct err *err)
+{
+	return db_change(volumes->db, err,
+		"UPDATE attachments SET is_stale = 0 WHERE container = ?", "s", container);
 }
 
 int record_detach(struct volumes *volumes, const char *container, struct err *err)
@@ -205,7 +220,8 @@ struct visitor {
 		int (*property)(const char *key, const char *value, void *arg);
 		int (*number)(int64_t layer, void *arg);
 		int (*layer)(int64_t layer, int64_t from, int64_t n_users, void *arg);
-		int (*attachment)(int64_t volume, const char *container, bool is_writer, void *arg);
+		int (*attachment)(int64_t volume, const char *container, unsigned flags,
+			bool is_stale, void *arg);
 	} visit;
 	void *arg;
 };
@@ -288,16 +304,17 @@ static int visit_attachment(const struct db_row *row, void *arg)
 {
 	struct visitor *visitor = arg;
 
-	return visitor->visit.attachment(
-		db_row_int(row, 0), db_row_text(row, 1), db_row_int(row, 2), visitor->arg);
+	return visitor->visit.attachment(db_row_int(row, 0), db_row_text(row, 1),
+		(unsigned)db_row_int(row, 2), db_row_int(row, 3), visitor->arg);
 }
 
 int record_each_attachment(struct volumes *volumes,
-	int (*visit)(int64_t volume, const char *container, bool is_writer, void *arg), void *arg,
-	struct err *err)
+	int (*visit)(
+		int64_t volume, const char *container, unsigned flags, bool is_stale, void *arg),
+	void *arg, struct err *err)
 {
 	struct visitor visitor = { .visit.attachment = visit, .arg = arg };
 
 	return db_each(volumes->db, visit_attachment, &visitor, err,
-		"SELECT volume, container, is_writer FROM attachments", "");
+		"SELECT volume, container, flags, is_stale FROM attachments", "");
 }

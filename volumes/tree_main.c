@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdbool.h>
@@ -33,8 +34,7 @@
 
 /* The arguments as they came; NULL or 0 where there was none. */
 struct job {
-	const char *tree, *lower, *upper, *work, *encoding, *path, *threads, *from, *follow, *uid,
-		*gid, *ready;
+	const char *tree, *lower, *upper, *work, *encoding, *path, *threads, *from, *follow, *uid, *gid, *ready;
 	struct confined confined;
 	int root_fd;
 };
@@ -250,6 +250,15 @@ static int enter(struct job *job, const struct operation *operation, struct err 
 	return job->root_fd < 0 ? err_system(err, job->root_fd, "tree") : 0;
 }
 
+/* Nobody reads what we say: the server has died before we could ask to be told. */
+static int end_with_server(void)
+{
+	struct pollfd text = { .fd = 2 };
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	return poll(&text, 1, 0) == 1 && text.revents & POLLERR ? -EPIPE : 0;
+}
+
 /* The parser runs in a pid namespace of its own, where there is nobody it could signal. Neither
  * process outlives the server's thread that waits for it. */
 int tree_main(int argc, char **argv)
@@ -266,13 +275,13 @@ int tree_main(int argc, char **argv)
 	if (r < 0)
 		return exit_status(r, &err);
 	prepare();
+	if (end_with_server() < 0)
+		return TREE_FAILED;
 	r = enter(&job, operation, &err);
 	if (r < 0)
 		return exit_status(r, &err);
-	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	/* From here on the tree may be renamed. Nobody there to read it: the parent had ended before the prctl. */
-	if (job.ready && fprintf(stderr, "%s", TREE_READY) < 0)
-		return TREE_FAILED;
+	if (job.ready) /* from here on the tree may be renamed */
+		fprintf(stderr, "%s", TREE_READY);
 	pid = fork();
 	if (pid < 0)
 		return exit_status(err_system(&err, -errno, "fork"), &err);

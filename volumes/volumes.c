@@ -450,6 +450,7 @@ int volumes_open(const struct volumes_config *config, struct volumes **ret_volum
 	TAILQ_INIT(&volumes->graves);
 	volumes->dir_fd = volumes->dead_fd = -1;
 	volumes->self_exe_fd = config->self_exe_fd;
+	volumes->users = config->users;
 	volumes->dir = strdup(config->dir);
 	volumes->by_handle = registry_new();
 	volumes->layers = registry_new();

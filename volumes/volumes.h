@@ -21,9 +21,19 @@ struct volumes;
 
 #define VOLUME_HANDLE_SIZE 256
 
+/* Containers, as far as volumes need to know of them. Called with a volume locked: must not wait for
+ * one. */
+struct volume_users {
+	/* True: nothing runs in the container, and nothing will until it is released. */
+	bool (*hold)(void *arg, const char *container);
+	void (*release)(void *arg, const char *container);
+	void *arg;
+};
+
 struct volumes_config {
 	const char *dir; /* made if missing; one server per directory (the caller holds a lock) */
 	int self_exe_fd; /* the program that runs "cloche tree"; borrowed */
+	struct volume_users users;
 };
 
 /* Loads the record, compares it with what is on disk, finishes what a crash has left. Nothing is
@@ -118,14 +128,27 @@ struct volume_mount {
 	struct strv layers; /* absolute paths, the uppermost first; a plain tree: just one */
 	char *top_dir; /* holds upper/ and work/ of an overlay; NULL: a plain tree, or read-only */
 	char *sub_path; /* what of it, relative; "": all */
+	bool is_stale; /* the container has something else mounted: what this was before it was copied */
 };
 void volume_mount_done(struct volume_mount *mount);
 
+enum attach_flags {
+	ATTACH_WRITABLE = 1,
+	ATTACH_FIXED = 2, /* what the container has mounted cannot be replaced: it is its root */
+};
+
 /* If path names something in a volume (<dir>/live/<handle>/volume[/sub]) the volume is attached to
  * the container and *ret_mount is the caller's: 1. 0: it is none of ours. Recorded before it
- * returns, idempotent. A copy-on-write volume has one container at a time that may write: -EBUSY. */
-int volume_attach(struct volumes *volumes, const char *path, const char *container,
-	bool is_writable, struct volume_mount *ret_mount, struct err *err);
+ * returns, idempotent; what a container has stays its own even if the volume is destroyed. A
+ * copy-on-write volume has one container at a time that may write: -EBUSY.
+ *
+ * A volume may be copied while it is attached. If nothing runs in its containers then what they have
+ * mounted becomes the copy's as well, and is stale: before anything runs in them again it must be
+ * replaced by what volume_attach says then, and volume_refreshed called. */
+int volume_attach(struct volumes *volumes, const char *path, const char *container, unsigned flags,
+	struct volume_mount *ret_mount, struct err *err);
+bool volume_has_stale(struct volumes *volumes, const char *container);
+void volume_refreshed(struct volumes *volumes, const char *container);
 /* The container is gone, with all that it had attached. */
 void volume_detach_all(struct volumes *volumes, const char *container);
 /* At start, when it is known which containers live: the attachments of all others are dropped. */

@@ -54,7 +54,8 @@ struct volume {
 struct attachment {
 	TAILQ_ENTRY(attachment) entry;
 	struct volume *volume;
-	bool is_writer;
+	unsigned flags; /* enum attach_flags */
+	bool is_stale;
 	char container[];
 };
 TAILQ_HEAD(attachment_list, attachment);
@@ -62,6 +63,7 @@ TAILQ_HEAD(attachment_list, attachment);
 struct volumes {
 	char *dir;
 	int dir_fd, dead_fd, self_exe_fd;
+	struct volume_users users;
 	struct db *db;
 
 	pthread_mutex_t lock;
@@ -70,6 +72,7 @@ struct volumes {
 	struct registry *layers; /* struct layer * by number */
 	struct registry *futures;
 	struct attachment_list attachments;
+	unsigned n_stale; /* of them */
 	TAILQ_HEAD(volume_list, volume) graves; /* dead, and nobody uses them */
 	unsigned n_at_work,
 		n_making; /* threads of futures; those that are not waiting their turn */
@@ -96,6 +99,8 @@ bool volume_wants_owner(const struct volume_spec *spec);
 int volume_choose_handle(struct volume_spec *spec, struct err *err);
 
 /* layers.c: the tops of volumes. top_lock held. */
+/* Nothing was written over its layers, or what was is gone again. */
+bool volume_top_is_empty(const struct volume *volume);
 /* What the volume holds now becomes a layer, if there is anything; its layers are then all it holds.
  * -EBUSY: somebody writes to it. */
 int volume_freeze(struct volume *volume, struct err *err);
@@ -125,8 +130,10 @@ int record_layer_moved(struct volumes *volumes, int64_t layer, struct err *err);
 #define LAYER_FOUND (-1)
 int record_add_found_layer(struct volumes *volumes, int64_t layer, struct err *err);
 int record_remove_layer(struct volumes *volumes, int64_t layer, struct err *err);
-int record_attach(struct volumes *volumes, int64_t volume, const char *container, bool is_writer,
+int record_attach(struct volumes *volumes, int64_t volume, const char *container, unsigned flags,
 	struct err *err);
+int record_set_stale(struct volumes *volumes, int64_t volume, struct err *err);
+int record_set_fresh(struct volumes *volumes, const char *container, struct err *err);
 int record_detach(struct volumes *volumes, const char *container, struct err *err);
 
 struct volume_row {
@@ -147,8 +154,9 @@ int record_each_layer(struct volumes *volumes,
 	int (*visit)(int64_t layer, int64_t from, int64_t n_users, void *arg), void *arg,
 	struct err *err);
 int record_each_attachment(struct volumes *volumes,
-	int (*visit)(int64_t volume, const char *container, bool is_writer, void *arg), void *arg,
-	struct err *err);
+	int (*visit)(
+		int64_t volume, const char *container, unsigned flags, bool is_stale, void *arg),
+	void *arg, struct err *err);
 
 /* load.c: record and disk at start */
 int volumes_load(struct volumes *volumes, struct err *err);
@@ -179,7 +187,12 @@ int helper_wait(struct helper *helper, struct err *err);
 int helper_run(struct volumes *volumes, const struct strv *words, int stdin_fd, struct err *err);
 
 /* attach.c: lock held, or nobody else is there yet. */
-int attachment_add(struct volume *volume, const char *container, bool is_writer);
+int attachment_add(struct volume *volume, const char *container, unsigned flags, bool is_stale);
+/* True: all that may write to the volume are containers in which nothing runs, until attach_release;
+ * held names them. top_lock held. */
+bool attach_hold(struct volume *volume, struct strv *held);
+void attach_release(struct volumes *volumes, const struct strv *held);
+int attach_set_stale(struct volume *volume, struct err *err);
 
 /* futures.c */
 void futures_free(struct volumes *volumes);

@@ -78,12 +78,14 @@ static int set_owner_and_mode(const struct writer_entry *entry, int fd)
 	return r;
 }
 
-static int set_owner_and_times_of_link(
+/* A new owner has taken set-id bits away from a fifo too. */
+static int set_owner_and_times_of_node(
 	const struct writer_entry *entry, int dir_fd, const char *name)
 {
 	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, entry->mtime };
 
 	if (fchownat(dir_fd, name, entry->uid, entry->gid, AT_SYMLINK_NOFOLLOW) < 0 ||
+		(!S_ISLNK(entry->mode) && fchmodat(dir_fd, name, entry->mode & MODE_BITS, 0) < 0) ||
 		utimensat(dir_fd, name, times, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
 	return 0;
@@ -175,7 +177,14 @@ int writer_make(struct writer *writer, const struct writer_entry *entry)
 		if (r == 0)
 			r = make_name(dir_fd, name, entry);
 	}
-	return r < 0 ? r : set_owner_and_times_of_link(entry, dir_fd, name);
+	return r < 0 ? r : set_owner_and_times_of_node(entry, dir_fd, name);
+}
+
+static bool is_dir(int dir_fd, const char *name)
+{
+	struct stat st;
+
+	return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode);
 }
 
 static bool is_same_file(int one_fd, const char *one, int other_fd, const char *other)
@@ -199,6 +208,8 @@ int writer_link(struct writer *writer, const struct writer_entry *entry)
 	dir_fd = enter_parent(&writer->place, entry->path, entry->path_bytes, true, &name);
 	if (dir_fd < 0)
 		return dir_fd;
+	if (is_dir(target_fd, target))
+		return -EISDIR;
 	r = linkat(target_fd, target, dir_fd, name, 0) < 0 ? -errno : 0;
 	if (r != -EEXIST || is_same_file(target_fd, target, dir_fd, name))
 		return r == -EEXIST ? 0 : r;

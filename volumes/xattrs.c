@@ -6,11 +6,15 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "base/guard.h"
+
 bool xattr_is_kept(const char *name)
 {
 	static const char *const exact[] = { "security.capability", "system.posix_acl_access",
 		XATTR_DEFAULT_ACL };
 
+	if (!GUARD(XATTRS))
+		return true;
 	for (size_t i = 0; i < sizeof(exact) / sizeof(exact[0]); i++)
 		if (!strcmp(name, exact[i]))
 			return true;

@@ -37,6 +37,7 @@ struct work {
 	int skeleton_fd, root_fd, init_pid_fd, userns_fd;
 	pid_t init_pid;
 	struct msg_built *report; /* shared with the helper */
+	int *slots; /* MAX_SLOTS mounts that are attached nowhere; -1: none */
 };
 
 static unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
@@ -468,6 +469,52 @@ static int op_overlay(struct work *work, const struct op_wire *op)
 	return r < 0 ? r : attach(work, op, mount_fd, text(work, op->a));
 }
 
+static int op_userns(struct work *work, const struct op_wire *op)
+{
+	(void)op;
+	work->userns_fd = open_init_proc(work, "ns/user", O_RDONLY);
+	return work->userns_fd < 0 ? work->userns_fd : 0;
+}
+
+static int op_take(struct work *work, const struct op_wire *op)
+{
+	struct mount_attr attr = { .attr_set = op->attrs, .propagation = MS_PRIVATE };
+	int fd = clone_source(work, op);
+
+	work->slots[op->number] = fd;
+	return fd < 0 ? fd : sys_mount_setattr(fd, 0, &attr);
+}
+
+static int op_enter(struct work *work, const struct op_wire *op)
+{
+	AUTO_FD int ns_fd = open_init_proc(work, "ns/mnt", O_RDONLY);
+	int r = ns_fd < 0 ? ns_fd : sys_setns(ns_fd, CLONE_NEWNS);
+
+	(void)op;
+	if (r < 0)
+		return r;
+	work->root_fd = sys_open_at(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0, 0);
+	return work->root_fd < 0 ? work->root_fd : 0;
+}
+
+static int op_keep(struct work *work, const struct op_wire *op)
+{
+	AUTO_FD int at_fd = sys_open_in_root(work->root_fd, text(work, op->a), O_PATH, 0);
+	int fd = at_fd < 0
+		? at_fd
+		: sys_open_tree(at_fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH | AT_RECURSIVE);
+
+	work->slots[op->number] = fd;
+	return fd < 0 ? fd : 0;
+}
+
+static int op_put(struct work *work, const struct op_wire *op)
+{
+	int fd = work->slots[op->number];
+
+	return fd < 0 ? -EBADF : attach(work, op, fd, text(work, op->a));
+}
+
 static int op_pivot(struct work *work, const struct op_wire *op)
 {
 	(void)op;
@@ -489,6 +536,11 @@ static int (*const run[N_OPS])(struct work *, const struct op_wire *) = {
 	[OP_MOVE] = op_move,
 	[OP_OVERLAY] = op_overlay,
 	[OP_PIVOT] = op_pivot,
+	[OP_USERNS] = op_userns,
+	[OP_TAKE] = op_take,
+	[OP_ENTER] = op_enter,
+	[OP_KEEP] = op_keep,
+	[OP_PUT] = op_put,
 };
 
 /* ---- walking a plan -------------------------------------------------------------------------- */
@@ -553,20 +605,41 @@ static void walk_all(struct work *work, const struct plan_wire *plan)
 		_exit(1);
 }
 
-_Noreturn void builder_main(const struct builder *builder)
+static void prepare(struct work *work, const struct builder *builder)
 {
-	struct work work = { .builder = builder,
+	static int slots[MAX_SLOTS];
+
+	*work = (struct work){ .builder = builder,
 		.skeleton_fd = -1,
 		.root_fd = -1,
 		.init_pid_fd = -1,
-		.userns_fd = -1 };
+		.userns_fd = -1,
+		.slots = slots };
+	for (int i = 0; i < MAX_SLOTS; i++)
+		slots[i] = -1;
+	umask(022);
+	work->report = mmap(NULL, sizeof(*work->report), PROT_READ | PROT_WRITE,
+		MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (work->report == MAP_FAILED)
+		_exit(1);
+}
+
+_Noreturn void builder_refresh(const struct builder *builder, pid_t init_pid)
+{
+	struct work work;
+
+	prepare(&work, builder);
+	work.init_pid = init_pid;
+	walk_all(&work, builder->prepare);
+	_exit(0);
+}
+
+_Noreturn void builder_main(const struct builder *builder)
+{
+	struct work work;
 	struct msg msg;
 
-	umask(022);
-	work.report = mmap(NULL, sizeof(*work.report), PROT_READ | PROT_WRITE,
-		MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (work.report == MAP_FAILED)
-		_exit(1);
+	prepare(&work, builder);
 	walk_all(&work, builder->prepare);
 	if (msg_recv(builder->report_fd, &msg, space, 0) < 0 || msg.type != MSG_BIRTH ||
 		plan_check(msg.body, msg.body_bytes) < 0)

@@ -1,6 +1,7 @@
 /* builder.h - the shim's child that walks plans: makes namespaces, init, mounts; then is gone. */
 #pragma once
 #include <stddef.h>
+#include <sys/types.h>
 
 struct plan_wire;
 
@@ -14,3 +15,5 @@ struct builder {
 
 /* Walks the first plan, reports, waits for the second one, walks it, reports, ends. */
 _Noreturn void builder_main(const struct builder *builder);
+/* Walks the one plan with init where it is, reports, ends. */
+_Noreturn void builder_refresh(const struct builder *builder, pid_t init_pid);

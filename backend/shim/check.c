@@ -10,6 +10,13 @@ static bool string_ends(const char *blob, size_t n_bytes, uint32_t offset)
 	return offset < n_bytes && memchr(blob + offset, '\0', n_bytes - offset);
 }
 
+static bool slot_is_sound(const struct op_wire *op)
+{
+	bool has_slot = op->code == OP_TAKE || op->code == OP_KEEP || op->code == OP_PUT;
+
+	return !has_slot || op->number < MAX_SLOTS;
+}
+
 int plan_check(const void *blob, size_t n_bytes)
 {
 	const struct plan_wire *plan = blob;
@@ -18,7 +25,8 @@ int plan_check(const void *blob, size_t n_bytes)
 		plan->n_ops > (n_bytes - sizeof(*plan)) / sizeof(plan->ops[0]))
 		return -EPROTO;
 	for (uint32_t i = 0; i < plan->n_ops; i++)
-		if (plan->ops[i].code >= N_OPS || !string_ends(blob, n_bytes, plan->ops[i].a) ||
+		if (plan->ops[i].code >= N_OPS || !slot_is_sound(&plan->ops[i]) ||
+			!string_ends(blob, n_bytes, plan->ops[i].a) ||
 			!string_ends(blob, n_bytes, plan->ops[i].b))
 			return -EPROTO;
 	return 0;

@@ -26,6 +26,7 @@ enum msg_type {
 	MSG_FORGET, /* struct msg_token: everything was delivered; only the status is kept */
 	MSG_BYE, /* kill everything and exit; answered by MSG_DEAD */
 	MSG_ADOPT, /* struct msg_token; reply: struct msg_process, fds as MSG_RUN's */
+	MSG_REFRESH, /* a plan that changes the mounts of the container; fds: procfs */
 
 	/* shim to server, unasked */
 	MSG_EXITED = 48, /* struct msg_exited */
@@ -136,8 +137,14 @@ enum op_code {
 	OP_MOVE, /* a: a mount of the skeleton; b: directory in the root */
 	OP_OVERLAY, /* a: target; b: options; attrs; made with the container root's fsuid, tried by writing */
 	OP_PIVOT, /* a: the new root */
+	OP_USERNS, /* for OPF_IDMAP: the one that init has */
+	OP_TAKE, /* a: source; attrs; number: where to keep the mount, unattached, below MAX_SLOTS */
+	OP_ENTER, /* init's mount namespace; its root is the root from now on */
+	OP_KEEP, /* a: path in the root; number: where to keep a copy of what is mounted there */
+	OP_PUT, /* a: target; number: what to put there */
 	N_OPS
 };
+#define MAX_SLOTS 1024
 
 enum op_flags {
 	OPF_IN_HELPER = 1, /* by a child in the container's pid, net and ipc namespaces */

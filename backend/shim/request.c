@@ -75,7 +75,7 @@ static void await_builder(struct shim *shim, uint32_t seq, enum shim_state next)
 		shim->init_pid = built.init_pid;
 	if (built.code == 0)
 		shim->state = next;
-	if (built.code != 0 || next == SHIM_BORN)
+	if (built.code != 0 || next != SHIM_PREPARED)
 		auto_fd(&shim->builder_fd);
 	reply(shim, seq, built.code, built.step);
 }
@@ -125,6 +125,30 @@ static void request_prepare(struct shim *shim, struct msg *msg)
 		reply(shim, msg->seq, r, 0);
 	else
 		await_builder(shim, msg->seq, SHIM_PREPARED);
+}
+
+/* Nothing runs in the container, so nothing waits for us meanwhile. */
+static void request_refresh(struct shim *shim, struct msg *msg)
+{
+	struct builder builder = { .argv0 = shim->argv0, .prepare = msg->body, .init_fd = -1 };
+	int reports[2], r = plan_check(msg->body, msg->body_bytes);
+
+	if (r == 0 && msg->n_fds != 1)
+		r = -EPROTO;
+	if (r == 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, reports) < 0)
+		r = -errno;
+	if (r < 0) {
+		reply(shim, msg->seq, r, 0);
+		return;
+	}
+	builder.proc_fd = msg->fds[0];
+	builder.report_fd = reports[1];
+	shim->builder_fd = reports[0];
+	shim->builder_pid = fork();
+	if (shim->builder_pid == 0)
+		builder_refresh(&builder, shim->init_pid);
+	close(reports[1]); /* a child that was not made reports nothing either */
+	await_builder(shim, msg->seq, SHIM_RUNNING);
 }
 
 static void request_birth(struct shim *shim, struct msg *msg)
@@ -532,6 +556,7 @@ static const struct request {
 	{ MSG_BIRTH, IN(SHIM_PREPARED), request_birth },
 	{ MSG_START, IN(SHIM_BORN), forward_to_init },
 	{ MSG_RUN, IN(SHIM_RUNNING), request_run },
+	{ MSG_REFRESH, IN(SHIM_RUNNING), request_refresh },
 	{ MSG_SIGNAL, IN(SHIM_RUNNING), forward_to_init },
 	{ MSG_KILL_ALL, IN(SHIM_RUNNING), forward_to_init },
 	{ MSG_CLOSE_STDIN, ANY, request_close_stdin },

@@ -149,10 +149,10 @@ def test_a_failure_is_told_until_it_is_forgotten(volumes, tmp_path):
 def test_what_was_being_made_at_a_kill(start_server, tmp_path, held):
     server = start_server(directory=tmp_path / "server")
     held.begin(server, "pending")
-    working = list(held.stopped)
     server.kill()
+    helpers = held.stopped
     held.end()
-    wait_until(lambda: not any(oracle.Task(pid).alive for pid in working), "its helper has ended too")
+    wait_until(lambda: not any(oracle.Task(pid).alive for pid in helpers), "its helper has ended too")
     server.start()
     assert server.volumes.poll("pending").status == 404 and server.volumes.list() == []
     wait_until(lambda: server.volume_files() == [], "nothing left of it")
