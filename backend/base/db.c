@@ -3,11 +3,18 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sqlite3.h>
+#include <sys/stat.h>
 
 #include "base/auto.h"
 #include "base/err.h"
+
+#define RESERVE_BYTES 131072
+#define STRING_OF(number) #number
+#define STRING(macro) STRING_OF(macro)
 
 struct db {
 	sqlite3 *handle;
@@ -53,6 +60,35 @@ static void auto_db(struct db **db)
 	db_close(*db);
 }
 
+/* On a full disk no file can grow, and still what frees space has to be recorded: the log stays on
+ * disk and has room for some changes, the database grows in large steps. */
+static void keep_room(struct db *db, const char *path)
+{
+	AUTO_FREE char *log_path = NULL;
+	int yes = 1, step_bytes = RESERVE_BYTES;
+	struct stat st;
+
+	sqlite3_file_control(db->handle, NULL, SQLITE_FCNTL_PERSIST_WAL, &yes);
+	sqlite3_file_control(db->handle, NULL, SQLITE_FCNTL_CHUNK_SIZE, &step_bytes);
+	if (asprintf(&log_path, "%s-wal", path) < 0)
+		return;
+	if (stat(log_path, &st) == 0 && st.st_size >= RESERVE_BYTES)
+		return;
+	if (sqlite3_exec(db->handle,
+		    "CREATE TABLE IF NOT EXISTS room (bytes BLOB);"
+		    "INSERT INTO room VALUES (zeroblob(" STRING(RESERVE_BYTES) "));",
+		    NULL, NULL, NULL) == SQLITE_OK)
+		sqlite3_exec(db->handle, "DROP TABLE room; PRAGMA wal_checkpoint(RESTART);", NULL,
+			NULL, NULL);
+}
+
+/* What is in the log goes to the database, and the log is written from its start again. */
+static bool make_room(struct db *db)
+{
+	return sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL) ==
+		SQLITE_OK;
+}
+
 int db_open(const char *path, const char *schema, struct db **ret_db, struct err *err)
 {
 	static const char pragmas[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
@@ -68,6 +104,7 @@ int db_open(const char *path, const char *schema, struct db **ret_db, struct err
 	if (sqlite3_exec(db->handle, pragmas, NULL, NULL, NULL) ||
 		sqlite3_exec(db->handle, schema, NULL, NULL, NULL))
 		return fail(db, err, path);
+	keep_room(db, path);
 	*ret_db = TAKE_PTR(db);
 	return 0;
 }
@@ -118,12 +155,22 @@ static int run(struct db *db, db_visit *visit, void *arg, struct err *err, const
 
 int db_change(struct db *db, struct err *err, const char *sql, const char *types, ...)
 {
+	bool is_alone;
 	va_list ap;
 	int r;
 
+	pthread_mutex_lock(&db->lock);
+	is_alone =
+		sqlite3_get_autocommit(db->handle); /* a transaction that found no room is over */
 	va_start(ap, types);
 	r = run(db, NULL, NULL, err, sql, types, ap);
 	va_end(ap);
+	if (r == -ENOSPC && is_alone && make_room(db)) {
+		va_start(ap, types);
+		r = run(db, NULL, NULL, err, sql, types, ap);
+		va_end(ap);
+	}
+	pthread_mutex_unlock(&db->lock);
 	return r;
 }
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sys/stat.h>
 
 #include "alloc.h"
 #include "base/auto.h"
@@ -265,6 +266,23 @@ static void a_full_file_is_no_space(void **state)
 	assert_int_equal(add(db, "b", 1, &err), 0);
 }
 
+/* What a full disk does to a destroy is a test of the volumes' API. */
+static void the_log_keeps_its_room(void **state)
+{
+	struct stat st;
+
+	for (int i = 0; i < 2; i++) {
+		struct db *db = open_db(state);
+
+		assert_int_equal(add(db, i ? "a" : "b", i, NULL), 0);
+		db_close(db);
+		assert_int_equal(stat(unit_path(state, "state.db-wal"), &st), 0);
+		assert_in_range(st.st_size, 131072, 400000);
+		assert_int_equal(stat(unit_path(state, "state.db"), &st), 0);
+		assert_in_range(st.st_size, 131072, 400000);
+	}
+}
+
 static void a_place_that_cannot_hold_a_file_is_an_error(void **state)
 {
 	struct db *db = (struct db *)state;
@@ -314,6 +332,7 @@ static void spoil(void **state)
 	assert_true(size > 8192);
 	for (off_t at = 4096; at < size; at++)
 		assert_int_equal(pwrite(fd, "\xa5", 1, at), 1);
+	assert_int_equal(unlink(unit_path(state, "state.db-wal")), 0); /* it knows what was there */
 }
 
 static void a_damaged_table_is_an_error_and_no_crash(void **state)
@@ -436,6 +455,7 @@ int main(void)
 		DIR_TEST(a_commit_that_fails_rolls_back),
 		DIR_TEST(a_transaction_within_another_is_refused),
 		DIR_TEST(a_full_file_is_no_space),
+		DIR_TEST(the_log_keeps_its_room),
 		DIR_TEST(a_place_that_cannot_hold_a_file_is_an_error),
 		DIR_TEST(a_broken_schema_is_an_error),
 		DIR_TEST(a_file_that_is_no_database_is_refused_and_left_alone),
