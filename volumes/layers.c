@@ -154,7 +154,7 @@ static int write_layers(const struct volume *volume)
 		return fd;
 	for (unsigned i = 0; i < volume->n_layers; i++)
 		if (dprintf(fd, "%lld\n", (long long)volume->layers[i]->id) < 0)
-			return -EIO;
+			return -errno;
 	return renameat(volume->owner->dir_fd, temporary, volume->owner->dir_fd, path) < 0 ? -errno
 											   : 0;
 }
