@@ -34,7 +34,8 @@
 
 /* The arguments as they came; NULL or 0 where there was none. */
 struct job {
-	const char *tree, *lower, *upper, *work, *encoding, *path, *threads, *from, *follow, *uid, *gid, *ready;
+	const char *tree, *lower, *upper, *work, *encoding, *path, *threads, *from, *follow, *uid,
+		*gid, *ready;
 	struct confined confined;
 	int root_fd;
 };
