@@ -70,15 +70,36 @@ static unsigned n_streams_in(const struct volume *volume)
 	return n;
 }
 
-/* top_lock held. The record first: a container that is never made is forgotten at the next start. */
+/* Lock held. The record first: a container that is never made is forgotten at the next start. */
+static int enter(struct volume *volume, struct attachment *attachment, const char *container,
+	unsigned flags, struct err *err)
+{
+	int r = attachment && attachment->flags == flags
+		? 0
+		: record_attach(volume->owner, volume->id, container, flags, err);
+
+	if (r < 0)
+		return r;
+	if (!attachment)
+		return attachment_add(volume, container, flags, false) < 0
+			? err_system(err, -ENOMEM, "attach")
+			: 0;
+	attachment->flags = flags;
+	if (attachment->freshness == STALE) {
+		attachment->freshness = RENEWING;
+		volume->n_writers++;
+	}
+	return 0;
+}
+
+/* top_lock held. */
 static int claim(struct volume *volume, const char *container, unsigned flags, bool *ret_is_stale,
 	struct err *err)
 {
-	struct volumes *volumes = volume->owner;
 	struct attachment *attachment;
-	int r = 0;
+	int r;
 
-	pthread_mutex_lock(&volumes->lock);
+	pthread_mutex_lock(&volume->owner->lock);
 	attachment = find(volume, container);
 	*ret_is_stale = attachment && attachment->freshness != FRESH;
 	flags |= attachment ? attachment->flags : 0;
@@ -87,17 +108,9 @@ static int claim(struct volume *volume, const char *container, unsigned flags, b
 		r = err_set(err, ERR_BUSY, EBUSY,
 			"volume %.200s: another container or a stream writes to it",
 			volume->handle);
-	if (r == 0 && !(attachment && attachment->flags == flags))
-		r = record_attach(volumes, volume->id, container, flags, err);
-	if (r == 0 && attachment && attachment->freshness == STALE) {
-		attachment->freshness = RENEWING;
-		volume->n_writers++;
-	}
-	if (r == 0 && attachment)
-		attachment->flags = flags;
-	else if (r == 0 && attachment_add(volume, container, flags, false) < 0)
-		r = err_system(err, -ENOMEM, "attach");
-	pthread_mutex_unlock(&volumes->lock);
+	else
+		r = enter(volume, attachment, container, flags, err);
+	pthread_mutex_unlock(&volume->owner->lock);
 	return r;
 }
 

@@ -85,9 +85,8 @@ static void keep_room(struct db *db, const char *path)
 /* What is in the log goes to the database, and the log is written from its start again. */
 static bool make_room(struct db *db)
 {
-	return sqlite3_get_autocommit(db->handle) &&
-		sqlite3_wal_checkpoint_v2(
-			db->handle, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL) == SQLITE_OK;
+	return sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL) ==
+		SQLITE_OK;
 }
 
 int db_open(const char *path, const char *schema, struct db **ret_db, struct err *err)
@@ -156,14 +155,17 @@ static int run(struct db *db, db_visit *visit, void *arg, struct err *err, const
 
 int db_change(struct db *db, struct err *err, const char *sql, const char *types, ...)
 {
+	bool is_alone;
 	va_list ap;
 	int r;
 
 	pthread_mutex_lock(&db->lock);
+	is_alone =
+		sqlite3_get_autocommit(db->handle); /* a transaction that found no room is over */
 	va_start(ap, types);
 	r = run(db, NULL, NULL, err, sql, types, ap);
 	va_end(ap);
-	if (r == -ENOSPC && make_room(db)) {
+	if (r == -ENOSPC && is_alone && make_room(db)) {
 		va_start(ap, types);
 		r = run(db, NULL, NULL, err, sql, types, ap);
 		va_end(ap);
