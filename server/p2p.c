@@ -401,12 +401,15 @@ static void explain(
 static int await_first_byte(struct transfer *transfer, const char *path)
 {
 	int fd = volume_stream_fd(transfer->stream), n_bytes = 0;
-	struct pollfd ready = { .fd = fd, .events = POLLIN };
+	struct pollfd fds[] = { { .fd = fd, .events = POLLIN },
+		{ .fd = request_stop_fd(transfer->request), .events = POLLIN } };
 	struct err err = { 0 };
 	int r;
 
-	while (poll(&ready, 1, -1) < 0)
+	while (poll(fds, N_ELEMENTS(fds), -1) < 0)
 		continue;
+	if (fds[1].revents)
+		return -ECANCELED;
 	if (ioctl(fd, FIONREAD, &n_bytes) == 0 && n_bytes > 0)
 		return fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 	r = volume_stream_end(TAKE_PTR(transfer->stream), false, &err);
