@@ -6,9 +6,15 @@
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "volumes/codec.h"
 #include "volumes/volumes_internal.h"
 
 #define PIPE_BYTES (1 << 20)
+
+bool volume_encoding_is_known(const char *encoding)
+{
+	return codec_by_name(encoding) >= 0;
+}
 
 struct volume_stream {
 	struct volume *volume;
@@ -97,17 +103,17 @@ static int start(
 	return r;
 }
 
-int volume_stream_in(struct volumes *volumes, const char *handle, const char *path,
-	const char *encoding, struct volume_stream **ret_stream, struct err *err)
+static int begin(struct volumes *volumes, const char *handle, const char *path,
+	const char *encoding, bool is_in, struct volume_stream **ret_stream, struct err *err)
 {
-	struct volume_stream *stream;
+	struct volume_stream *stream = NULL;
 	int r = open_stream(volumes, handle, &stream, err);
 
 	if (r < 0)
 		return r;
 	r = volume_lock_top(stream->volume, err);
 	if (r == 0) {
-		r = claim_top(stream, err);
+		r = is_in ? claim_top(stream, err) : 0;
 		if (r == 0)
 			r = start(stream, path, encoding, err);
 		pthread_mutex_unlock(&stream->volume->top_lock);
@@ -119,24 +125,16 @@ int volume_stream_in(struct volumes *volumes, const char *handle, const char *pa
 	return r;
 }
 
+int volume_stream_in(struct volumes *volumes, const char *handle, const char *path,
+	const char *encoding, struct volume_stream **ret_stream, struct err *err)
+{
+	return begin(volumes, handle, path, encoding, true, ret_stream, err);
+}
+
 int volume_stream_out(struct volumes *volumes, const char *handle, const char *path,
 	const char *encoding, struct volume_stream **ret_stream, struct err *err)
 {
-	struct volume_stream *stream;
-	int r = open_stream(volumes, handle, &stream, err);
-
-	if (r < 0)
-		return r;
-	r = volume_lock_top(stream->volume, err);
-	if (r == 0) {
-		r = start(stream, path, encoding, err);
-		pthread_mutex_unlock(&stream->volume->top_lock);
-	}
-	if (r < 0)
-		let_go(stream);
-	else
-		*ret_stream = stream;
-	return r;
+	return begin(volumes, handle, path, encoding, false, ret_stream, err);
 }
 
 int volume_stream_fd(const struct volume_stream *stream)
