@@ -136,6 +136,7 @@ static int serve_both(const struct server_config *garden_config, const struct op
 		KV_STR("work-dir", options->work_dir));
 	sigwait(stop, &signo);
 	LOG(LOG_INFO, "stopping", KV_INT("signal", signo));
+	volumes_halt(garden_config->volumes);
 	server_stop(garden);
 	server_stop(volumes);
 	return 0;

@@ -150,13 +150,27 @@ static void refuse_size(struct request *request, uint64_t limit)
 	reply_failure(request, 403, message);
 }
 
-static int write_all(int fd, const char *data, size_t n_bytes)
+/* -ECANCELED: we are to stop. */
+static int wait_for_room(int fd, int stop_fd)
+{
+	struct pollfd fds[] = { { .fd = fd, .events = POLLOUT },
+		{ .fd = stop_fd, .events = POLLIN } };
+
+	while (poll(fds, N_ELEMENTS(fds), -1) < 0)
+		continue;
+	return fds[1].revents ? -ECANCELED : 0;
+}
+
+static int write_all(int fd, const char *data, size_t n_bytes, int stop_fd)
 {
 	while (n_bytes) {
 		ssize_t n = write(fd, data, n_bytes);
+		int r = n >= 0 || errno == EINTR ? 0 : -errno;
 
-		if (n < 0 && errno != EINTR)
-			return -errno;
+		if (r == -EAGAIN)
+			r = wait_for_room(fd, stop_fd);
+		if (r < 0)
+			return r;
 		if (n > 0) {
 			data += n;
 			n_bytes -= n;
@@ -171,12 +185,16 @@ void handle_volume_stream_in_data(struct request *request, const char *data, siz
 {
 	struct upload_state *state = request->upload;
 	struct err err;
+	int r;
 
 	state->n_bytes += n_bytes;
-	if (state->limit_bytes && state->n_bytes > state->limit_bytes)
+	if (state->limit_bytes && state->n_bytes > state->limit_bytes) {
 		refuse_size(request, state->limit_bytes);
-	else if (write_all(volume_stream_fd(state->stream), data, n_bytes) < 0)
-		answer_in(request, end_upload(request, false, &err), &err);
+		return;
+	}
+	r = write_all(volume_stream_fd(state->stream), data, n_bytes, request_stop_fd(request));
+	if (r < 0)
+		answer_in(request, end_upload(request, r == -ECANCELED, &err), &err);
 }
 
 void handle_volume_stream_in(struct request *request)
@@ -197,16 +215,16 @@ void handle_volume_stream_in_abort(struct request *request)
 
 /* ---- out ------------------------------------------------------------------------------------- */
 
-/* 1: something to read; 0: the client has gone, or we are to stop. */
+/* Something to read, or its end; false: the client has gone, or we are to stop. A client that only
+ * ends its own side wants the answer all the same. */
 static bool wait_for_helper(const struct request *request, int fd)
 {
-	struct pollfd fds[] = { { .fd = fd, .events = POLLIN },
-		{ .fd = request->fd, .events = POLLRDHUP },
+	struct pollfd fds[] = { { .fd = fd, .events = POLLIN }, { .fd = request->fd },
 		{ .fd = request_stop_fd(request), .events = POLLIN } };
 
 	while (poll(fds, N_ELEMENTS(fds), -1) < 0)
 		continue;
-	return fds[0].revents && !(fds[1].revents & (POLLERR | POLLHUP));
+	return fds[0].revents && !fds[1].revents && !fds[2].revents;
 }
 
 /* The first bytes decide about the status: what comes after them can only break the connection. */

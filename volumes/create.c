@@ -38,6 +38,12 @@ static bool has_writers(const struct volume *volume)
 	return yes;
 }
 
+/* Whose pipe breaks fails as well: the other one knows why. */
+static bool is_to_blame(int writer, int reader)
+{
+	return writer < 0 && (reader == 0 || (reader != -ENOENT && writer != -EBADMSG));
+}
+
 /* What is below path of one tree becomes another tree. */
 static int pour(struct volumes *volumes, const struct strv *from, const char *path,
 	const struct volume *to, struct err *err)
@@ -64,7 +70,7 @@ static int pour(struct volumes *volumes, const struct strv *from, const char *pa
 		if (w == 0)
 			w = helper_wait(&writer, &writer_err);
 	}
-	if (r == 0 && w < 0) {
+	if (is_to_blame(w, r)) {
 		*err = writer_err;
 		r = w;
 	}

@@ -1,6 +1,5 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -98,6 +97,8 @@ static int start(
 	fcntl(ends[0], F_SETPIPE_SZ, PIPE_BYTES);
 	theirs = ends[is_in ? 0 : 1];
 	stream->fd = ends[is_in ? 1 : 0];
+	if (is_in)
+		fcntl(stream->fd, F_SETFL, O_NONBLOCK);
 	r = helper_start(stream->volume->owner, &words, is_in ? theirs : -1, is_in ? -1 : theirs,
 		&stream->helper, err);
 	return r;
@@ -147,7 +148,7 @@ int volume_stream_end(struct volume_stream *take_stream, bool kill_it, struct er
 	int r;
 
 	if (kill_it)
-		kill(take_stream->helper.pid, SIGKILL);
+		helper_kill(&take_stream->helper);
 	auto_fd(&take_stream->fd);
 	r = helper_wait(&take_stream->helper, err);
 	let_go(take_stream);

@@ -45,8 +45,10 @@ bool volume_driver_is_known(const char *name);
  * ever deleted because of a damaged row or a missing file: it is logged and set aside. */
 int volumes_open(
 	const struct volumes_config *config, struct volumes **ret_volumes, struct err *err);
-/* Waits for creations and deletions that are being done; what is queued is done at the next start.
- */
+/* The close is near: creations and streams that are at work have three seconds left, then they fail
+ * (-ECANCELED), as new ones do at once; deletions are left to the next start. */
+void volumes_halt(struct volumes *volumes);
+/* Halts, and waits for that. */
 void volumes_close(struct volumes *volumes);
 
 /* ---- making them ----------------------------------------------------------------------------- */
@@ -122,7 +124,7 @@ int volume_stream_in(struct volumes *volumes, const char *handle, const char *pa
 	const char *encoding, struct volume_stream **ret_stream, struct err *err);
 int volume_stream_out(struct volumes *volumes, const char *handle, const char *path,
 	const char *encoding, struct volume_stream **ret_stream, struct err *err);
-/* A pipe, to be written or read; the stream's. */
+/* A pipe, to be written (it does not block) or read; the stream's. */
 int volume_stream_fd(const struct volume_stream *stream);
 /* Ends the stream; it is freed. kill_it: it is not to be completed. Else waits until the helper is
  * done: 0; -EBADMSG: the archive is bad; -ENOENT: the path does not exist in the volume; or another

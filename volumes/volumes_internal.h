@@ -70,6 +70,7 @@ struct volumes {
 	char *dir;
 	int dir_fd, dead_fd, self_exe_fd;
 	struct volume_users users;
+	int halt_fd; /* an eventfd, readable once everything is to end */
 	struct db *db;
 	const struct volume_driver *driver;
 	char no_overlay
@@ -185,6 +186,8 @@ void volume_drop_layers(struct volume *volume);
 /* helper.c: "cloche tree" */
 struct helper {
 	pid_t pid;
+	int halt_fd; /* borrowed; -1: that was seen */
+	bool is_cut; /* killed because of it */
 	int text_fd; /* what it has to say */
 	char text[8]; /* what was read of that already */
 	size_t text_bytes;
@@ -192,6 +195,7 @@ struct helper {
 /* Returns when the helper is in its tree. words: what follows "cloche tree". stdin_fd and stdout_fd are borrowed; -1: none. */
 int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd, int stdout_fd,
 	struct helper *ret_helper, struct err *err);
+void helper_kill(const struct helper *helper); /* to be waited for */
 /* 0 or its failure: -EBADMSG, -ENOENT, or what the text says. */
 int helper_wait(struct helper *helper, struct err *err);
 int helper_run(struct volumes *volumes, const struct strv *words, int stdin_fd, struct err *err);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -79,6 +80,7 @@ static int unlink_any(int dir_fd, const char *name)
  * the root of that one. A subvolume may go anywhere. */
 struct above {
 	int top_fd, root_fd;
+	int stop_fd;
 };
 
 static int move_up(int dir_fd, const char *name, const struct above *above)
@@ -103,6 +105,13 @@ static bool is_dot(const char *name)
 	return !strcmp(name, ".") || !strcmp(name, "..");
 }
 
+static bool is_stopped(int stop_fd)
+{
+	struct pollfd stop = { .fd = stop_fd, .events = POLLIN };
+
+	return stop_fd >= 0 && poll(&stop, 1, 0) > 0;
+}
+
 /* What is in a subvolume stays in it: it is emptied as the top is, one level deeper at most. */
 static int empty_one(const struct above *above, const char *name)
 {
@@ -118,9 +127,12 @@ static int empty_one(const struct above *above, const char *name)
 		if (r == 1)
 			r = move_up(dirfd(dir), entry->d_name, above);
 		if (r == -EXDEV && above->root_fd == above->top_fd)
-			r = empty_one(&(struct above){ above->top_fd, dirfd(dir) }, entry->d_name);
+			r = empty_one(&(struct above){ above->top_fd, dirfd(dir), above->stop_fd },
+				entry->d_name);
 		if (r < 0)
 			ret = r;
+		if (is_stopped(above->stop_fd))
+			return -ECANCELED;
 	}
 	if (ret == 0 && unlinkat(above->root_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT &&
 		errno != ENOTEMPTY)
@@ -129,9 +141,9 @@ static int empty_one(const struct above *above, const char *name)
 }
 
 /* One pass over the top; *ret_left says whether another may help. */
-static int pass(int dir_fd, bool *ret_left)
+static int pass(int dir_fd, int stop_fd, bool *ret_left)
 {
-	const struct above above = { dir_fd, dir_fd };
+	const struct above above = { dir_fd, dir_fd, stop_fd };
 	DIR *dir AUTO(auto_dir) = open_dir(dir_fd, ".");
 	struct dirent *entry;
 	int ret = 0;
@@ -148,16 +160,18 @@ static int pass(int dir_fd, bool *ret_left)
 		}
 		if (r < 0)
 			ret = r;
+		if (is_stopped(stop_fd))
+			return -ECANCELED;
 	}
 	return ret;
 }
 
-int tree_empty(int dir_fd)
+int tree_empty(int dir_fd, int stop_fd)
 {
 	bool left = true;
 	int r = 0;
 
-	while (left)
-		r = pass(dir_fd, &left);
+	while (left && r != -ECANCELED)
+		r = pass(dir_fd, stop_fd, &left);
 	return r;
 }
