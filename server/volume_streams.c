@@ -18,7 +18,8 @@
 #include "server/volume_json.h"
 #include "volumes/volumes.h"
 
-#define CHUNK_BYTES (128u * 1024)
+#define CHUNK_BYTES (256u * 1024)
+#define FRAME_BYTES 16 /* of a chunk: its length in front, a line's end behind */
 #define DRAIN_MS 10000
 
 static const char failed_in[] = "failed to stream in to volume";
@@ -222,18 +223,20 @@ static int send_head(struct request *request, const char *encoding)
 		request->is_http_1_0 ? "" : "Transfer-Encoding: chunked\r\n");
 }
 
+/* data has FRAME_BYTES of room on both sides: each write would be a packet, as nothing waits for
+ * more on such a connection. */
 static int send_chunk(struct request *request, char *data, size_t n_bytes)
 {
 	int stop_fd = request_stop_fd(request);
-	int r = 0;
+	char head[FRAME_BYTES];
+	int n;
 
-	if (!request->is_http_1_0)
-		r = sock_printf(request->fd, stop_fd, "%zx\r\n", n_bytes);
-	if (r == 0)
-		r = sock_write(request->fd, data, n_bytes, stop_fd);
-	if (r == 0 && !request->is_http_1_0)
-		r = sock_write(request->fd, "\r\n", 2, stop_fd);
-	return r;
+	if (request->is_http_1_0)
+		return sock_write(request->fd, data, n_bytes, stop_fd);
+	n = snprintf(head, sizeof(head), "%zx\r\n", n_bytes);
+	memcpy(data - n, head, n);
+	memcpy(data + n_bytes, "\r\n", 2);
+	return sock_write(request->fd, data - n, n + n_bytes + 2, stop_fd);
 }
 
 /* 1: something to read; 0: the client has gone, or we are to stop. */
@@ -277,7 +280,8 @@ static void finish_out(struct request *request, bool is_whole)
 
 static void pour_out(struct request *request, struct volume_stream *stream, const char *encoding)
 {
-	AUTO_FREE char *data = malloc(CHUNK_BYTES);
+	AUTO_FREE char *space = malloc(CHUNK_BYTES + 2 * FRAME_BYTES);
+	char *data = space ? space + FRAME_BYTES : NULL;
 	int fd = volume_stream_fd(stream);
 	ssize_t n = data ? read_some(request, fd, data) : -ENOMEM;
 	struct err err = { 0 };
