@@ -1,5 +1,7 @@
 #include "server/chunks.h"
 
+#include <stdio.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #include "server/request.h"
@@ -22,12 +24,15 @@ int chunks_begin(struct request *request, const char *content_type, const char *
 
 int chunks_add(struct request *request, const void *data, size_t n_bytes)
 {
-	int stop_fd = request_stop_fd(request);
-	int r = request->is_http_1_0 ? 0 : sock_printf(request->fd, stop_fd, "%zx\r\n", n_bytes);
+	char size[24];
+	struct iovec parts[] = { { .iov_base = size },
+		{ .iov_base = (void *)data, .iov_len = n_bytes },
+		{ .iov_base = (void *)"\r\n", .iov_len = 2 } };
 
-	if (r == 0)
-		r = sock_write(request->fd, data, n_bytes, stop_fd);
-	return r < 0 || request->is_http_1_0 ? r : sock_write(request->fd, "\r\n", 2, stop_fd);
+	parts[0].iov_len = snprintf(size, sizeof(size), "%zx\r\n", n_bytes);
+	return request->is_http_1_0
+		? sock_writev(request->fd, &parts[1], 1, request_stop_fd(request))
+		: sock_writev(request->fd, parts, 3, request_stop_fd(request));
 }
 
 int chunks_end(struct request *request, const char *trailers)

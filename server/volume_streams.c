@@ -18,7 +18,7 @@
 #include "server/volume_json.h"
 #include "volumes/volumes.h"
 
-#define CHUNK_BYTES (128u * 1024)
+#define CHUNK_BYTES (256u * 1024)
 #define DRAIN_MS 10000
 
 static const char failed_in[] = "failed to stream in to volume";
