@@ -3,11 +3,11 @@ MODE    ?= release
 B       := build/$(MODE)
 PREFIX  ?= /usr/local
 CC      := gcc
-PKGS    := libmicrohttpd jansson sqlite3 libseccomp libarchive zlib libzstd
+PKGS    := libmicrohttpd jansson sqlite3 libseccomp libarchive libcurl zlib libzstd
 VENV    := .venv
 
 PACKAGES := gcc make pkg-config libc6-dev libmicrohttpd-dev libjansson-dev libsqlite3-dev libseccomp-dev libcap-dev \
-            libarchive-dev zlib1g-dev libzstd-dev uthash-dev busybox-static scdoc
+            libarchive-dev libcurl4-openssl-dev zlib1g-dev libzstd-dev uthash-dev busybox-static scdoc
 TEST_PACKAGES := libcmocka-dev pmccabe clang-format clang-tidy gcovr golang-go python3-pytest python3-jsonschema \
             python3-yaml python3-venv runc mmdebstrap codespell shellcheck strace zstd
 

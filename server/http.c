@@ -59,6 +59,11 @@ struct volumes *request_volumes(const struct request *request)
 	return request->server->config.volumes;
 }
 
+const struct p2p_config *request_p2p(const struct request *request)
+{
+	return request->server->config.p2p;
+}
+
 const char *request_header(const struct request *request, const char *name)
 {
 	return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 struct backend;
+struct p2p_config;
 struct err;
 struct server;
 
@@ -16,6 +17,7 @@ struct server_config {
 	bool is_volumes; /* the volume API; else Garden */
 	struct backend *backend;
 	struct volumes *volumes;
+	const struct p2p_config *p2p;
 	const char *bind_ip, *socket_path; /* socket_path NULL: none */
 	uint16_t port; /* 0: a free one */
 	mode_t socket_mode;

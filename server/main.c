@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "server/http.h"
 #include "server/options.h"
+#include "server/p2p.h"
 #include "volumes/tree_main.h"
 
 /* Whatever the caller has left us: the first three descriptors are taken, no signal surprises us.
@@ -102,12 +103,19 @@ static int open_self(void)
 static int serve_both(const struct server_config *garden_config, const struct options *options,
 	const sigset_t *stop, struct err *err)
 {
+	struct p2p_config p2p = { .interface_pattern = options->p2p_pattern,
+		.family = (int)options->p2p_family,
+		.targets = &options->p2p_targets };
 	struct server_config volumes_config = *garden_config;
 	struct server *garden, *volumes;
 	char garden_at[64], volumes_at[64];
 	int r, signo;
 
+	r = p2p_check(&p2p, err);
+	if (r < 0)
+		return r;
 	volumes_config.is_volumes = true;
+	volumes_config.p2p = &p2p;
 	volumes_config.bind_ip = options->volumes_bind_ip;
 	volumes_config.port = (uint16_t)options->volumes_bind_port;
 	volumes_config.socket_path = NULL;

@@ -9,6 +9,7 @@
 
 struct backend;
 struct err;
+struct p2p_config;
 struct route;
 struct server;
 struct volumes;
@@ -55,6 +56,7 @@ const char *request_header(const struct request *request, const char *name);
 /* Readable once the server is to stop. */
 int request_stop_fd(const struct request *request);
 int request_stall_ms(const struct request *request);
+const struct p2p_config *request_p2p(const struct request *request);
 /* The address that the volume API listens on, "ip:port". */
 const char *request_own_address(const struct request *request);
 /* The body as a JSON object; -errno and answered if it is none. */

@@ -135,7 +135,7 @@ def have_server():
 @pytest.fixture(scope="session")
 def server():
     have_server()
-    one = Server(pool=512)
+    one = Server("--baggageclaim-p2p-interface-name-pattern", "lo", pool=512)
     yield one
     one.finish()
 

@@ -1,34 +1,17 @@
 """From one server to another: lines 86-93 of the volumes' acceptance list."""
 import gzip
 import socket
-import subprocess
 import threading
 from urllib.parse import quote
 
 import pytest
 from archives import ENCODINGS, Member, contents, directory, untar
-from conftest import have_server
 from gardenlib import GUARD, Connection, parse_fields, request_bytes
-from serverproc import PROGRAM, Server, refused_start
+from serverproc import refused_start
 from test_volumes_routes import assert_error
 from volumelib import volume_path
 
 FAILED = "failed to stream p2p out from volume"
-
-
-def is_built():
-    return b"p2p-interface-name-pattern" in subprocess.run([PROGRAM, "--help"], stdout=subprocess.PIPE).stdout
-
-
-pytestmark = pytest.mark.skipif(PROGRAM.exists() and not is_built(), reason="not built yet")
-
-
-@pytest.fixture(scope="module")
-def server():
-    have_server()
-    one = Server("--p2p-interface-name-pattern", "lo")
-    yield one
-    one.finish()
 
 
 class Peer:
@@ -95,14 +78,14 @@ def test_86_the_url(volumes):
 
 @pytest.mark.parametrize("pattern", ["no-such-interface", "^o$"])
 def test_87_no_interface(start_server, pattern):
-    one = start_server("--p2p-interface-name-pattern", pattern)
+    one = start_server("--baggageclaim-p2p-interface-name-pattern", pattern)
     assert_error(one.volumes.request("GET", "/p2p-url"), 500,
                  exactly="failed to get p2p url, network interface list is empty")
 
 
 def test_87_a_pattern_that_is_none(tmp_path):
-    code, output = refused_start("--p2p-interface-name-pattern", "[", directory=tmp_path)
-    assert code == 1 and "--p2p-interface-name-pattern" in output
+    code, output = refused_start("--baggageclaim-p2p-interface-name-pattern", "[", directory=tmp_path)
+    assert code == 1 and "--baggageclaim-p2p-interface-name-pattern" in output
 
 
 @pytest.mark.parametrize("query", ["", "path=.&streamInURL=http%3A%2F%2Fx", "path=.&encoding=gzip",
@@ -209,7 +192,7 @@ def test_93_the_caller_leaves(volumes, volume, peer):
 
 def test_a_peer_is_a_server_like_this_one(start_server, volumes, volume):
     """Between two of them, and the limit of the other one holds."""
-    other = start_server("--p2p-interface-name-pattern", "lo")
+    other = start_server("--baggageclaim-p2p-interface-name-pattern", "lo")
     volume.fill("file")
     handle = other.volumes.make()["handle"]
     url = other.volumes.p2p_url() + volume_path(handle, "/stream-in?path=.")
@@ -218,3 +201,32 @@ def test_a_peer_is_a_server_like_this_one(start_server, volumes, volume):
     assert "exceeded volume streaming limit of 9B" in text(
         volumes.p2p_out(volume.handle, ".", url + "&limit=0.000009"))
     assert "p2p-stream-in 404" in text(volumes.p2p_out(volume.handle, ".", url.replace(handle, "missing")))
+
+
+@pytest.mark.parametrize("options,allowed", [
+    ([], False), (["--baggageclaim-p2p-target", "10.0.0.0/8"], False),
+    (["--baggageclaim-p2p-target", "10.0.0.0/8,127.0.0.1"], True),
+    (["--baggageclaim-p2p-target", "::1"], False), (["--baggageclaim-p2p-target", "127.0.0.0/30"], True)])
+def test_only_to_what_is_allowed(start_server, peer, options, allowed):
+    """Without an interface there are no neighbours; targets are addresses, whatever they are called."""
+    one = start_server(*options)
+    handle = one.volumes.make()["handle"]
+    assert one.volumes.request("GET", "/p2p-url").status == 500
+    if not allowed:
+        for url in (peer.url, peer.url.replace("127.0.0.1", "localhost")):
+            assert "not in a network" in text(one.volumes.p2p_out(handle, ".", url))
+        return
+    replies = []
+    thread = threading.Thread(target=lambda: replies.append(one.volumes.p2p_out(handle, ".", peer.url)))
+    thread.start()
+    peer.accept().body()
+    peer.answer("204 No Content")
+    thread.join()
+    assert text(replies[0]) == "ok"
+
+
+@pytest.mark.parametrize("options", [["--baggageclaim-p2p-target", "10.0.0.0/33"], ["--baggageclaim-p2p-target", "x"],
+                                     ["--baggageclaim-p2p-interface-family", "5"]])
+def test_options_that_cannot_be(tmp_path, options):
+    code, output = refused_start(*options, directory=tmp_path)
+    assert code == 1 and options[0] in output
