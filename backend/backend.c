@@ -233,7 +233,8 @@ static int open_db(struct backend *backend, struct err *err)
 static int open_volumes(struct backend *backend, struct err *err)
 {
 	AUTO_FREE char *path = NULL;
-	struct volumes_config config = { .self_exe_fd = backend->config.self_exe_fd };
+	struct volumes_config config = { .self_exe_fd = backend->config.self_exe_fd,
+		.driver = backend->config.volume_driver };
 
 	if (asprintf(&path, "%s/volumes", backend->work_dir) < 0)
 		return err_system(err, -ENOMEM, "volumes");

@@ -115,7 +115,7 @@ static void put_graves(struct backend *backend)
 
 static void delete_dead(struct backend *backend)
 {
-	int r = tree_empty(backend->dead_fd);
+	int r = tree_empty(backend->dead_fd, -1);
 
 	if (r < 0)
 		LOG(LOG_WARN, "dead-not-deleted", KV_STR("dir", backend->dead_dir),

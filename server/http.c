@@ -23,6 +23,7 @@
 #include "base/guard.h"
 #include "base/log.h"
 #include "server/connections.h"
+#include "server/headers.h"
 #include "server/reply.h"
 #include "server/request.h"
 #include "server/router.h"
@@ -192,76 +193,12 @@ void reply_bytes(struct request *request, unsigned status, const char *content_t
 
 /* ---- before the body: headers that decide ---------------------------------------------------- */
 
-struct header_check {
-	int n_host, n_length, n_encoding;
-	bool bad_length, bad_encoding, bad_expect, has_body;
-	bool bad_name;
-	const char *from_browser;
-};
-
-static bool is_browser_header(const char *key, const char *value)
-{
-	static const char *const names[] = { "Origin", "Referer", "Sec-Fetch-Mode",
-		"Sec-Fetch-Dest", "Sec-WebSocket-Key", "Access-Control-Request-Method",
-		"Access-Control-Request-Headers" };
-
-	if (!strcasecmp(key, "Sec-Fetch-Site"))
-		return strcasecmp(value, "none") != 0;
-	for (size_t i = 0; i < N_ELEMENTS(names); i++)
-		if (!strcasecmp(key, names[i]))
-			return true;
-	return false;
-}
-
 static enum MHD_Result check_header(
 	void *arg, enum MHD_ValueKind kind, const char *key, const char *value)
 {
-	struct header_check *check = arg;
-
-	static const char token[] = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
-				    "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
-
 	(void)kind;
-	value = value ? value : "";
-	check->bad_name |= !*key || strspn(key, token) != strlen(key);
-	if (!strcasecmp(key, "Host"))
-		check->n_host++;
-	if (!strcasecmp(key, "Content-Length")) {
-		check->n_length++;
-		check->bad_length |= !*value || strlen(value) > 19 ||
-			strspn(value, "0123456789") != strlen(value);
-		check->has_body |= strspn(value, "0") != strlen(value);
-	}
-	if (!strcasecmp(key, "Transfer-Encoding")) {
-		check->n_encoding++;
-		check->bad_encoding |= strcasecmp(value, "chunked") != 0;
-		check->has_body = true;
-	}
-	if (!strcasecmp(key, "Expect"))
-		check->bad_expect |= strcasecmp(value, "100-continue") != 0;
-	if (is_browser_header(key, value))
-		check->from_browser = key;
+	headers_note(arg, key, value ? value : "");
 	return MHD_YES;
-}
-
-/* NULL if the framing is sound, else what is wrong with it. */
-static const char *framing_fault(const struct header_check *check, bool is_http_1_0)
-{
-	if (check->bad_name)
-		return "a header's name is no token (RFC 9110)";
-	if (check->n_host > 1 || (check->n_host == 0 && !is_http_1_0))
-		return "exactly one Host header is wanted";
-	if (check->n_length > 1)
-		return "Content-Length: given twice";
-	if (check->bad_length)
-		return "Content-Length: not a number";
-	if (check->n_encoding > 1 || check->bad_encoding)
-		return "Transfer-Encoding: only chunked is known";
-	if (check->n_encoding && check->n_length)
-		return "Content-Length and Transfer-Encoding exclude each other";
-	if (check->n_encoding && is_http_1_0)
-		return "Transfer-Encoding: not in HTTP/1.0";
-	return NULL;
 }
 
 static void answer_error_and_close(
@@ -297,7 +234,7 @@ static void answer_no_route(struct request *request, int why, const char *allow)
 		strlen(text));
 }
 
-static void check_target(struct request *request, const struct header_check *check)
+static void check_target(struct request *request, const struct headers *check)
 {
 	static const char *const methods[] = { "GET", "PUT", "POST", "DELETE" };
 	bool is_known_method = false;
@@ -345,7 +282,7 @@ static void begin(struct exchange *exchange, struct MHD_Connection *connection, 
 	const char *version)
 {
 	struct request *request = &exchange->request;
-	struct header_check check = { 0 };
+	struct headers check = { 0 };
 	const char *fault;
 
 	exchange->has_begun = true;
@@ -353,7 +290,7 @@ static void begin(struct exchange *exchange, struct MHD_Connection *connection, 
 	request->is_http_1_0 = !strcmp(version, "HTTP/1.0");
 	MHD_get_connection_values(connection, MHD_HEADER_KIND, check_header, &check);
 	exchange->has_body = check.has_body;
-	fault = !GUARD(FRAMING) ? NULL : framing_fault(&check, request->is_http_1_0);
+	fault = !GUARD(FRAMING) ? NULL : headers_fault(&check, request->is_http_1_0);
 	if (fault)
 		answer_error_and_close(request, ERR_BAD_REQUEST, 400, fault);
 	else if (check.bad_expect)

@@ -18,6 +18,7 @@
 #include "server/options.h"
 #include "server/p2p.h"
 #include "volumes/tree_main.h"
+#include "volumes/volumes.h"
 
 /* Whatever the caller has left us: the first three descriptors are taken, no signal surprises us.
  */
@@ -76,6 +77,10 @@ static int check_options(const struct options *options, struct err *err)
 	if (options->bind_port > 65535 || options->volumes_bind_port > 65535)
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--bind-port, --baggageclaim-bind-port: expected 0 to 65535");
+	if (!volume_driver_is_known(options->volume_driver))
+		return err_set(err, ERR_INVALID, EINVAL,
+			"--baggageclaim-driver '%s': expected detect, overlay, btrfs or copy",
+			options->volume_driver);
 	if (ring < 4096 || ring > 1 << 30 || ring & (ring - 1))
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--ring-bytes: expected a power of two from 4096 to 1073741824");
@@ -131,6 +136,7 @@ static int serve_both(const struct server_config *garden_config, const struct op
 		KV_STR("work-dir", options->work_dir));
 	sigwait(stop, &signo);
 	LOG(LOG_INFO, "stopping", KV_INT("signal", signo));
+	volumes_halt(garden_config->volumes);
 	server_stop(garden);
 	server_stop(volumes);
 	return 0;
@@ -151,6 +157,7 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.max_containers = (uint32_t)options->max_containers,
 		.id_pool_start = (uint32_t)options->id_pool_start,
 		.id_pool_count = (uint32_t)options->id_pool_count,
+		.volume_driver = options->volume_driver,
 		.self_exe_fd = open_self() };
 	struct server_config server_config = { .bind_ip = options->bind_ip,
 		.port = (uint16_t)options->bind_port,

@@ -25,11 +25,11 @@ int attachment_add(struct volume *volume, const char *container, unsigned flags,
 		return -ENOMEM;
 	attachment->volume = volume;
 	attachment->flags = flags;
-	attachment->is_stale = is_stale;
+	attachment->freshness = is_stale ? STALE : FRESH;
 	memcpy(attachment->container, container, strlen(container) + 1);
 	TAILQ_INSERT_TAIL(&volume->owner->attachments, attachment, entry);
 	volume->n_refs++;
-	volume->n_writers++;
+	volume->n_writers += !is_stale;
 	volume->owner->n_stale += is_stale;
 	return 0;
 }
@@ -53,6 +53,7 @@ static bool is_claimed(const struct volume *volume, const char *container)
 
 	TAILQ_FOREACH (attachment, &volume->owner->attachments, entry)
 		if (attachment->volume == volume && attachment->flags & ATTACH_WRITABLE &&
+			attachment->freshness != STALE &&
 			strcmp(attachment->container, container) != 0)
 			return true;
 	return false;
@@ -65,34 +66,51 @@ static unsigned n_streams_in(const struct volume *volume)
 	unsigned n = volume->n_writers;
 
 	TAILQ_FOREACH (attachment, &volume->owner->attachments, entry)
-		n -= attachment->volume == volume;
+		n -= attachment->volume == volume && attachment->freshness != STALE;
 	return n;
 }
 
-/* top_lock held. The record first: a container that is never made is forgotten at the next start. */
+/* Lock held. The record first: a container that is never made is forgotten at the next start. */
+static int enter(struct volume *volume, struct attachment *attachment, const char *container,
+	unsigned flags, struct err *err)
+{
+	int r = attachment && attachment->flags == flags
+		? 0
+		: record_attach(volume->owner, volume->id, container, flags, err);
+
+	if (r < 0)
+		return r;
+	if (!attachment)
+		return attachment_add(volume, container, flags, false) < 0
+			? err_system(err, -ENOMEM, "attach")
+			: 0;
+	attachment->flags = flags;
+	if (attachment->freshness == STALE) {
+		attachment->freshness = RENEWING;
+		volume->n_writers++;
+	}
+	return 0;
+}
+
+/* top_lock held. */
 static int claim(struct volume *volume, const char *container, unsigned flags, bool *ret_is_stale,
 	struct err *err)
 {
-	struct volumes *volumes = volume->owner;
 	struct attachment *attachment;
-	int r = 0;
+	int r;
 
-	pthread_mutex_lock(&volumes->lock);
+	pthread_mutex_lock(&volume->owner->lock);
 	attachment = find(volume, container);
-	*ret_is_stale = attachment && attachment->is_stale;
+	*ret_is_stale = attachment && attachment->freshness != FRESH;
 	flags |= attachment ? attachment->flags : 0;
 	if (volume->n_layers && flags & ATTACH_WRITABLE &&
 		(is_claimed(volume, container) || n_streams_in(volume)))
 		r = err_set(err, ERR_BUSY, EBUSY,
 			"volume %.200s: another container or a stream writes to it",
 			volume->handle);
-	if (r == 0 && !(attachment && attachment->flags == flags))
-		r = record_attach(volumes, volume->id, container, flags, err);
-	if (r == 0 && attachment)
-		attachment->flags = flags;
-	else if (r == 0 && attachment_add(volume, container, flags, false) < 0)
-		r = err_system(err, -ENOMEM, "attach");
-	pthread_mutex_unlock(&volumes->lock);
+	else
+		r = enter(volume, attachment, container, flags, err);
+	pthread_mutex_unlock(&volume->owner->lock);
 	return r;
 }
 
@@ -201,7 +219,7 @@ static bool list_users(const struct volume *volume, struct strv *containers)
 	if (n_streams_in(volume))
 		return false;
 	TAILQ_FOREACH (attachment, &volume->owner->attachments, entry)
-		if (attachment->volume == volume &&
+		if (attachment->volume == volume && attachment->freshness != STALE &&
 			(attachment->flags & ATTACH_FIXED ||
 				strv_add(containers, attachment->container) < 0))
 			return false;
@@ -245,8 +263,9 @@ int attach_set_stale(struct volume *volume, struct err *err)
 
 	pthread_mutex_lock(&volumes->lock);
 	TAILQ_FOREACH (attachment, &volumes->attachments, entry)
-		if (r == 0 && attachment->volume == volume && !attachment->is_stale) {
-			attachment->is_stale = true;
+		if (r == 0 && attachment->volume == volume && attachment->freshness == FRESH) {
+			attachment->freshness = STALE;
+			volume->n_writers--;
 			volumes->n_stale++;
 		}
 	pthread_mutex_unlock(&volumes->lock);
@@ -261,24 +280,27 @@ bool volume_has_stale(struct volumes *volumes, const char *container)
 	pthread_mutex_lock(&volumes->lock);
 	if (volumes->n_stale)
 		TAILQ_FOREACH (attachment, &volumes->attachments, entry)
-			has_stale |=
-				attachment->is_stale && !strcmp(attachment->container, container);
+			has_stale |= attachment->freshness != FRESH &&
+				!strcmp(attachment->container, container);
 	pthread_mutex_unlock(&volumes->lock);
 	return has_stale;
 }
 
 /* If the record does not take it, it is done once more after the next start: no harm. */
-void volume_refreshed(struct volumes *volumes, const char *container)
+void volume_refreshed(struct volumes *volumes, const char *container, bool is_done)
 {
 	struct attachment *attachment;
 	struct err err;
 
-	record_set_fresh(volumes, container, &err);
+	if (is_done)
+		record_set_fresh(volumes, container, &err);
 	pthread_mutex_lock(&volumes->lock);
 	TAILQ_FOREACH (attachment, &volumes->attachments, entry)
-		if (attachment->is_stale && !strcmp(attachment->container, container)) {
-			attachment->is_stale = false;
-			volumes->n_stale--;
+		if (attachment->freshness == RENEWING &&
+			!strcmp(attachment->container, container)) {
+			attachment->freshness = is_done ? FRESH : STALE;
+			attachment->volume->n_writers -= !is_done;
+			volumes->n_stale -= is_done;
 		}
 	pthread_mutex_unlock(&volumes->lock);
 }
@@ -289,8 +311,8 @@ static void detach(struct attachment *attachment)
 {
 	struct volume *volume = attachment->volume;
 
-	volume->n_writers--;
-	volume->owner->n_stale -= attachment->is_stale;
+	volume->n_writers -= attachment->freshness != STALE;
+	volume->owner->n_stale -= attachment->freshness != FRESH;
 	TAILQ_REMOVE(&volume->owner->attachments, attachment, entry);
 	free(attachment);
 }

@@ -38,6 +38,12 @@ static bool has_writers(const struct volume *volume)
 	return yes;
 }
 
+/* Whose pipe breaks fails as well: the other one knows why. */
+static bool is_to_blame(int writer, int reader)
+{
+	return writer < 0 && (reader == 0 || (reader != -ENOENT && writer != -EBADMSG));
+}
+
 /* What is below path of one tree becomes another tree. */
 static int pour(struct volumes *volumes, const struct strv *from, const char *path,
 	const struct volume *to, struct err *err)
@@ -64,35 +70,38 @@ static int pour(struct volumes *volumes, const struct strv *from, const char *pa
 		if (w == 0)
 			w = helper_wait(&writer, &writer_err);
 	}
-	if (r == 0 && w < 0) {
+	if (is_to_blame(w, r)) {
 		*err = writer_err;
 		r = w;
 	}
 	return r;
 }
 
+static int make_tree(struct volume *volume, struct err *err)
+{
+	char path[PATH_BYTES];
+
+	snprintf(path, sizeof(path), "%s/volume", volume->dir);
+	return volume->owner->driver->make_tree(volume->owner, path, err);
+}
+
 /* Somebody writes to the parent: what it holds now is copied, the layers below are shared. */
 static int clone_top(struct volume *child, const struct volume *parent, struct err *err)
 {
-	AUTO_STRV struct strv words = { 0 };
 	struct volumes *volumes = child->owner;
 	const char *name = parent->n_layers ? "upper" : "volume";
-	char from[PATH_BYTES];
+	char from[PATH_BYTES], to[PATH_BYTES];
 	int r;
 
 	snprintf(from, sizeof(from), "%s/%s", parent->dir, name);
+	snprintf(to, sizeof(to), "%s/%s", child->dir, name);
 	if (faccessat(volumes->dir_fd, from, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0; /* attached, and nothing written yet */
 	r = volume_make_top(child, err);
-	if (r < 0)
-		return r;
-	if (strv_add(&words, "copy") < 0 || strv_addf(&words, "from=%s", from) < 0 ||
-		strv_addf(&words, "tree=%s/%s", child->dir, name) < 0)
-		return err_system(err, -ENOMEM, "copy");
-	return helper_run(volumes, &words, -1, err);
+	return r < 0 ? r : driver_copy_tree(volumes, from, to, err);
 }
 
-/* Too many layers for one more: the whole becomes one tree. */
+/* The whole becomes one tree. */
 static int flatten(struct volume *child, const struct volume *parent, struct err *err)
 {
 	AUTO_STRV struct strv words = { 0 };
@@ -130,6 +139,31 @@ static int copy_of_used(struct volume *child, struct volume *parent, struct err 
 	return r;
 }
 
+static int copy_by_layers(struct volume *child, struct volume *parent, struct err *err)
+{
+	int r = make_tree(child, err);
+
+	if (r < 0)
+		return r;
+	if (parent->n_layers >= MAX_LAYERS - 1) /* too many for one more */
+		return flatten(child, parent, err);
+	return has_writers(parent) ? copy_of_used(child, parent, err)
+				   : freeze_and_share(child, parent, err);
+}
+
+static int copy_by_driver(struct volume *child, const struct volume *parent, struct err *err)
+{
+	char from[PATH_BYTES], to[PATH_BYTES];
+	int r;
+
+	snprintf(from, sizeof(from), "%s/volume", parent->dir);
+	snprintf(to, sizeof(to), "%s/volume", child->dir);
+	if (!parent->n_layers)
+		return child->owner->driver->copy(child->owner, from, to, err);
+	r = make_tree(child, err);
+	return r < 0 ? r : flatten(child, parent, err);
+}
+
 /* The parent's top stands still meanwhile: nobody begins to write. */
 static int copy_of(struct volume *child, struct volume *parent, struct err *err)
 {
@@ -137,12 +171,8 @@ static int copy_of(struct volume *child, struct volume *parent, struct err *err)
 
 	if (r < 0)
 		return r;
-	if (parent->n_layers >= MAX_LAYERS - 1)
-		r = flatten(child, parent, err);
-	else if (has_writers(parent))
-		r = copy_of_used(child, parent, err);
-	else
-		r = freeze_and_share(child, parent, err);
+	r = child->owner->driver->copy ? copy_by_driver(child, parent, err)
+				       : copy_by_layers(child, parent, err);
 	pthread_mutex_unlock(&parent->top_lock);
 	return r;
 }
@@ -195,6 +225,9 @@ static int import_from_volume(
 
 	if (!*sub_path)
 		return make_copy(volume, handle, err);
+	r = make_tree(volume, err);
+	if (r < 0)
+		return r;
 	source = volume_get(volume->owner, handle, err);
 	if (!source)
 		return -ENOENT;
@@ -215,12 +248,16 @@ static int import(struct volume *volume, const struct volume_spec *spec, struct 
 	const char *sub_path;
 	struct stat st;
 	AUTO_FD int fd = -1;
+	int r;
 
 	if (!spec->source || spec->source[0] != '/')
 		return err_set(err, ERR_SYSTEM, EINVAL, "strategy.path '%.200s': not absolute",
 			spec->source ? spec->source : "");
 	if (store_path_parse(volume->owner, spec->source, handle, &sub_path))
 		return import_from_volume(volume, handle, sub_path, err);
+	r = make_tree(volume, err);
+	if (r < 0)
+		return r;
 	fd = sys_open_at(AT_FDCWD, spec->source, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0, 0);
 	if (fd < 0)
 		return err_system(err, fd, "strategy.path %.200s", spec->source);
@@ -262,17 +299,6 @@ bool volume_wants_owner(const struct volume_spec *spec)
 	return spec->has_uid && spec->has_gid && spec->uid >= 0 && spec->gid >= 0;
 }
 
-static int make_init_dir(struct volume *volume, struct err *err)
-{
-	char path[PATH_BYTES];
-
-	snprintf(path, sizeof(path), "%s/volume", volume->dir);
-	if (mkdirat(volume->owner->dir_fd, volume->dir, 0700) < 0 ||
-		mkdirat(volume->owner->dir_fd, path, 0755) < 0)
-		return err_system(err, -errno, "mkdir %s", path);
-	return 0;
-}
-
 static int fill(struct volume *volume, const struct volume_spec *spec, struct err *err)
 {
 	switch (spec->strategy) {
@@ -282,7 +308,7 @@ static int fill(struct volume *volume, const struct volume_spec *spec, struct er
 		return import(volume, spec, err);
 	case VOLUME_EMPTY:
 	default:
-		return 0;
+		return make_tree(volume, err);
 	}
 }
 
@@ -299,10 +325,9 @@ static int go_live(struct volume *volume, struct err *err)
 
 static int make(struct volume *volume, const struct volume_spec *spec, struct err *err)
 {
-	int r = make_init_dir(volume, err);
+	int r = mkdirat(volume->owner->dir_fd, volume->dir, 0700) < 0 ? -errno : 0;
 
-	if (r == 0)
-		r = fill(volume, spec, err);
+	r = r < 0 ? err_system(err, r, "mkdir %s", volume->dir) : fill(volume, spec, err);
 	if (r == 0 && volume_wants_owner(spec))
 		r = give_to_user(volume, spec, err);
 	return r < 0 ? r : go_live(volume, err);

@@ -102,6 +102,8 @@ static void *work(void *arg)
 	if (!is_ending)
 		finish(future);
 	pthread_mutex_lock(&volumes->lock);
+	if (is_ending && future->is_cancelled)
+		future_free(future);
 	volumes->n_making--;
 	volumes->n_at_work--;
 	pthread_cond_broadcast(&volumes->changed);
@@ -191,7 +193,8 @@ int volume_create_later(struct volumes *volumes, struct volume_spec *take_spec,
 	r = start(future, err);
 	if (r < 0) {
 		pthread_mutex_lock(&volumes->lock);
-		registry_remove(volumes->futures, ret_handle);
+		if (!future->is_cancelled) /* else the name may be another one's by now */
+			registry_remove(volumes->futures, ret_handle);
 		pthread_mutex_unlock(&volumes->lock);
 		future_free(future);
 	}

@@ -1,5 +1,7 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -11,14 +13,43 @@
 #include "volumes/tree_main.h"
 #include "volumes/volumes_internal.h"
 
+#define HALT_MS 3000
+
+/* With the process that it has made, even if that cannot yet know that it is to end with it. */
+void helper_kill(const struct helper *helper)
+{
+	kill(-helper->pid, SIGKILL);
+}
+
+/* What the helper says next; it is killed if the end of everything comes first. */
+static ssize_t read_some(struct helper *helper, char *text, size_t n_bytes)
+{
+	struct pollfd fds[] = { { .fd = helper->text_fd, .events = POLLIN },
+		{ .fd = helper->halt_fd, .events = POLLIN } };
+	ssize_t n;
+
+	while (poll(fds, N_ELEMENTS(fds), -1) < 0)
+		continue;
+	if (!fds[0].revents) {
+		helper->halt_fd = -1;
+		helper->is_cut = poll(fds, 1, HALT_MS) == 0;
+		if (helper->is_cut)
+			helper_kill(helper);
+	}
+	do
+		n = read(helper->text_fd, text, n_bytes);
+	while (n < 0 && errno == EINTR);
+	return n;
+}
+
 /* Its last line: what came before are warnings. */
-static void read_text(int fd, char *text, size_t len, size_t n_bytes)
+static void read_text(struct helper *helper, char *text, size_t len, size_t n_bytes)
 {
 	char *line;
 	ssize_t n;
 
-	while ((n = read(fd, text + len, n_bytes - 1 - len)) > 0 || (n < 0 && errno == EINTR)) {
-		len += n > 0 ? n : 0;
+	while ((n = read_some(helper, text + len, n_bytes - 1 - len)) > 0) {
+		len += n;
 		if (len == n_bytes - 1) { /* a stream of warnings: keep the end */
 			memmove(text, text + n_bytes / 2, len - n_bytes / 2);
 			len -= n_bytes / 2;
@@ -38,12 +69,14 @@ int helper_wait(struct helper *helper, struct err *err)
 	int status;
 
 	memcpy(text, helper->text, helper->text_bytes);
-	read_text(helper->text_fd, text, helper->text_bytes, sizeof(text));
+	read_text(helper, text, helper->text_bytes, sizeof(text));
 	auto_fd(&helper->text_fd);
 	while (waitpid(helper->pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return err_system(err, -errno, "wait for the tree helper");
 	helper->pid = 0;
+	if (helper->is_cut)
+		return err_set(err, ERR_SYSTEM, ECANCELED, "the server stops");
 	if (!WIFEXITED(status))
 		return err_set(err, ERR_SYSTEM, ECHILD, "the tree helper was killed");
 	switch (WEXITSTATUS(status)) {
@@ -68,9 +101,7 @@ static int await_ready(struct helper *helper, struct err *err)
 	int r;
 
 	while (len < sizeof(text) && memcmp(text, ready, len) == 0) {
-		n = read(helper->text_fd, text + len, sizeof(text) - len);
-		if (n < 0 && errno == EINTR)
-			continue;
+		n = read_some(helper, text + len, sizeof(text) - len);
 		if (n <= 0)
 			break;
 		len += n;
@@ -83,6 +114,13 @@ static int await_ready(struct helper *helper, struct err *err)
 	return r < 0 ? r : err_set(err, ERR_SYSTEM, EPROTO, "the tree helper");
 }
 
+static int check_halt(const struct volumes *volumes, struct err *err)
+{
+	struct pollfd halt = { .fd = volumes->halt_fd, .events = POLLIN };
+
+	return poll(&halt, 1, 0) > 0 ? err_set(err, ERR_SYSTEM, ECANCELED, "the server stops") : 0;
+}
+
 int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd, int stdout_fd,
 	struct helper *ret_helper, struct err *err)
 {
@@ -92,6 +130,9 @@ int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd
 	int ends[2], r;
 	pid_t pid;
 
+	r = check_halt(volumes, err);
+	if (r < 0)
+		return r;
 	r = strv_add(&argv, "cloche");
 	if (r == 0)
 		r = strv_add(&argv, "tree");
@@ -113,7 +154,9 @@ int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd
 		.extra_fd = volumes->dir_fd });
 	if (pid < 0)
 		return err_system(err, pid, "start the tree helper");
-	*ret_helper = (struct helper){ .pid = pid, .text_fd = TAKE_FD(text_fd) };
+	*ret_helper = (struct helper){
+		.pid = pid, .halt_fd = volumes->halt_fd, .text_fd = TAKE_FD(text_fd)
+	};
 	auto_fd(&their_text_fd); /* its end must show */
 	return await_ready(ret_helper, err);
 }

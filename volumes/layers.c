@@ -63,6 +63,10 @@ int volume_make_top(struct volume *volume, struct err *err)
 
 	if (volume->n_layers == 0)
 		return 0;
+	if (*volumes->no_overlay)
+		return err_set(err, ERR_SYSTEM, EOPNOTSUPP,
+			"volume %.100s has layers, which take an overlay mount to write over: %s",
+			volume->handle, volumes->no_overlay);
 	place(volume, "upper", upper);
 	if (volume_has_top(volume))
 		return 0;

@@ -192,16 +192,18 @@ static void set_dir(struct volume *volume, const char *place)
 	volume_set_dir(volume, place);
 }
 
-/* A making that had come as far as its rename has succeeded. */
+/* A making that had come as far as its rename has succeeded; and a destroy, on a disk too full to
+ * record it. */
 static int settle_made(struct volume *volume, struct err *err)
 {
 	struct volumes *volumes = volume->owner;
 
 	set_dir(volume, "live");
 	if (!is_there(volumes, volume->dir) || registry_find(volumes->by_handle, volume->handle)) {
-		volume->is_dead = !volume->is_ready;
 		set_dir(volume, "doomed");
-		return volume->is_ready ? -ENOENT : 0;
+		volume->is_dead = !volume->is_ready || is_there(volumes, volume->dir);
+		volume->is_ready = !volume->is_dead;
+		return volume->is_dead ? 0 : -ENOENT;
 	}
 	if (!volume->is_ready) {
 		volume->is_ready = true;

@@ -1,14 +1,19 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "volumes/codec.h"
 #include "volumes/volumes_internal.h"
 
 #define PIPE_BYTES (1 << 20)
+
+bool volume_encoding_is_known(const char *encoding)
+{
+	return codec_by_name(encoding) >= 0;
+}
 
 struct volume_stream {
 	struct volume *volume;
@@ -92,22 +97,24 @@ static int start(
 	fcntl(ends[0], F_SETPIPE_SZ, PIPE_BYTES);
 	theirs = ends[is_in ? 0 : 1];
 	stream->fd = ends[is_in ? 1 : 0];
+	if (is_in)
+		fcntl(stream->fd, F_SETFL, O_NONBLOCK);
 	r = helper_start(stream->volume->owner, &words, is_in ? theirs : -1, is_in ? -1 : theirs,
 		&stream->helper, err);
 	return r;
 }
 
-int volume_stream_in(struct volumes *volumes, const char *handle, const char *path,
-	const char *encoding, struct volume_stream **ret_stream, struct err *err)
+static int begin(struct volumes *volumes, const char *handle, const char *path,
+	const char *encoding, bool is_in, struct volume_stream **ret_stream, struct err *err)
 {
-	struct volume_stream *stream;
+	struct volume_stream *stream = NULL;
 	int r = open_stream(volumes, handle, &stream, err);
 
 	if (r < 0)
 		return r;
 	r = volume_lock_top(stream->volume, err);
 	if (r == 0) {
-		r = claim_top(stream, err);
+		r = is_in ? claim_top(stream, err) : 0;
 		if (r == 0)
 			r = start(stream, path, encoding, err);
 		pthread_mutex_unlock(&stream->volume->top_lock);
@@ -119,24 +126,16 @@ int volume_stream_in(struct volumes *volumes, const char *handle, const char *pa
 	return r;
 }
 
+int volume_stream_in(struct volumes *volumes, const char *handle, const char *path,
+	const char *encoding, struct volume_stream **ret_stream, struct err *err)
+{
+	return begin(volumes, handle, path, encoding, true, ret_stream, err);
+}
+
 int volume_stream_out(struct volumes *volumes, const char *handle, const char *path,
 	const char *encoding, struct volume_stream **ret_stream, struct err *err)
 {
-	struct volume_stream *stream;
-	int r = open_stream(volumes, handle, &stream, err);
-
-	if (r < 0)
-		return r;
-	r = volume_lock_top(stream->volume, err);
-	if (r == 0) {
-		r = start(stream, path, encoding, err);
-		pthread_mutex_unlock(&stream->volume->top_lock);
-	}
-	if (r < 0)
-		let_go(stream);
-	else
-		*ret_stream = stream;
-	return r;
+	return begin(volumes, handle, path, encoding, false, ret_stream, err);
 }
 
 int volume_stream_fd(const struct volume_stream *stream)
@@ -149,7 +148,7 @@ int volume_stream_end(struct volume_stream *take_stream, bool kill_it, struct er
 	int r;
 
 	if (kill_it)
-		kill(take_stream->helper.pid, SIGKILL);
+		helper_kill(&take_stream->helper);
 	auto_fd(&take_stream->fd);
 	r = helper_wait(&take_stream->helper, err);
 	let_go(take_stream);

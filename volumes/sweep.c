@@ -15,6 +15,7 @@
 #include "volumes/volumes_internal.h"
 
 #define RETRY_MS 200
+#define RETRY_MAX_MS 5000
 
 int store_bury(struct volumes *volumes, const char *path)
 {
@@ -103,27 +104,31 @@ static void empty_graves(struct volumes *volumes)
 	TAILQ_CONCAT(&volumes->graves, &later, grave);
 }
 
-static void delete_dead(struct volumes *volumes)
+/* Logged once, however often it is tried again. */
+static int delete_dead(struct volumes *volumes, int last)
 {
-	int r = tree_empty(volumes->dead_fd);
+	int r = tree_empty(volumes->dead_fd, volumes->halt_fd);
 
-	if (r < 0)
+	if (r < 0 && r != last && r != -ECANCELED)
 		LOG(LOG_WARN, "dead-not-deleted", KV_STR("dir", volumes->dir), KV_INT("errno", -r));
+	return r;
 }
 
-/* The record did not take it, most likely for want of room. Lock held. */
-static void try_again_later(struct volumes *volumes)
+/* The disk was full, or descriptors ran short. Lock held. Returns the next pause. */
+static int try_again_later(struct volumes *volumes, int pause_ms)
 {
-	struct timespec at = clock_deadline(RETRY_MS);
+	struct timespec at = clock_deadline(pause_ms);
 
 	if (!volumes->has_dead)
 		pthread_cond_timedwait(&volumes->changed, &volumes->lock, &at);
 	volumes->has_dead = true;
+	return 2 * pause_ms < RETRY_MAX_MS ? 2 * pause_ms : RETRY_MAX_MS;
 }
 
 static void *sweep(void *arg)
 {
 	struct volumes *volumes = arg;
+	int pause_ms = RETRY_MS, r = 0;
 
 	pthread_mutex_lock(&volumes->lock);
 	while (!volumes->is_ending) {
@@ -134,10 +139,12 @@ static void *sweep(void *arg)
 		volumes->has_dead = false;
 		empty_graves(volumes);
 		pthread_mutex_unlock(&volumes->lock);
-		delete_dead(volumes);
+		r = delete_dead(volumes, r);
 		pthread_mutex_lock(&volumes->lock);
-		if (!TAILQ_EMPTY(&volumes->graves) && !volumes->is_ending)
-			try_again_later(volumes);
+		if (r == 0 && TAILQ_EMPTY(&volumes->graves))
+			pause_ms = RETRY_MS;
+		else if (!volumes->is_ending)
+			pause_ms = try_again_later(volumes, pause_ms);
 	}
 	empty_graves(volumes);
 	pthread_mutex_unlock(&volumes->lock);

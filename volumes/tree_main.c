@@ -25,6 +25,7 @@
 #include "volumes/confine.h"
 #include "volumes/copy.h"
 #include "volumes/pack.h"
+#include "volumes/trial.h"
 #include "volumes/unpack.h"
 
 #define STORE_FD 3
@@ -110,6 +111,11 @@ static int run_size(struct job *job, struct err *err)
 	return r;
 }
 
+static int run_try(struct job *job, struct err *err)
+{
+	return trial(job->root_fd, err);
+}
+
 /* ---- the table ------------------------------------------------------------------------------- */
 
 enum needs { NEEDS_ENCODING = 1, NEEDS_PATH = 2, NEEDS_FROM = 4, NEEDS_OWNER = 8 };
@@ -131,6 +137,7 @@ static const struct operation {
 		CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER) | CAP(FSETID) | CAP(SETFCAP),
 		NEEDS_OWNER, true },
 	{ "size", run_size, CAP(DAC_READ_SEARCH), 0, false },
+	{ "try", run_try, CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER), 0, true },
 };
 
 static const struct operation *find_operation(const char *name)
@@ -251,13 +258,23 @@ static int enter(struct job *job, const struct operation *operation, struct err 
 	return job->root_fd < 0 ? err_system(err, job->root_fd, "tree") : 0;
 }
 
-/* Nobody reads what we say: the server has died before we could ask to be told. */
-static int end_with_server(void)
+/* Whose other end of fd nobody holds has died before we could ask to be told. */
+static int end_with(int fd)
 {
-	struct pollfd text = { .fd = 2 };
+	struct pollfd other = { .fd = fd };
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	return poll(&text, 1, 0) == 1 && text.revents & POLLERR ? -EPIPE : 0;
+	return poll(&other, 1, 0) == 1 && other.revents & (POLLERR | POLLHUP) ? -EPIPE : 0;
+}
+
+/* ends: of a pipe that lives as long as the parent does */
+_Noreturn static void work(
+	struct job *job, const struct operation *operation, const int ends[2], struct err *err)
+{
+	close(ends[1]);
+	if (end_with(ends[0]) < 0)
+		_exit(TREE_FAILED);
+	_exit(exit_status(operation->run(job, err), err));
 }
 
 /* The parser runs in a pid namespace of its own, where there is nobody it could signal. Neither
@@ -267,7 +284,7 @@ int tree_main(int argc, char **argv)
 	const struct operation *operation = find_operation(argc > 1 ? argv[1] : NULL);
 	struct job job = { 0 };
 	struct err err = { 0 };
-	int r, status;
+	int ends[2], r, status;
 	pid_t pid;
 
 	r = parse_arguments(&job, argv + (argc > 1 ? 2 : 1), &err);
@@ -276,20 +293,18 @@ int tree_main(int argc, char **argv)
 	if (r < 0)
 		return exit_status(r, &err);
 	prepare();
-	if (end_with_server() < 0)
+	if (end_with(2) < 0)
 		return TREE_FAILED;
 	r = enter(&job, operation, &err);
 	if (r < 0)
 		return exit_status(r, &err);
 	if (job.ready) /* from here on the tree may be renamed */
 		fprintf(stderr, "%s", TREE_READY);
-	pid = fork();
+	pid = pipe2(ends, O_CLOEXEC) < 0 ? -1 : fork();
 	if (pid < 0)
 		return exit_status(err_system(&err, -errno, "fork"), &err);
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-		_exit(exit_status(operation->run(&job, &err), &err));
-	}
+	if (pid == 0)
+		work(&job, operation, ends, &err);
 	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
 		return exit_status(
 			err_set(&err, ERR_SYSTEM, ECHILD, "the helper was killed"), &err);

@@ -13,6 +13,7 @@
  *     copy from=NAME|/PATH [follow]                   copy into the empty tree (copy.h)
  *     chown uid=N gid=N                                 every entry (census.h)
  *     size                                              prints "BYTES NAMES", see census.h
+ *     try                                               an overlay, see trial.h
  * Confined before the first byte is read: see confine.h. */
 #pragma once
 

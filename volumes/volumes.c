@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -401,12 +402,17 @@ static int free_volume(const char *key, void *value, void *arg)
 static void free_all(struct volumes *volumes)
 {
 	struct attachment *attachment;
+	struct volume *volume;
 
 	while ((attachment = TAILQ_FIRST(&volumes->attachments))) {
 		TAILQ_REMOVE(&volumes->attachments, attachment, entry);
 		if (attachment->volume->is_dead && --attachment->volume->n_refs == 0)
 			volume_free(attachment->volume);
 		free(attachment);
+	}
+	while ((volume = TAILQ_FIRST(&volumes->graves))) {
+		TAILQ_REMOVE(&volumes->graves, volume, grave);
+		volume_free(volume);
 	}
 	futures_free(volumes);
 	if (volumes->by_handle)
@@ -418,23 +424,29 @@ static void free_all(struct volumes *volumes)
 	db_close(volumes->db);
 	auto_fd(&volumes->dir_fd);
 	auto_fd(&volumes->dead_fd);
+	auto_fd(&volumes->halt_fd);
 	pthread_cond_destroy(&volumes->changed);
 	pthread_mutex_destroy(&volumes->lock);
 	free(volumes->dir);
 	free(volumes);
 }
 
-static int open_parts(struct volumes *volumes, struct err *err)
+static int open_parts(struct volumes *volumes, const char *driver, struct err *err)
 {
 	AUTO_FREE char *path = NULL;
 	int r = make_dirs(volumes, err);
 
+	volumes->halt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (r == 0 && volumes->halt_fd < 0)
+		r = err_system(err, -errno, "eventfd");
 	if (r == 0 && asprintf(&path, "%s/state.db", volumes->dir) < 0)
 		r = err_system(err, -ENOMEM, "volumes");
 	if (r == 0)
 		r = record_open(path, &volumes->db, err);
 	if (r == 0)
 		r = volumes_load(volumes, err);
+	if (r == 0)
+		r = driver_choose(volumes, driver, err);
 	return r < 0 ? r : sweeper_start(volumes, err);
 }
 
@@ -448,7 +460,7 @@ int volumes_open(const struct volumes_config *config, struct volumes **ret_volum
 	init_sync(volumes);
 	TAILQ_INIT(&volumes->attachments);
 	TAILQ_INIT(&volumes->graves);
-	volumes->dir_fd = volumes->dead_fd = -1;
+	volumes->dir_fd = volumes->dead_fd = volumes->halt_fd = -1;
 	volumes->self_exe_fd = config->self_exe_fd;
 	volumes->users = config->users;
 	volumes->dir = strdup(config->dir);
@@ -458,7 +470,7 @@ int volumes_open(const struct volumes_config *config, struct volumes **ret_volum
 	if (!volumes->dir || !volumes->by_handle || !volumes->layers || !volumes->futures)
 		r = err_system(err, -ENOMEM, "volumes");
 	else
-		r = open_parts(volumes, err);
+		r = open_parts(volumes, config->driver, err);
 	if (r < 0)
 		free_all(volumes);
 	else
@@ -466,10 +478,18 @@ int volumes_open(const struct volumes_config *config, struct volumes **ret_volum
 	return r;
 }
 
+void volumes_halt(struct volumes *volumes)
+{
+	uint64_t one = 1;
+
+	(void)!write(volumes->halt_fd, &one, sizeof(one));
+}
+
 void volumes_close(struct volumes *volumes)
 {
 	if (!volumes)
 		return;
+	volumes_halt(volumes);
 	sweeper_stop(volumes);
 	free_all(volumes);
 }

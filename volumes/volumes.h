@@ -3,7 +3,8 @@
  *
  * Every operation but import, a walk of owners and streams takes constant time whatever the size: a
  * copy shares the parent's tree as a read-only layer and has a tree of its own only for what is
- * written later; nothing is mounted until a container uses it. On disk ids are canonical (root = 0)
+ * written later, or is a snapshot; only where neither can be is it copied file by file (driver.h).
+ * Nothing is mounted until a container uses it. On disk ids are canonical (root = 0)
  * whatever the privileged flag says.
  *
  * Threads: any. Errors: 0 or a negative errno with struct err filled; -ENOENT: no such volume;
@@ -34,14 +35,20 @@ struct volumes_config {
 	const char *dir; /* made if missing; one server per directory (the caller holds a lock) */
 	int self_exe_fd; /* the program that runs "cloche tree"; borrowed */
 	struct volume_users users;
+	const char *driver; /* a name that is known; borrowed for the call */
 };
+
+/* overlay, btrfs, copy (or naive), detect: see driver.h. */
+bool volume_driver_is_known(const char *name);
 
 /* Loads the record, compares it with what is on disk, finishes what a crash has left. Nothing is
  * ever deleted because of a damaged row or a missing file: it is logged and set aside. */
 int volumes_open(
 	const struct volumes_config *config, struct volumes **ret_volumes, struct err *err);
-/* Waits for creations and deletions that are being done; what is queued is done at the next start.
- */
+/* The close is near: creations and streams that are at work have three seconds left, then they fail
+ * (-ECANCELED), as new ones do at once; deletions are left to the next start. */
+void volumes_halt(struct volumes *volumes);
+/* Halts, and waits for that. */
 void volumes_close(struct volumes *volumes);
 
 /* ---- making them ----------------------------------------------------------------------------- */
@@ -109,12 +116,15 @@ int volume_destroy(struct volumes *volumes, const char *handle, struct err *err)
 
 struct volume_stream; /* one helper process at work on one volume */
 
-/* encoding is one of raw, gzip, zstd, s2 (the caller has checked). -ENOENT: no such volume. */
+/* raw, gzip, zstd or s2; NULL is none. */
+bool volume_encoding_is_known(const char *encoding);
+
+/* encoding is known. -ENOENT: no such volume. */
 int volume_stream_in(struct volumes *volumes, const char *handle, const char *path,
 	const char *encoding, struct volume_stream **ret_stream, struct err *err);
 int volume_stream_out(struct volumes *volumes, const char *handle, const char *path,
 	const char *encoding, struct volume_stream **ret_stream, struct err *err);
-/* A pipe, to be written or read; the stream's. */
+/* A pipe, to be written (it does not block) or read; the stream's. */
 int volume_stream_fd(const struct volume_stream *stream);
 /* Ends the stream; it is freed. kill_it: it is not to be completed. Else waits until the helper is
  * done: 0; -EBADMSG: the archive is bad; -ENOENT: the path does not exist in the volume; or another
@@ -148,7 +158,8 @@ enum attach_flags {
 int volume_attach(struct volumes *volumes, const char *path, const char *container, unsigned flags,
 	struct volume_mount *ret_mount, struct err *err);
 bool volume_has_stale(struct volumes *volumes, const char *container);
-void volume_refreshed(struct volumes *volumes, const char *container);
+/* is_done false: it has what it had. */
+void volume_refreshed(struct volumes *volumes, const char *container, bool is_done);
 /* The container is gone, with all that it had attached. */
 void volume_detach_all(struct volumes *volumes, const char *container);
 /* At start, when it is known which containers live: the attachments of all others are dropped. */

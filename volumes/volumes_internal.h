@@ -19,6 +19,7 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
+#include "volumes/driver.h"
 #include "volumes/volumes.h"
 
 struct db;
@@ -46,16 +47,21 @@ struct volume {
 	struct layer *layers[MAX_LAYERS]; /* the uppermost first */
 	unsigned n_layers;
 	unsigned n_refs; /* the table's, streams, attachments */
-	unsigned n_writers; /* attachments, and streams into it: its top stays where it is */
+	unsigned
+		n_writers; /* attachments that are not stale, streams into it: its top stays where it is */
 
 	pthread_mutex_t top_lock;
 };
+
+/* Stale: the container has layers mounted that belong to copies by now, and does nothing with them.
+ * Renewing: it is getting the volume's present top. */
+enum freshness { FRESH, STALE, RENEWING };
 
 struct attachment {
 	TAILQ_ENTRY(attachment) entry;
 	struct volume *volume;
 	unsigned flags; /* enum attach_flags */
-	bool is_stale;
+	enum freshness freshness;
 	char container[];
 };
 TAILQ_HEAD(attachment_list, attachment);
@@ -64,7 +70,11 @@ struct volumes {
 	char *dir;
 	int dir_fd, dead_fd, self_exe_fd;
 	struct volume_users users;
+	int halt_fd; /* an eventfd, readable once everything is to end */
 	struct db *db;
+	const struct volume_driver *driver;
+	char no_overlay
+		[200]; /* why there are no overlay mounts here; "": there are, or nobody has tried */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -72,7 +82,7 @@ struct volumes {
 	struct registry *layers; /* struct layer * by number */
 	struct registry *futures;
 	struct attachment_list attachments;
-	unsigned n_stale; /* of them */
+	unsigned n_stale; /* of them, renewing ones too */
 	TAILQ_HEAD(volume_list, volume) graves; /* dead, and nobody uses them */
 	unsigned n_at_work,
 		n_making; /* threads of futures; those that are not waiting their turn */
@@ -105,7 +115,8 @@ bool volume_top_is_empty(const struct volume *volume);
  * -EBUSY: somebody writes to it. */
 int volume_freeze(struct volume *volume, struct err *err);
 bool volume_has_top(const struct volume *volume); /* has layers, and something over them */
-/* upper/ and work/ of a volume with layers, made if missing. */
+/* upper/ and work/ of a volume with layers, made if missing. -EOPNOTSUPP: nothing can be written
+ * over layers here. */
 int volume_make_top(struct volume *volume, struct err *err);
 /* The second half of a freeze: moves the top to its place, idempotent. */
 int volume_move_top(struct volume *volume, int64_t layer, bool was_plain, struct err *err);
@@ -175,6 +186,8 @@ void volume_drop_layers(struct volume *volume);
 /* helper.c: "cloche tree" */
 struct helper {
 	pid_t pid;
+	int halt_fd; /* borrowed; -1: that was seen */
+	bool is_cut; /* killed because of it */
 	int text_fd; /* what it has to say */
 	char text[8]; /* what was read of that already */
 	size_t text_bytes;
@@ -182,6 +195,7 @@ struct helper {
 /* Returns when the helper is in its tree. words: what follows "cloche tree". stdin_fd and stdout_fd are borrowed; -1: none. */
 int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd, int stdout_fd,
 	struct helper *ret_helper, struct err *err);
+void helper_kill(const struct helper *helper); /* to be waited for */
 /* 0 or its failure: -EBADMSG, -ENOENT, or what the text says. */
 int helper_wait(struct helper *helper, struct err *err);
 int helper_run(struct volumes *volumes, const struct strv *words, int stdin_fd, struct err *err);

@@ -23,9 +23,12 @@ def kernel_side(task):
 def user_side(pid):
     if not shutil.which("gdb"):
         return []
-    result = subprocess.run(["gdb", "-p", str(pid), "-batch", "-ex", "set print frame-arguments scalars",
-                             "-ex", "thread apply all bt 12"], stdin=subprocess.DEVNULL, capture_output=True,
-                            timeout=120, check=False)
+    try:
+        result = subprocess.run(["gdb", "-p", str(pid), "-batch", "-ex", "set print frame-arguments scalars",
+                                 "-ex", "thread apply all bt 12"], stdin=subprocess.DEVNULL, capture_output=True,
+                                timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        return ["gdb hangs as well"]
     return [line for line in result.stdout.decode("utf-8", "replace").splitlines()
             if line.startswith(("#", "Thread"))]
 

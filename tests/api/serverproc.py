@@ -57,7 +57,6 @@ class Server:
         self.process = None
         self.is_ended = False  # by us
         self.is_killed = False  # and so has left its containers
-        self.leaves_volumes = False  # what was damaged on purpose is never deleted
         self.cgroup_name = None  # found out by the oracle
         self.running.append(self)
         self.start()
@@ -142,8 +141,7 @@ class Server:
     def destroy_volumes(self):
         """Remove every volume, and wait until the disk is free of them."""
         self.volumes.destroy_many(self.volumes.handles())
-        if not self.leaves_volumes:
-            wait_until(lambda: not self.volume_files(), "no files of volumes left")
+        wait_until(lambda: not self.volume_files(), "no files of volumes left")
 
     def terminate(self):
         """TERM, and wait for a clean end."""

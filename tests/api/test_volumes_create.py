@@ -292,3 +292,16 @@ def test_an_import_of_a_volume_is_a_copy_of_it(make_volume):
     assert whole.tree()["d/file"].owner == (7, 8) and whole.tree()["d/file"].mode == 0o640
     assert contents(part.tree()) == {"file": b"x"}
     whole.fill("and-more")
+
+
+def test_44_more_copies_of_copies_than_a_mount_has_layers(make_volume, make_container):
+    """Somewhere on the way all of it becomes one tree again; nobody can tell."""
+    chain = [make_volume().fill(Member("all", b"0"), "first")]
+    for level in range(1, 71):
+        chain.append(make_volume(parent=chain[-1]).fill(Member("all", b"%d" % level)))
+    for level in (0, 1, 62, 63, 64, 65, 70):
+        assert contents(chain[level].tree()) == {"all": b"%d" % level, "first": b"content of first"}
+    box = make_container(bind_mounts=[one.bind(f"/v{n}") for n, one in enumerate(chain) if n in (0, 61, 62, 63, 64, 70)])
+    assert box.output("cat /v0/all /v61/all /v62/all /v63/all /v64/all /v70/all") == "06162636470"
+    box.output("for v in /v*; do echo more >>$v/first; done")
+    assert chain[63].file("first") == b"content of firstmore\n" and chain[69].file("first") == b"content of first"

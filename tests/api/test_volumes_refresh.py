@@ -136,3 +136,17 @@ def test_a_renewal_that_fails(server, volume, make_volume, make_container):
         (server.directory / "away").rename(layer)
     assert box.output("echo 2 >/v/two; cat /v/only-here") == "1\n"
     assert set(contents(copy.tree())) == {"only-here"}
+
+
+def test_two_containers_one_after_the_other(volume, make_volume, make_container):
+    """Whoever comes first after a copy has the volume to write to; the other one hears why it cannot go on."""
+    first = make_container(bind_mounts=[volume.bind("/v")])
+    first.output("echo 1 >/v/one")
+    make_volume(parent=volume)
+    second = make_container(bind_mounts=[volume.bind("/v")])
+    assert second.output("echo 2 >/v/two; cat /v/one") == "1\n"
+    text = assert_error(first.client.run_refused(first.handle, {"path": "true"}), 500)["Message"]
+    assert "another container" in text and volume.handle in text
+    second.destroy()
+    assert first.output("echo 3 >/v/three; cat /v/two") == "2\n"
+    assert set(contents(volume.tree())) == {"one", "two", "three"}

@@ -1,5 +1,6 @@
 """A client of the volume API on raw sockets, for all its routes. What streams carry is made and read in archives.py."""
 import os
+import re
 import signal
 import threading
 from urllib.parse import quote, urlencode
@@ -175,12 +176,23 @@ class HeldImport:
         others = set(oracle.helpers(server))
         reply = server.volumes.start(handle, self.strategy)
         assert reply.status == 201, reply
-        wait_until(lambda: set(oracle.helpers(server)) - others, "a helper is at work")
-        while new := set(oracle.helpers(server)) - others - set(self.stopped):
-            for pid in new:
-                self._signal(pid, signal.SIGSTOP)
-            self.stopped += new
+        self.hold(server, others)
         assert not server.volumes.exists(handle), "it was too fast"
+
+    def hold(self, server, others=frozenset()):
+        """Stop one that somebody else has started."""
+        wait_until(lambda: self.stop_pairs(server, others), "a helper is at work")
+
+    def stop_pairs(self, server, others=frozenset()):
+        """Stop what is at work now; how many helpers are stopped. Only those that read already: before, one may not
+        yet be in its program, or not know yet that it is to end with its parent."""
+        for pid in set(oracle.children(server.pid)) - set(others) - set(self.stopped):
+            below = oracle.children(pid)
+            if below and all(re.search("^rchar: [1-9]", oracle.read(f"/proc/{one}/io"), re.M) for one in below):
+                for one in (pid, *below):
+                    self._signal(one, signal.SIGSTOP)
+                    self.stopped.append(one)
+        return len(self.stopped) // 2
 
     def _signal(self, pid, number):
         try:

@@ -18,7 +18,7 @@ static int top_fd = -1, root_fd, outside_fd;
 
 static void remove_top(void)
 {
-	tree_empty(top_fd);
+	tree_empty(top_fd, -1);
 	rmdir(top);
 }
 
@@ -65,7 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	r = unpack(&spec, &n_skipped, &err);
 	FUZZ_CHECK(r <= 0 && (r < 0) == (err.msg[0] != '\0'));
 	FUZZ_CHECK(n_entries(outside_fd) == 0 && n_entries(top_fd) == 2);
-	FUZZ_CHECK(fchmod(root_fd, 0755) == 0 && tree_empty(root_fd) == 0);
+	FUZZ_CHECK(fchmod(root_fd, 0755) == 0 && tree_empty(root_fd, -1) == 0);
 	close(fd);
 	return 0;
 }

@@ -40,7 +40,7 @@ static int n_entries(void **state)
 
 static void an_empty_directory_stays_as_it_is(void **state)
 {
-	assert_int_equal(tree_empty(top_fd), 0);
+	assert_int_equal(tree_empty(top_fd, -1), 0);
 	assert_int_equal(n_entries(state), 0);
 }
 
@@ -59,7 +59,7 @@ static void everything_of_any_kind_goes(void **state)
 	assert_int_equal(chmod(unit_path(state, "top/f"), 0), 0);
 	if (geteuid() == 0)
 		assert_int_equal(chmod(unit_path(state, "top/locked"), 0), 0);
-	assert_int_equal(tree_empty(top_fd), 0);
+	assert_int_equal(tree_empty(top_fd, -1), 0);
 	assert_int_equal(n_entries(state), 0);
 }
 
@@ -73,7 +73,7 @@ static void links_are_deleted_and_not_followed(void **state)
 	assert_int_equal(symlinkat("/", top_fd, "d/root"), 0);
 	assert_int_equal(symlinkat("loop", top_fd, "loop"), 0);
 	assert_int_equal(linkat(top_fd, "../outside/f", top_fd, "hard", 0), 0);
-	assert_int_equal(tree_empty(top_fd), 0);
+	assert_int_equal(tree_empty(top_fd, -1), 0);
 	assert_int_equal(n_entries(state), 0);
 	assert_int_equal(access(unit_path(state, "outside/f"), F_OK), 0);
 }
@@ -91,7 +91,7 @@ static void a_deep_tree_needs_no_depth(void **state)
 		auto_fd(&fd);
 		fd = next;
 	}
-	assert_int_equal(tree_empty(top_fd), 0);
+	assert_int_equal(tree_empty(top_fd, -1), 0);
 	assert_int_equal(n_entries(state), 0);
 }
 
@@ -107,7 +107,7 @@ static void a_wide_tree_goes_too(void **state)
 		if (i % 3 == 1)
 			assert_int_equal(mknodat(top_fd, name, S_IFREG, 0), 0);
 	}
-	assert_int_equal(tree_empty(top_fd), 0);
+	assert_int_equal(tree_empty(top_fd, -1), 0);
 	assert_int_equal(n_entries(state), 0);
 }
 
@@ -134,7 +134,7 @@ static void immutable_and_append_only_files_go(void **state)
 	assert_true(set_flags(unit_path(state, "top/d/g"), FS_APPEND_FL));
 	assert_true(set_flags(unit_path(state, "top/d/e"), FS_IMMUTABLE_FL));
 	assert_true(set_flags(unit_path(state, "top/d"), FS_APPEND_FL));
-	assert_int_equal(tree_empty(top_fd), 0);
+	assert_int_equal(tree_empty(top_fd, -1), 0);
 	assert_int_equal(n_entries(state), 0);
 }
 
@@ -148,11 +148,11 @@ static void a_mount_in_the_way_is_an_error_and_its_content_stays(void **state)
 		skip();
 	assert_int_equal(mount("none", unit_path(state, "top/d/m"), "tmpfs", 0, NULL), 0);
 	unit_write_file(unit_path(state, "top/d/m/inner"), "x", 1);
-	assert_int_equal(tree_empty(top_fd), -EBUSY);
+	assert_int_equal(tree_empty(top_fd, -1), -EBUSY);
 	assert_int_equal(access(unit_path(state, "top/d/m/inner"), F_OK), 0);
 	assert_int_equal(access(unit_path(state, "top/d/f"), F_OK), -1);
 	assert_int_equal(umount2(unit_path(state, "top/d/m"), MNT_DETACH), 0);
-	assert_int_equal(tree_empty(top_fd), 0);
+	assert_int_equal(tree_empty(top_fd, -1), 0);
 	assert_int_equal(n_entries(state), 0);
 }
 

@@ -1,0 +1,370 @@
+/* Runs in a child of the shim: system calls only (tests/lint/child.allow). */
+#include "shim/builder_work.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "linux/sys.h"
+#include "shim/init.h"
+
+static int result(int r)
+{
+	return r < 0 ? -errno : r;
+}
+
+static int op_cgroup_join(struct work *work, const struct op_wire *op)
+{
+	return sys_write_file(AT_FDCWD, text(work, op->a), "0");
+}
+
+static int op_unshare(struct work *work, const struct op_wire *op)
+{
+	int r = sys_unshare((int)op->number);
+
+	(void)work;
+	if (r == 0 && op->number & CLONE_NEWNS)
+		r = sys_make_private("/");
+	return r;
+}
+
+static int op_init(struct work *work, const struct op_wire *op)
+{
+	const char *cgroup = text(work, op->a);
+	struct clone_args args = { .flags = op->number | CLONE_PARENT | CLONE_PIDFD,
+		.pidfd = (uint64_t)(uintptr_t)&work->init_pid_fd };
+	AUTO_FD int cgroup_fd = -1;
+
+	if (*cgroup) {
+		cgroup_fd = sys_open_at(AT_FDCWD, cgroup, O_RDONLY | O_DIRECTORY, 0, 0);
+		if (cgroup_fd < 0)
+			return cgroup_fd;
+		args.flags |= CLONE_INTO_CGROUP;
+		args.cgroup = cgroup_fd;
+	}
+	work->init_pid = sys_clone3(&args);
+	if (work->init_pid == 0)
+		init_main(work->builder->init_fd, work->builder->argv0);
+	return work->init_pid < 0 ? work->init_pid : 0;
+}
+
+/* "123/<name>" below our procfs */
+static int open_init_proc(const struct work *work, const char *name, int flags)
+{
+	char path[64], digits[16];
+	size_t n = 0, len = 0;
+
+	for (pid_t pid = work->init_pid; pid; pid /= 10)
+		digits[n++] = (char)('0' + pid % 10);
+	while (n)
+		path[len++] = digits[--n];
+	path[len++] = '/';
+	memcpy(path + len, name, strlen(name) + 1);
+	return sys_open_at(work->builder->proc_fd, path, flags, 0, 0);
+}
+
+static int write_map(const struct work *work, const char *name, const char *map)
+{
+	AUTO_FD int fd = open_init_proc(work, name, O_WRONLY);
+	size_t len = strlen(map);
+
+	if (fd < 0)
+		return fd;
+	return write(fd, map, len) == (ssize_t)len ? 0 : -errno;
+}
+
+static int op_id_map(struct work *work, const struct op_wire *op)
+{
+	int r = write_map(work, "uid_map", text(work, op->a));
+
+	if (r == 0)
+		r = write_map(work, "gid_map", text(work, op->a));
+	if (r < 0)
+		return r;
+	work->userns_fd = open_init_proc(work, "ns/user", O_RDONLY);
+	return work->userns_fd < 0 ? work->userns_fd : 0;
+}
+
+static int configure(int fs_fd, const char *options)
+{
+	char option[512], *value;
+
+	while (*options) {
+		size_t n = strcspn(options, ",");
+		int r;
+
+		if (n >= sizeof(option))
+			return -ENAMETOOLONG;
+		memcpy(option, options, n);
+		option[n] = '\0';
+		value = strchr(option, '=');
+		if (value) {
+			*value++ = '\0';
+			r = sys_fsconfig_string(fs_fd, option, value);
+		} else {
+			r = sys_fsconfig_flag(fs_fd, option);
+		}
+		if (r < 0)
+			return r;
+		options += n + (options[n] == ',');
+	}
+	return 0;
+}
+
+static int make_mount(const char *type, const char *options, uint64_t attrs)
+{
+	AUTO_FD int fs_fd = sys_fsopen(type);
+	int r;
+
+	if (fs_fd < 0)
+		return fs_fd;
+	r = configure(fs_fd, options);
+	if (r == 0)
+		r = sys_fsconfig_create(fs_fd);
+	return r < 0 ? r : sys_fsmount(fs_fd, attrs);
+}
+
+static int op_skeleton(struct work *work, const struct op_wire *op)
+{
+	AUTO_FD int at_fd = sys_open_at(AT_FDCWD, text(work, op->a), O_PATH | O_DIRECTORY, 0, 0);
+	AUTO_FD int mount_fd =
+		make_mount("tmpfs", "mode=700,size=1m,nr_inodes=4k", MOUNT_ATTR_NOSUID);
+	int r;
+
+	if (at_fd < 0 || mount_fd < 0)
+		return at_fd < 0 ? at_fd : mount_fd;
+	r = sys_move_mount(mount_fd, at_fd);
+	if (r < 0)
+		return r;
+	work->skeleton_fd = TAKE_FD(mount_fd);
+	return result(fchdir(work->skeleton_fd)); /* overlay layers are named by short paths */
+}
+
+static int op_mount(struct work *work, const struct op_wire *op)
+{
+	const char *spec = text(work, op->b), *options = strchrnul(spec, ' ');
+	AUTO_FD int mount_fd = -1;
+	char type[32];
+
+	if (options - spec >= (ptrdiff_t)sizeof(type))
+		return -ENAMETOOLONG;
+	memcpy(type, spec, options - spec);
+	type[options - spec] = '\0';
+	mount_fd = make_mount(type, *options ? options + 1 : options, op->attrs);
+	return mount_fd < 0 ? mount_fd : place_attach(work, op, mount_fd, text(work, op->a));
+}
+
+static int op_mkdir(struct work *work, const struct op_wire *op)
+{
+	return result(mkdirat(work->skeleton_fd, text(work, op->a), (mode_t)op->number));
+}
+
+static int give_to_root(const struct work *work, const char *path)
+{
+	return result(fchownat(work->skeleton_fd, path, work->plan->root_uid, work->plan->root_gid,
+		AT_SYMLINK_NOFOLLOW));
+}
+
+/* The umask would take bits away, and a device must be what we asked for. */
+static int op_mknod(struct work *work, const struct op_wire *op)
+{
+	const char *path = text(work, op->a);
+	struct stat st;
+
+	if (mknodat(work->skeleton_fd, path, S_IFCHR | 0666, op->number) < 0 ||
+		fchmodat(work->skeleton_fd, path, 0666, 0) < 0 || give_to_root(work, path) < 0 ||
+		fstatat(work->skeleton_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	return S_ISCHR(st.st_mode) && st.st_rdev == op->number ? 0 : -EINVAL;
+}
+
+static int op_symlink(struct work *work, const struct op_wire *op)
+{
+	if (symlinkat(text(work, op->b), work->skeleton_fd, text(work, op->a)) < 0)
+		return -errno;
+	return give_to_root(work, text(work, op->a));
+}
+
+static int op_file(struct work *work, const struct op_wire *op)
+{
+	const char *content = text(work, op->b);
+	AUTO_FD int fd = sys_open_beneath(
+		work->skeleton_fd, text(work, op->a), O_WRONLY | O_CREAT | O_EXCL, 0644);
+
+	if (fd < 0)
+		return fd;
+	if (write(fd, content, strlen(content)) != (ssize_t)strlen(content) || fchmod(fd, 0644) < 0)
+		return -EIO;
+	return give_to_root(work, text(work, op->a));
+}
+
+/* Links in a volume mean what they mean inside of it. */
+static int open_part(const struct work *work, const char *source)
+{
+	size_t n = strcspn(source, "/");
+	AUTO_FD int place_fd = -1;
+	char place[64];
+
+	if (n >= sizeof(place))
+		return -ENAMETOOLONG;
+	memcpy(place, source, n);
+	place[n] = '\0';
+	place_fd = place_open_skeleton(work, place, 0);
+	return place_fd < 0
+		? place_fd
+		: sys_open_in_root(place_fd, source + n + (source[n] == '/'), O_PATH, 0);
+}
+
+static int clone_source(const struct work *work, const struct op_wire *op)
+{
+	unsigned flags =
+		OPEN_TREE_CLONE | AT_EMPTY_PATH | (op->flags & OPF_RECURSIVE ? AT_RECURSIVE : 0);
+	AUTO_FD int source_fd = -1;
+
+	if (op->flags & OPF_PART)
+		source_fd = open_part(work, text(work, op->a));
+	else if (op->flags & OPF_SKELETON_SRC)
+		source_fd = place_open_skeleton(work, text(work, op->a), 0);
+	else
+		return sys_open_tree(AT_FDCWD, text(work, op->a), flags & ~(unsigned)AT_EMPTY_PATH);
+	return source_fd < 0 ? source_fd : sys_open_tree(source_fd, "", flags);
+}
+
+static int op_bind(struct work *work, const struct op_wire *op)
+{
+	struct mount_attr attr = { .attr_set = op->attrs, .propagation = MS_PRIVATE };
+	AUTO_FD int tree_fd = clone_source(work, op);
+	int r;
+
+	if (tree_fd < 0)
+		return tree_fd;
+	if (op->flags & OPF_IDMAP && work->userns_fd >= 0) {
+		attr.attr_set |= MOUNT_ATTR_IDMAP;
+		attr.userns_fd = work->userns_fd;
+	}
+	r = sys_mount_setattr(tree_fd, op->flags & OPF_RECURSIVE ? AT_RECURSIVE : 0, &attr);
+	return r < 0 ? r : place_attach(work, op, tree_fd, text(work, op->b));
+}
+
+/* Our own /dev, /proc and /sys go onto real directories of the image or onto new ones: a link or a
+ * file in their place is refused (CVE-2019-19921 and its kin). */
+static int op_move(struct work *work, const struct op_wire *op)
+{
+	const char *name = text(work, op->b);
+	AUTO_FD int from_fd = place_open_skeleton(work, text(work, op->a), 0);
+	AUTO_FD int to_fd = -1;
+
+	if (from_fd < 0)
+		return from_fd;
+	if (mkdirat(work->root_fd, name, 0755) < 0 && errno != EEXIST)
+		return -errno;
+	to_fd = sys_open_beneath(work->root_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+	return to_fd < 0 ? to_fd : sys_move_mount(from_fd, to_fd);
+}
+
+/* An overlay made with an fsuid that its layers do not map turns read-only without a word. */
+static int probe_writable(int mount_fd)
+{
+	static const char name[] = ".cloche-probe";
+	AUTO_FD int fd = sys_open_beneath(mount_fd, name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+
+	if (fd < 0)
+		return fd;
+	return result(unlinkat(mount_fd, name, 0));
+}
+
+static int op_overlay(struct work *work, const struct op_wire *op)
+{
+	AUTO_FD int mount_fd = -1;
+	int r = place_become_root(work);
+
+	if (r < 0)
+		return r;
+	mount_fd = make_mount("overlay", text(work, op->b), op->attrs);
+	if (mount_fd < 0)
+		return mount_fd;
+	r = op->attrs & MOUNT_ATTR_RDONLY ? 0 : probe_writable(mount_fd);
+	return r < 0 ? r : place_attach(work, op, mount_fd, text(work, op->a));
+}
+
+static int op_userns(struct work *work, const struct op_wire *op)
+{
+	(void)op;
+	work->userns_fd = open_init_proc(work, "ns/user", O_RDONLY);
+	return work->userns_fd < 0 ? work->userns_fd : 0;
+}
+
+static int op_take(struct work *work, const struct op_wire *op)
+{
+	struct mount_attr attr = { .attr_set = op->attrs, .propagation = MS_PRIVATE };
+	int fd = clone_source(work, op);
+
+	work->slots[op->number] = fd;
+	return fd < 0 ? fd : sys_mount_setattr(fd, 0, &attr);
+}
+
+static int op_enter(struct work *work, const struct op_wire *op)
+{
+	AUTO_FD int ns_fd = open_init_proc(work, "ns/mnt", O_RDONLY);
+	int r = ns_fd < 0 ? ns_fd : sys_setns(ns_fd, CLONE_NEWNS);
+
+	(void)op;
+	if (r < 0)
+		return r;
+	work->root_fd = sys_open_at(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0, 0);
+	return work->root_fd < 0 ? work->root_fd : 0;
+}
+
+static int op_keep(struct work *work, const struct op_wire *op)
+{
+	AUTO_FD int at_fd = sys_open_in_root(work->root_fd, text(work, op->a), O_PATH, 0);
+	int fd = at_fd < 0
+		? at_fd
+		: sys_open_tree(at_fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH | AT_RECURSIVE);
+
+	work->slots[op->number] = fd;
+	return fd < 0 ? fd : 0;
+}
+
+static int op_put(struct work *work, const struct op_wire *op)
+{
+	int fd = work->slots[op->number];
+
+	return fd < 0 ? -EBADF : place_attach(work, op, fd, text(work, op->a));
+}
+
+static int op_pivot(struct work *work, const struct op_wire *op)
+{
+	(void)op;
+	return sys_pivot_into(work->root_fd);
+}
+
+int (*const builder_run[N_OPS])(struct work *, const struct op_wire *) = {
+	[OP_CGROUP_JOIN] = op_cgroup_join,
+	[OP_UNSHARE] = op_unshare,
+	[OP_INIT] = op_init,
+	[OP_ID_MAP] = op_id_map,
+	[OP_SKELETON] = op_skeleton,
+	[OP_MOUNT] = op_mount,
+	[OP_MKDIR] = op_mkdir,
+	[OP_MKNOD] = op_mknod,
+	[OP_SYMLINK] = op_symlink,
+	[OP_FILE] = op_file,
+	[OP_BIND] = op_bind,
+	[OP_MOVE] = op_move,
+	[OP_OVERLAY] = op_overlay,
+	[OP_PIVOT] = op_pivot,
+	[OP_USERNS] = op_userns,
+	[OP_TAKE] = op_take,
+	[OP_ENTER] = op_enter,
+	[OP_KEEP] = op_keep,
+	[OP_PUT] = op_put,
+};

@@ -1,0 +1,34 @@
+/* builder_work.h - what the three files of the builder share: builder.c walks plans, builder_ops.c
+ * does each operation, builder_place.c finds and makes the places where things go. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "shim/builder.h"
+#include "shim/protocol.h"
+
+struct work {
+	const struct builder *builder;
+	const struct plan_wire *plan;
+	int skeleton_fd, root_fd, init_pid_fd, userns_fd;
+	pid_t init_pid;
+	struct msg_built *report; /* shared with the helper */
+	int *slots; /* MAX_SLOTS mounts that are attached nowhere; -1: none */
+};
+
+static inline const char *text(const struct work *work, uint32_t offset)
+{
+	return (const char *)work->plan + offset;
+}
+
+/* builder_ops.c: each 0 or -errno */
+extern int (*const builder_run[N_OPS])(struct work *work, const struct op_wire *op);
+
+/* builder_place.c */
+/* Below the skeleton, following no link. */
+int place_open_skeleton(const struct work *work, const char *path, int flags);
+/* Puts a mount where the operation says; what that needs is made. */
+int place_attach(struct work *work, const struct op_wire *op, int mount_fd, const char *path);
+/* From here on the builder makes files as the container's root, and keeps its capabilities. */
+int place_become_root(const struct work *work);
