@@ -133,7 +133,7 @@ static void free_mounts(struct volume_mount *mounts, size_t n)
 static int send_plan(struct container *container, const void *plan, size_t n_bytes, struct err *err)
 {
 	AUTO(answer_done) struct answer answer = { 0 };
-	AUTO_BUF struct buf text;
+	AUTO_BUF struct buf text = { 0 };
 	struct msg_reply reply;
 	int r = link_call(container->link,
 		&(struct msg){ .type = MSG_REFRESH,
