@@ -24,6 +24,7 @@
 #include "base/err.h"
 #include "base/parse.h"
 #include "base/strv.h"
+#include "server/chunks.h"
 #include "server/json.h"
 #include "server/request.h"
 #include "server/router.h"
@@ -310,10 +311,7 @@ static void transfer_done(struct transfer *transfer)
 
 static int send_text(struct request *request, const char *text)
 {
-	if (request->is_http_1_0)
-		return sock_printf(request->fd, request_stop_fd(request), "%s", text);
-	return sock_printf(
-		request->fd, request_stop_fd(request), "%zx\r\n%s\r\n", strlen(text), text);
+	return chunks_add(request, text, strlen(text));
 }
 
 /* Until something happens: to the peer, in the pipe, or to the client, who gets a line now and
@@ -420,16 +418,6 @@ static int await_first_byte(struct transfer *transfer, const char *path)
 	return r < 0 ? r : err_set(&transfer->err, ERR_SYSTEM, EIO, "nothing came");
 }
 
-static bool is_known_encoding(const char *encoding)
-{
-	static const char *const names[] = { "gzip", "zstd", "s2", "raw" };
-
-	for (size_t i = 0; i < N_ELEMENTS(names); i++)
-		if (!strcmp(encoding, names[i]))
-			return true;
-	return false;
-}
-
 /* 0: "ok"; else what went wrong is in text; -ECANCELED: nobody is there to hear it. */
 static int stream(struct transfer *transfer, char *text, size_t n_bytes)
 {
@@ -441,7 +429,7 @@ static int stream(struct transfer *transfer, char *text, size_t n_bytes)
 	long status = 0;
 	int r;
 
-	if (!is_known_encoding(encoding)) {
+	if (!volume_encoding_is_known(encoding)) {
 		snprintf(text, n_bytes, "Put \"%.150s\": unsupported stream encoding", url);
 		return -EINVAL;
 	}
@@ -466,15 +454,6 @@ static int stream(struct transfer *transfer, char *text, size_t n_bytes)
 	return -EIO;
 }
 
-static int send_head(struct request *request)
-{
-	request_take(request);
-	return sock_printf(request->fd, request_stop_fd(request),
-		"HTTP/1.1 200 OK\r\nContent-Type: plain/text\r\nX-Content-Type-Options: nosniff\r\n"
-		"%sConnection: close\r\n\r\n",
-		request->is_http_1_0 ? "" : "Transfer-Encoding: chunked\r\n");
-}
-
 static bool is_given(const struct request *request, const char *name)
 {
 	const char *value = request_query(request, name);
@@ -494,7 +473,7 @@ void handle_volume_stream_p2p_out(struct request *request)
 		return;
 	}
 	buf_init(&transfer.answer, ANSWER_BYTES);
-	r = send_head(request);
+	r = chunks_begin(request, "plain/text", "X-Content-Type-Options: nosniff\r\n");
 	if (r == 0)
 		r = stream(&transfer, text, sizeof(text));
 	else
@@ -503,7 +482,7 @@ void handle_volume_stream_p2p_out(struct request *request)
 	if (r == -ECANCELED)
 		return;
 	snprintf(line, sizeof(line), "%s: %s", failed, text);
-	if (send_text(request, r == 0 ? "ok" : line) == 0 && !request->is_http_1_0)
-		sock_printf(request->fd, request_stop_fd(request), "0\r\n\r\n");
+	if (send_text(request, r == 0 ? "ok" : line) == 0)
+		chunks_end(request, "");
 	sock_finish(request->fd, DRAIN_MS, request_stop_fd(request));
 }

@@ -9,12 +9,12 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "backend.h"
 #include "base/auto.h"
 #include "base/err.h"
 #include "output.h"
+#include "server/chunks.h"
 #include "server/json.h"
 #include "server/request.h"
 #include "server/router.h"
@@ -289,21 +289,14 @@ struct exec {
 	struct request *request;
 	struct stream_reader *streams[N_STREAMS];
 	struct reader *readers[N_STREAMS];
-	bool is_chunked, without_stderr;
+	bool without_stderr;
 	char last; /* byte of the output, to put the status on a line of its own */
 };
 
 static int exec_write(struct exec *exec, const void *data, size_t n_bytes)
 {
-	int fd = exec->request->fd, stop_fd = request_stop_fd(exec->request);
-	int r = exec->is_chunked ? sock_printf(fd, stop_fd, "%zx\r\n", n_bytes) : 0;
-
-	if (r == 0)
-		r = sock_write(fd, data, n_bytes, stop_fd);
-	if (r == 0 && exec->is_chunked)
-		r = sock_write(fd, "\r\n", 2, stop_fd);
 	exec->last = ((const char *)data)[n_bytes - 1];
-	return r;
+	return chunks_add(exec->request, data, n_bytes);
 }
 
 /* What there is of each stream. 0: nothing now; 1: something; -ENODATA: all have ended; or a
@@ -378,42 +371,22 @@ static int await_exit(const struct request *request, const struct attach *attach
 
 static void exec_finish(struct exec *exec, int status)
 {
-	const struct request *request = exec->request;
-	const char *wants_line = request_query(request, "status");
-	char line[32];
+	const char *wants_line = request_query(exec->request, "status");
+	char line[48];
 
 	if (wants_line && strcmp(wants_line, "0")) {
 		snprintf(line, sizeof(line), "%sexit status %d\n", exec->last == '\n' ? "" : "\n",
 			status);
 		exec_write(exec, line, strlen(line));
 	}
-	if (exec->is_chunked)
-		sock_printf(request->fd, request_stop_fd(request),
-			"0\r\nCloche-Exit-Status: %d\r\n\r\n", status);
-}
-
-static int exec_head(const struct exec *exec)
-{
-	const struct request *request = exec->request;
-	char date[40];
-	time_t now = time(NULL);
-	struct tm tm;
-
-	gmtime_r(&now, &tm);
-	strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
-	return sock_printf(request->fd, request_stop_fd(request),
-		"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nDate: %s\r\n%sConnection: "
-		"close\r\n\r\n",
-		date,
-		exec->is_chunked ? "Transfer-Encoding: chunked\r\nTrailer: Cloche-Exit-Status\r\n"
-				 : "");
+	snprintf(line, sizeof(line), "Cloche-Exit-Status: %d\r\n", status);
+	chunks_end(exec->request, line);
 }
 
 void handle_process_exec(struct request *request)
 {
 	const char *wants_stderr = request_query(request, "stderr");
 	struct exec exec = { .request = request,
-		.is_chunked = !request->is_http_1_0,
 		.without_stderr = wants_stderr && !strcmp(wants_stderr, "0"),
 		.last = '\n' };
 	struct container *container;
@@ -423,8 +396,9 @@ void handle_process_exec(struct request *request)
 	if (run(request, &container, &attach) < 0)
 		return;
 	attach_end_stdin(attach);
-	request_take(request);
-	if (exec_head(&exec) == 0 && exec_pour(&exec, attach) == 0)
+	if (chunks_begin(request, "application/octet-stream",
+		    request->is_http_1_0 ? "" : "Trailer: Cloche-Exit-Status\r\n") == 0 &&
+		exec_pour(&exec, attach) == 0)
 		status = await_exit(request, attach);
 	if (status >= 0)
 		exec_finish(&exec, status);

@@ -24,15 +24,30 @@ static int wait_for(int fd, short events, int stop_fd, int timeout_ms)
 	return fds[1].revents ? -ECANCELED : 0;
 }
 
-int sock_write(int fd, const void *data, size_t n_bytes, int stop_fd)
+/* n_bytes have been taken from the front. */
+static void advance(struct iovec **parts, int *n_parts, size_t n_bytes)
 {
-	for (size_t done = 0; done < n_bytes;) {
-		ssize_t n = send(
-			fd, (const char *)data + done, n_bytes - done, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (*n_parts && n_bytes >= (*parts)->iov_len) {
+		n_bytes -= (*parts)->iov_len;
+		(*parts)++;
+		(*n_parts)--;
+	}
+	if (*n_parts) {
+		(*parts)->iov_base = (char *)(*parts)->iov_base + n_bytes;
+		(*parts)->iov_len -= n_bytes;
+	}
+}
+
+int sock_writev(int fd, struct iovec *parts, int n_parts, int stop_fd)
+{
+	advance(&parts, &n_parts, 0); /* empty ones */
+	while (n_parts) {
+		struct msghdr message = { .msg_iov = parts, .msg_iovlen = n_parts };
+		ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 		int r = 0;
 
 		if (n >= 0)
-			done += n;
+			advance(&parts, &n_parts, n);
 		else if (errno == EAGAIN)
 			r = wait_for(fd, POLLOUT, stop_fd, -1);
 		else if (errno != EINTR)
@@ -41,6 +56,13 @@ int sock_write(int fd, const void *data, size_t n_bytes, int stop_fd)
 			return r;
 	}
 	return 0;
+}
+
+int sock_write(int fd, const void *data, size_t n_bytes, int stop_fd)
+{
+	struct iovec part = { .iov_base = (void *)data, .iov_len = n_bytes };
+
+	return sock_writev(fd, &part, 1, stop_fd);
 }
 
 int sock_printf(int fd, int stop_fd, const char *fmt, ...)

@@ -6,33 +6,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/auto.h"
 #include "base/err.h"
 #include "base/parse.h"
+#include "server/chunks.h"
 #include "server/request.h"
 #include "server/router.h"
 #include "server/sock.h"
 #include "server/volume_json.h"
 #include "volumes/volumes.h"
 
-#define CHUNK_BYTES (128u * 1024)
+#define CHUNK_BYTES (256u * 1024)
 #define DRAIN_MS 10000
 
 static const char failed_in[] = "failed to stream in to volume";
 static const char failed_out[] = "failed to stream out from volume";
-
-static bool is_encoding(const char *text)
-{
-	static const char *const names[] = { "gzip", "zstd", "s2", "raw" };
-
-	for (size_t i = 0; text && i < N_ELEMENTS(names); i++)
-		if (!strcmp(text, names[i]))
-			return true;
-	return false;
-}
 
 static const char *path_of(const struct request *request)
 {
@@ -91,7 +81,7 @@ static int check_in(struct request *request, uint64_t *ret_limit)
 		volume_fail(request, 404, failed_in, &err);
 		return -ENOENT;
 	}
-	if (!is_encoding(request_header(request, "Content-Encoding"))) {
+	if (!volume_encoding_is_known(request_header(request, "Content-Encoding"))) {
 		err_set(&err, ERR_BAD_REQUEST, EINVAL,
 			"Content-Encoding: expected gzip, zstd, s2 or raw");
 		volume_fail(request, 400, failed_in, &err);
@@ -225,35 +215,6 @@ void handle_volume_stream_in_abort(struct request *request)
 
 /* ---- out ------------------------------------------------------------------------------------- */
 
-static int send_head(struct request *request, const char *encoding)
-{
-	char date[40];
-	time_t now = time(NULL);
-	struct tm tm;
-
-	gmtime_r(&now, &tm);
-	strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
-	request_take(request);
-	return sock_printf(request->fd, request_stop_fd(request),
-		"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nDate: %s\r\n%sConnection: close\r\n\r\n",
-		!strcmp(encoding, "gzip") ? "application/x-gzip" : "application/octet-stream", date,
-		request->is_http_1_0 ? "" : "Transfer-Encoding: chunked\r\n");
-}
-
-static int send_chunk(struct request *request, char *data, size_t n_bytes)
-{
-	int stop_fd = request_stop_fd(request);
-	int r = 0;
-
-	if (!request->is_http_1_0)
-		r = sock_printf(request->fd, stop_fd, "%zx\r\n", n_bytes);
-	if (r == 0)
-		r = sock_write(request->fd, data, n_bytes, stop_fd);
-	if (r == 0 && !request->is_http_1_0)
-		r = sock_write(request->fd, "\r\n", 2, stop_fd);
-	return r;
-}
-
 /* Something to read, or its end; false: the client has gone, or we are to stop. A client that only
  * ends its own side wants the answer all the same. */
 static bool wait_for_helper(const struct request *request, int fd)
@@ -285,9 +246,7 @@ static void finish_out(struct request *request, bool is_whole)
 {
 	struct linger none = { .l_onoff = 1 };
 
-	if (is_whole && !request->is_http_1_0)
-		sock_printf(request->fd, request_stop_fd(request), "0\r\n\r\n");
-	if (is_whole)
+	if (is_whole && chunks_end(request, "") == 0)
 		sock_finish(request->fd, DRAIN_MS, request_stop_fd(request));
 	else
 		setsockopt(request->fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
@@ -306,9 +265,10 @@ static void pour_out(struct request *request, struct volume_stream *stream, cons
 		answer_out(request, r < 0 ? r : -EIO, &err);
 		return;
 	}
-	r = send_head(request, encoding);
+	r = chunks_begin(request,
+		!strcmp(encoding, "gzip") ? "application/x-gzip" : "application/octet-stream", "");
 	while (r == 0 && n > 0) {
-		r = send_chunk(request, data, n);
+		r = chunks_add(request, data, n);
 		if (r == 0)
 			n = read_some(request, fd, data);
 	}
@@ -328,7 +288,7 @@ void handle_volume_stream_out(struct request *request)
 
 	r = volume_look(request_volumes(request), request_param(request, "handle"), take_nothing,
 		NULL, &err);
-	if (r == 0 && !is_encoding(encoding)) {
+	if (r == 0 && !volume_encoding_is_known(encoding)) {
 		err_set(&err, ERR_BAD_REQUEST, EINVAL,
 			"Accept-Encoding: expected gzip, zstd, s2 or raw");
 		volume_fail(request, 400, failed_out, &err);

@@ -5,9 +5,16 @@
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "volumes/codec.h"
 #include "volumes/volumes_internal.h"
 
 #define PIPE_BYTES (1 << 20)
+#define MAX_THREADS 16
+
+bool volume_encoding_is_known(const char *encoding)
+{
+	return codec_by_name(encoding) >= 0;
+}
 
 struct volume_stream {
 	struct volume *volume;
@@ -63,6 +70,14 @@ static int claim_top(struct volume_stream *stream, struct err *err)
 	return r < 0 ? r : volume_make_top(volume, err);
 }
 
+/* What compresses may use every processor, as far as the helper's own limit allows. */
+static int add_threads(struct strv *words)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return strv_addf(words, "threads=%ld", n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n);
+}
+
 static int add_words(const struct volume_stream *stream, const char *operation, const char *path,
 	const char *encoding, struct strv *words)
 {
@@ -72,6 +87,8 @@ static int add_words(const struct volume_stream *stream, const char *operation, 
 		r = volume_tree_words(stream->volume, stream->is_writer, words);
 	if (r == 0)
 		r = strv_addf(words, "encoding=%s", encoding);
+	if (r == 0 && !stream->is_writer)
+		r = add_threads(words);
 	return r < 0 ? r : strv_addf(words, "path=%s", path);
 }
 
@@ -98,17 +115,17 @@ static int start(
 	return r;
 }
 
-int volume_stream_in(struct volumes *volumes, const char *handle, const char *path,
-	const char *encoding, struct volume_stream **ret_stream, struct err *err)
+static int begin(struct volumes *volumes, const char *handle, const char *path,
+	const char *encoding, bool is_in, struct volume_stream **ret_stream, struct err *err)
 {
-	struct volume_stream *stream;
+	struct volume_stream *stream = NULL;
 	int r = open_stream(volumes, handle, &stream, err);
 
 	if (r < 0)
 		return r;
 	r = volume_lock_top(stream->volume, err);
 	if (r == 0) {
-		r = claim_top(stream, err);
+		r = is_in ? claim_top(stream, err) : 0;
 		if (r == 0)
 			r = start(stream, path, encoding, err);
 		pthread_mutex_unlock(&stream->volume->top_lock);
@@ -120,24 +137,16 @@ int volume_stream_in(struct volumes *volumes, const char *handle, const char *pa
 	return r;
 }
 
+int volume_stream_in(struct volumes *volumes, const char *handle, const char *path,
+	const char *encoding, struct volume_stream **ret_stream, struct err *err)
+{
+	return begin(volumes, handle, path, encoding, true, ret_stream, err);
+}
+
 int volume_stream_out(struct volumes *volumes, const char *handle, const char *path,
 	const char *encoding, struct volume_stream **ret_stream, struct err *err)
 {
-	struct volume_stream *stream;
-	int r = open_stream(volumes, handle, &stream, err);
-
-	if (r < 0)
-		return r;
-	r = volume_lock_top(stream->volume, err);
-	if (r == 0) {
-		r = start(stream, path, encoding, err);
-		pthread_mutex_unlock(&stream->volume->top_lock);
-	}
-	if (r < 0)
-		let_go(stream);
-	else
-		*ret_stream = stream;
-	return r;
+	return begin(volumes, handle, path, encoding, false, ret_stream, err);
 }
 
 int volume_stream_fd(const struct volume_stream *stream)

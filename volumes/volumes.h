@@ -116,7 +116,10 @@ int volume_destroy(struct volumes *volumes, const char *handle, struct err *err)
 
 struct volume_stream; /* one helper process at work on one volume */
 
-/* encoding is one of raw, gzip, zstd, s2 (the caller has checked). -ENOENT: no such volume. */
+/* raw, gzip, zstd or s2; NULL is none. */
+bool volume_encoding_is_known(const char *encoding);
+
+/* encoding is known. -ENOENT: no such volume. */
 int volume_stream_in(struct volumes *volumes, const char *handle, const char *path,
 	const char *encoding, struct volume_stream **ret_stream, struct err *err);
 int volume_stream_out(struct volumes *volumes, const char *handle, const char *path,
