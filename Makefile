@@ -112,7 +112,7 @@ coverage: ## line and branch coverage of the unit tests
 	gcovr -r . --object-directory build/coverage -e tests/ --print-summary
 fuzz: ## fuzz each target for FUZZ_SECONDS (default 60) with clang
 	tests/fuzz/run
-bench: all ## figures beside runc and the kernel floor (root)
+bench: all ## figures beside runc, tar, cp and the kernel floor (root, minutes)
 	/usr/bin/python3 tests/bench/bench.py
 $(B)/cloche.8: $(B)/cloche man/cloche.8.scd.in
 	{ sed '/@OPTIONS@/,$$d' man/cloche.8.scd.in; $(B)/cloche manual; sed '1,/@OPTIONS@/d' man/cloche.8.scd.in; } | scdoc > $@

@@ -12,67 +12,19 @@ import pathlib
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 
-from client import Connection, Garden
+import volumes
+from client import Connection
+from common import Server, Times, children, quantile, rounds, table
 from peers import Disk, Floor, Runc, bare_relay, unpack, ID_BASE
 
 BUILD = pathlib.Path(__file__).parents[2] / "build" / "release"
 MIB = 1 << 20
 FLOORS = {"floor": (), "floor + cgroup.procs": ("--cgroup-move",), "floor + tasks": ("--cgroup-tasks",)}
-
-
-class Server:
-    """The server with its work directory on the fresh disk; its log goes to a file there."""
-
-    def __init__(self, program, work, log):
-        command = [program, "--work-dir", work, "--bind-ip", "127.0.0.1", "--bind-port", "0",
-                   "--baggageclaim-bind-port", "0"]
-        read_fd, write_fd = os.pipe()
-        self.process = subprocess.Popen(command, stderr=write_fd)
-        os.close(write_fd)
-        self.garden = Garden(self._address(read_fd, log))
-        # somebody has to read the log on, but not this process, which has times to take
-        with open(log, "ab") as f:
-            self.logger = subprocess.Popen(["cat"], stdin=read_fd, stdout=f)
-        os.close(read_fd)
-
-    @staticmethod
-    def _address(read_fd, log):
-        text = b""
-        while True:
-            got = os.read(read_fd, 65536)
-            text += got
-            log.write_bytes(text)
-            for line in text.split(b"\n")[:-1]:
-                if b'"cloche.serving"' in line:
-                    host, port = json.loads(line)["data"]["address"].rsplit(":", 1)
-                    return host, int(port)
-            if not got:
-                raise RuntimeError(f"the server did not start: {text.decode()}")
-
-    def close(self):
-        for handle in self.garden.handles():
-            self.garden.destroy(handle)
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(timeout=60)
-        self.logger.wait(timeout=60)
-
-
-class Times:
-    """Milliseconds by name, and how to take them."""
-
-    def __init__(self):
-        self.ms = collections.defaultdict(list)
-
-    def take(self, name, action, *args):
-        begin = time.perf_counter()
-        action(*args)
-        self.ms[name].append((time.perf_counter() - begin) * 1e3)
 
 
 def cloche_cycle(garden, times):
@@ -98,21 +50,6 @@ def runc_cycle(runc, times):
     times.ms["cycle/runc"].append((time.perf_counter() - begin) * 1e3)
 
 
-def rounds(n, pause_ms, cycles):
-    """Every round runs all cycles, each in turn first. The pause before each lets the kernel come to rest: it moves a
-    process into a cgroup for nothing when it has just moved another, which no lone client ever sees."""
-    cycles = list(cycles)
-    for i in range(n):
-        for cycle in cycles[i % len(cycles):] + cycles[: i % len(cycles)]:
-            time.sleep(pause_ms / 1e3)
-            cycle()
-
-
-def quantile(values, q):
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
-
-
 def requests(garden, n, times):
     """Small requests: on a kept connection, and as Go clients make them, each on its own."""
     kept = Connection(garden.address)
@@ -125,16 +62,6 @@ def requests(garden, n, times):
 def pss_kb(pid, field="Pss"):
     with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
         return next(int(line.split()[1]) for line in f if line.startswith(field + ":"))
-
-
-def children(parent):
-    found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            name, rest = path.read_text().split("(", 1)[1].rsplit(")", 1)
-            if int(rest.split()[1]) == parent:
-                found.append((int(path.parent.name), name))
-    return found
 
 
 def memory(server, n, times):
@@ -222,13 +149,6 @@ def parallel(garden, clients, n):
     return clients * n / (time.perf_counter() - begin)
 
 
-def table(rows, head):
-    print("\n| " + " | ".join(head) + " |")
-    print("|---" * len(head) + "|")
-    for row in rows:
-        print("| " + " | ".join(map(str, row)) + " |")
-
-
 def print_cycles(ms):
     rows = []
     for action in ("create", "run", "destroy", "cycle"):
@@ -269,6 +189,8 @@ def options():
     parser.add_argument("--idle", type=int, default=50, help="idle containers for the memory rows (50)")
     parser.add_argument("--outputs", type=int, default=5, help="runs of each output row (5)")
     parser.add_argument("--only-peers", action="store_true", help="floor and runc, no server")
+    parser.add_argument("--only-volumes", action="store_true", help="the cases of volumes.py alone")
+    parser.add_argument("--brief", action="store_true", help="small volumes and few rounds, to see that it works")
     parser.add_argument("--program", type=pathlib.Path, default=BUILD / "cloche")
     parser.add_argument("--root", type=pathlib.Path, default=BUILD / "busybox-root.tar", help="tar of the root")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the raw figures")
@@ -305,20 +227,44 @@ def measure(opts, disk, stack):
     return raw
 
 
+def stop(number, _):
+    raise SystemExit(f"bench.py: ended by signal {number}")
+
+
+def containers(opts, scratch, stack):
+    disk = Disk(scratch)
+    stack.callback(disk.close)
+    raw = measure(opts, disk.path, stack)
+    print_report(raw)
+    return raw
+
+
+def volume_cases(opts, scratch, stack):
+    raw = volumes.measure(opts, scratch, stack)
+    volumes.print_report(raw)
+    return raw
+
+
 def main():
     opts = options()
     if os.geteuid() != 0:
         sys.exit("bench.py: needs root")
-    scratch = pathlib.Path(tempfile.mkdtemp(prefix="cloche-bench-"))
-    scratch.chmod(0o755)  # the tree below is read by mapped users
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, scratch)
-        disk = Disk(scratch)
-        stack.callback(disk.close)
-        raw = measure(opts, disk.path, stack)
-        print_report(raw)
-        if opts.json:
-            opts.json.write_text(json.dumps(raw, indent=1) + "\n")
+    if opts.brief:
+        opts.rounds, opts.outputs, opts.idle = 5, 1, 5
+    parts = {"containers": containers, "volumes": volume_cases}
+    for part, is_left_out in (("containers", opts.only_volumes), ("volumes", opts.only_peers)):
+        if is_left_out:
+            del parts[part]
+    signal.signal(signal.SIGTERM, stop)  # so that what follows is taken down
+    raw = {}
+    for name, part in parts.items():
+        scratch = pathlib.Path(tempfile.mkdtemp(prefix="cloche-bench-"))
+        scratch.chmod(0o755)  # the trees below are read by mapped users
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, scratch)
+            raw[name] = part(opts, scratch, stack)
+    if opts.json:
+        opts.json.write_text(json.dumps(raw, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,19 +28,20 @@ MOUNTS = [
 
 
 class Disk:
-    """A fresh ext4 in a file, so that neither the age nor the journal of the machine's own file system is measured."""
+    """A fresh file system in a file, so that neither the age nor the journal of the machine's own is measured."""
 
-    def __init__(self, scratch):
-        self.path = scratch / "disk"
-        image = scratch / "disk.img"
+    def __init__(self, scratch, name="disk", make=("mkfs.ext4", "-q", "-F"), size=4 << 30):
+        self.path = scratch / name
+        image = scratch / f"{name}.img"
         self.path.mkdir()
         with open(image, "wb") as f:
-            f.truncate(4 << 30)
-        subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+            f.truncate(size)
+        subprocess.run([*make, image], check=True, stdout=subprocess.DEVNULL)
         subprocess.run(["mount", "-o", "loop", image, self.path], check=True)
 
     def close(self):
-        subprocess.run(["umount", self.path], check=True)
+        if subprocess.run(["umount", self.path], check=False).returncode:
+            subprocess.run(["umount", "--lazy", self.path], check=True)
 
 
 def unpack(tar, target, owner):
