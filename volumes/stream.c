@@ -9,6 +9,7 @@
 #include "volumes/volumes_internal.h"
 
 #define PIPE_BYTES (1 << 20)
+#define MAX_THREADS 16
 
 bool volume_encoding_is_known(const char *encoding)
 {
@@ -69,6 +70,14 @@ static int claim_top(struct volume_stream *stream, struct err *err)
 	return r < 0 ? r : volume_make_top(volume, err);
 }
 
+/* What compresses may use every processor, as far as the helper's own limit allows. */
+static int add_threads(struct strv *words)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return strv_addf(words, "threads=%ld", n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n);
+}
+
 static int add_words(const struct volume_stream *stream, const char *operation, const char *path,
 	const char *encoding, struct strv *words)
 {
@@ -78,6 +87,8 @@ static int add_words(const struct volume_stream *stream, const char *operation, 
 		r = volume_tree_words(stream->volume, stream->is_writer, words);
 	if (r == 0)
 		r = strv_addf(words, "encoding=%s", encoding);
+	if (r == 0 && !stream->is_writer)
+		r = add_threads(words);
 	return r < 0 ? r : strv_addf(words, "path=%s", path);
 }
 

@@ -51,6 +51,16 @@ def test_75_a_directory(volumes, volume, encoding, path):
         b"content of sub/some-file", b"content of other-file"}
 
 
+@pytest.mark.skipif(os.cpu_count() < 2, reason="needs more than one processor")
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_several_threads_compress(server, volumes, big, encoding):
+    with volumes.download(big.handle, encoding=encoding) as stream:
+        assert stream.status == 200
+        wait_until(lambda: any(len(os.listdir(f"/proc/{pid}/task")) > 1 for pid in oracle.helpers(server)),
+                   "a helper has more than one thread")
+        stream.rest()
+
+
 @pytest.mark.parametrize("path", ["sub", "/sub", "sub/", "./sub/."])
 def test_75_a_directory_below_the_root(volumes, volume, path):
     volume.fill(directory("sub", mode=0o700), "sub/some-file")
