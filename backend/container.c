@@ -365,6 +365,7 @@ static int bear(struct container *container, const struct container_spec *spec, 
 		r = resolve_root(container, uri, &rootfs, err);
 	if (r == 0)
 		r = container_bear(container, spec, &rootfs, err);
+	volume_mounted(backend->volumes, container->id);
 	if (r == 0)
 		r = store_set_state(backend->db, container->id, CONTAINER_ACTIVE, err);
 	return r;

@@ -187,6 +187,7 @@ int container_refresh(struct container *container, struct err *err)
 		mounts = calloc(container->n_binds + 1, sizeof(*mounts));
 		r = mounts ? refresh(container, mounts, err) : err_system(err, -ENOMEM, "run");
 		free_mounts(mounts, container->n_binds);
+		volume_mounted(volumes, container->id);
 		volume_refreshed(volumes, container->id, r == 0);
 		if (r == 0)
 			LOG(LOG_INFO, "volumes-renewed", KV_STR("handle", container->handle));

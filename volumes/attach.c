@@ -80,11 +80,14 @@ static int enter(struct volume *volume, struct attachment *attachment, const cha
 
 	if (r < 0)
 		return r;
-	if (!attachment)
-		return attachment_add(volume, container, flags, false) < 0
-			? err_system(err, -ENOMEM, "attach")
-			: 0;
+	if (!attachment) {
+		if (attachment_add(volume, container, flags, false) < 0)
+			return err_system(err, -ENOMEM, "attach");
+		find(volume, container)->is_pending = true;
+		return 0;
+	}
 	attachment->flags = flags;
+	attachment->is_pending = true;
 	if (attachment->freshness == STALE) {
 		attachment->freshness = RENEWING;
 		volume->n_writers++;
@@ -272,6 +275,28 @@ int attach_set_stale(struct volume *volume, struct err *err)
 	return r;
 }
 
+bool attach_is_pending(const struct volume *volume)
+{
+	const struct attachment *attachment;
+
+	TAILQ_FOREACH (attachment, &volume->owner->attachments, entry)
+		if (attachment->volume == volume && attachment->is_pending)
+			return true;
+	return false;
+}
+
+void volume_mounted(struct volumes *volumes, const char *container)
+{
+	struct attachment *attachment;
+
+	pthread_mutex_lock(&volumes->lock);
+	TAILQ_FOREACH (attachment, &volumes->attachments, entry)
+		if (!strcmp(attachment->container, container))
+			attachment->is_pending = false;
+	pthread_cond_broadcast(&volumes->changed);
+	pthread_mutex_unlock(&volumes->lock);
+}
+
 bool volume_has_stale(struct volumes *volumes, const char *container)
 {
 	const struct attachment *attachment;
@@ -338,6 +363,7 @@ void volume_detach_all(struct volumes *volumes, const char *container)
 			has_dead = true;
 		}
 	}
+	pthread_cond_broadcast(&volumes->changed); /* a destroy may wait for a pending one */
 	pthread_mutex_unlock(&volumes->lock);
 	if (was_attached && record_detach(volumes, container, &err) < 0)
 		LOG(LOG_WARN, "detach-not-recorded", KV_STR("container", container),

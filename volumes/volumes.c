@@ -344,6 +344,27 @@ static int destroy(struct volume *volume, struct err *err)
 	return r == 0 || r == -ENOENT ? 0 : err_system(err, r, "move %s to doomed/", volume->dir);
 }
 
+/* top_lock, at a moment when no container is on its way to mount the volume by its name. One that is
+ * may need the lock itself. */
+static int lock_when_mounted(struct volume *volume, struct err *err)
+{
+	struct volumes *volumes = volume->owner;
+	bool is_pending = true;
+	int r = 0;
+
+	while (r == 0 && is_pending) {
+		r = volume_lock_top(volume, err);
+		pthread_mutex_lock(&volumes->lock);
+		is_pending = r == 0 && attach_is_pending(volume);
+		if (is_pending) {
+			pthread_mutex_unlock(&volume->top_lock);
+			pthread_cond_wait(&volumes->changed, &volumes->lock);
+		}
+		pthread_mutex_unlock(&volumes->lock);
+	}
+	return r;
+}
+
 int volume_destroy(struct volumes *volumes, const char *handle, struct err *err)
 {
 	struct volume *volume = volume_get(volumes, handle, err);
@@ -351,7 +372,7 @@ int volume_destroy(struct volumes *volumes, const char *handle, struct err *err)
 
 	if (!volume)
 		return -ENOENT;
-	r = volume_lock_top(volume, err);
+	r = lock_when_mounted(volume, err);
 	if (r == 0) {
 		r = destroy(volume, err);
 		pthread_mutex_unlock(&volume->top_lock);

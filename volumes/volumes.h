@@ -157,6 +157,9 @@ enum attach_flags {
  * replaced by what volume_attach says then, and volume_refreshed called. */
 int volume_attach(struct volumes *volumes, const char *path, const char *container, unsigned flags,
 	struct volume_mount *ret_mount, struct err *err);
+/* What was described to the container has been mounted, or will not be: until then its volumes are
+ * not destroyed, because it is by their names that they are mounted. */
+void volume_mounted(struct volumes *volumes, const char *container);
 bool volume_has_stale(struct volumes *volumes, const char *container);
 /* is_done false: it has what it had. */
 void volume_refreshed(struct volumes *volumes, const char *container, bool is_done);

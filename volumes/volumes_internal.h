@@ -62,6 +62,7 @@ struct attachment {
 	struct volume *volume;
 	unsigned flags; /* enum attach_flags */
 	enum freshness freshness;
+	bool is_pending; /* not mounted yet */
 	char container[];
 };
 TAILQ_HEAD(attachment_list, attachment);
@@ -202,6 +203,8 @@ int helper_run(struct volumes *volumes, const struct strv *words, int stdin_fd, 
 
 /* attach.c: lock held, or nobody else is there yet. */
 int attachment_add(struct volume *volume, const char *container, unsigned flags, bool is_stale);
+/* Lock held. A container is about to mount it. */
+bool attach_is_pending(const struct volume *volume);
 /* True: all that may write to the volume are containers in which nothing runs, until attach_release;
  * held names them. top_lock held. */
 bool attach_hold(struct volume *volume, struct strv *held);

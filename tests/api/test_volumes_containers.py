@@ -1,7 +1,9 @@
 """Volumes in containers, as root and as bind mounts: what lines 23, 31, 34, 37, 43, 44, 65, 67, 79, 81, 94, 96 and 105 of
 the volumes' acceptance list say about owners and files on disk is looked at from inside here, because on disk owners are
 canonical and the path is a name."""
+import itertools
 import os
+import threading
 
 import pytest
 from archives import Member, contents, directory, symlink
@@ -396,3 +398,34 @@ def test_a_container_that_died_with_the_server_lets_go(start_server, tmp_path):
     server.start("--destroy-containers-on-startup")
     server.client.create("other", bind_mounts=[mount])
     assert server.client.output("other", "touch /v/x; ls /v") == "x\n"
+
+
+def test_destroy_and_create_of_one_name_while_containers_are_made(server, volumes, client):
+    """A container has the volume that it was made with, whatever its name means afterwards."""
+    name, stop = unique_name("reborn"), threading.Event()
+
+    def reborn():
+        for generation in itertools.count():
+            path.append(volumes.make(name)["path"])
+            volumes.fill(name, f"generation-{generation}")
+            volumes.destroy(name)
+            if stop.is_set():
+                return
+
+    path, thread = [], threading.Thread(target=reborn)
+    thread.start()
+    try:
+        wait_until(lambda: path, "the first of them")
+        made = 0
+        while made < 10:
+            reply = client.request("POST", "/containers", {"handle": unique_name(), "bind_mounts": [
+                {"src_path": path[0], "dst_path": "/v", "mode": 1}, {"src_path": path[0], "dst_path": "/w", "mode": 1}]})
+            assert reply.status == 200 or b"unknown volume" in reply.body, reply
+            if reply.status == 200:
+                handle, made = reply.json["Handle"], made + 1
+                client.output(handle, "touch /v/mine && test -e /w/mine && test $(ls /v | wc -l) -le 2")
+                client.destroy(handle)
+    finally:
+        stop.set()
+        thread.join()
+    server.check()
