@@ -300,3 +300,45 @@ bool json_is_nothing(const json_t *value)
 	json_object_foreach((json_t *)value, key, item) if (!json_is_nothing(item)) return false;
 	return json_is_object(value);
 }
+
+/* ---- writing --------------------------------------------------------------------------------- */
+
+static void add_escape(struct buf *out, unsigned char c)
+{
+	static const char letters[] = { ['\b'] = 'b',
+		['\f'] = 'f',
+		['\n'] = 'n',
+		['\r'] = 'r',
+		['\t'] = 't',
+		['"'] = '"',
+		['\\'] = '\\' };
+
+	if (letters[c])
+		buf_addf(out, "\\%c", letters[c]);
+	else
+		buf_addf(out, "\\u%04X", c);
+}
+
+static size_t plain_length(const char *text)
+{
+	size_t n = 0;
+
+	while ((unsigned char)text[n] >= 0x20 && text[n] != '"' && text[n] != '\\')
+		n++;
+	return n;
+}
+
+void json_add_string(struct buf *out, const char *text)
+{
+	buf_add(out, "\"", 1);
+	for (;;) {
+		size_t n = plain_length(text);
+
+		buf_add(out, text, n);
+		text += n;
+		if (!*text)
+			break;
+		add_escape(out, (unsigned char)*text++);
+	}
+	buf_add(out, "\"", 1);
+}

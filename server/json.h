@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct buf;
 struct err;
 struct strv;
 
@@ -52,3 +53,6 @@ bool json_is_text(const json_t *value);
 int json_u64(const json_t *value, uint64_t max, uint64_t *ret);
 /* Nothing but null, false, 0, "" and empty things in it: as if it were not there. */
 bool json_is_nothing(const json_t *value);
+
+/* With its quotes, as jansson writes it; text is UTF-8. Failures show in buf_failed. */
+void json_add_string(struct buf *out, const char *text);

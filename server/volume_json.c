@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/auto.h"
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/registry.h"
 #include "server/json.h"
@@ -32,19 +33,31 @@ static int by_key(const void *a, const void *b)
 }
 
 /* In the order of the keys' bytes, as Go writes maps. */
-static json_t *properties_json(const struct registry *properties)
+static struct member *sorted_members(const struct registry *properties, size_t *ret_n)
 {
 	size_t n = properties ? registry_count(properties) : 0;
-	AUTO_FREE struct member *members = calloc(n + 1, sizeof(*members));
+	struct member *members = calloc(n + 1, sizeof(*members));
 	struct member *next = members;
+
+	if (!members)
+		return NULL;
+	if (n)
+		registry_each(properties, add_member, &next);
+	qsort(members, n, sizeof(*members), by_key);
+	*ret_n = n;
+	return members;
+}
+
+static json_t *properties_json(const struct registry *properties)
+{
+	size_t n = 0;
+	AUTO_FREE struct member *members = sorted_members(properties, &n);
 	json_t *json;
 
 	if (!properties)
 		return json_null();
 	if (!members)
 		return NULL;
-	registry_each(properties, add_member, &next);
-	qsort(members, n, sizeof(*members), by_key);
 	json = json_object();
 	for (size_t i = 0; i < n; i++)
 		json_object_set_new(json, members[i].key, json_string(members[i].value));
@@ -55,6 +68,40 @@ json_t *volume_json(const struct volume_view *view)
 {
 	return json_pack("{s:s, s:s, s:o, s:b}", "handle", view->handle, "path", view->path,
 		"properties", properties_json(view->properties), "privileged", view->privileged);
+}
+
+static int add_properties(struct buf *out, const struct registry *properties)
+{
+	size_t n = 0;
+	AUTO_FREE struct member *members = sorted_members(properties, &n);
+
+	if (!members)
+		return -ENOMEM;
+	if (!properties)
+		return buf_adds(out, "null");
+	buf_adds(out, "{");
+	for (size_t i = 0; i < n; i++) {
+		if (i)
+			buf_adds(out, ",");
+		json_add_string(out, members[i].key);
+		buf_adds(out, ":");
+		json_add_string(out, members[i].value);
+	}
+	return buf_adds(out, "}");
+}
+
+int volume_json_add(struct buf *out, const struct volume_view *view)
+{
+	int r;
+
+	buf_adds(out, "{\"handle\":");
+	json_add_string(out, view->handle);
+	buf_adds(out, ",\"path\":");
+	json_add_string(out, view->path);
+	buf_adds(out, ",\"properties\":");
+	r = add_properties(out, view->properties);
+	buf_adds(out, view->privileged ? ",\"privileged\":true}" : ",\"privileged\":false}");
+	return r < 0 ? r : buf_failed(out);
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */

@@ -7,13 +7,16 @@
 #include <string.h>
 
 #include "base/auto.h"
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/registry.h"
 #include "server/json.h"
+#include "server/reply.h"
 #include "server/request.h"
 #include "server/router.h"
 #include "server/volume_json.h"
 
+#define LIST_CAP_BYTES ((size_t)1 << 30)
 #define HOLD_MS 20000 /* a poll; clients wait 60 s for the head of an answer */
 
 static const char failed_to_create[] = "failed to create volume";
@@ -46,7 +49,11 @@ static const char *handle_of(const struct request *request)
 
 static int add_to_list(const struct volume_view *view, void *arg)
 {
-	return json_array_append_new(arg, volume_json(view)) < 0 ? -ENOMEM : 0;
+	struct buf *list = arg;
+
+	if (list->len > 1)
+		buf_adds(list, ",");
+	return volume_json_add(list, view);
 }
 
 /* NULL, or the first key that is given twice, with both values. */
@@ -66,12 +73,13 @@ void handle_volume_list(struct request *request)
 {
 	const char *keys[MAX_QUERY], *values[MAX_QUERY], *twice[2];
 	const char *repeated = repeated_key(request, twice);
-	json_t *list = json_array();
+	AUTO_BUF struct buf list;
 	char message[512];
-	struct err err;
+	struct err err = { 0 };
+	int r;
 
+	buf_init(&list, LIST_CAP_BYTES);
 	if (repeated) {
-		json_decref(list);
 		snprintf(message, sizeof(message),
 			"a property may only have a single value: %.120s has many (%.120s, %.120s)",
 			repeated, twice[0], twice[1]);
@@ -82,13 +90,18 @@ void handle_volume_list(struct request *request)
 		keys[i] = request->query[i].key;
 		values[i] = request->query[i].value;
 	}
-	if (volumes_each(request_volumes(request), keys, values, request->n_query, add_to_list,
-		    list, &err) < 0) {
-		json_decref(list);
+	buf_adds(&list, "[");
+	r = volumes_each(
+		request_volumes(request), keys, values, request->n_query, add_to_list, &list, &err);
+	buf_adds(&list, "]\n");
+	if (r == 0)
+		r = buf_failed(&list);
+	if (r < 0 && err.kind == ERR_NONE)
+		err_system(&err, r, "list");
+	if (r < 0)
 		volume_fail(request, 500, "failed to list volumes", &err);
-		return;
-	}
-	reply_json(request, 200, list);
+	else
+		reply_bytes(request, 200, "application/json", NULL, list.data, list.len);
 }
 
 static int take_json(const struct volume_view *view, void *arg)
