@@ -130,7 +130,11 @@ class Runc:
         argv = [self.program, "--root", str(self.state / "run"), *map(str, args)]
         stdio = [(os.POSIX_SPAWN_DUP2, self.null, fd) for fd in (0, 1)]
         pid = os.posix_spawn(self.program, argv, os.environ, file_actions=stdio)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        try:
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except BaseException:
+            os.waitpid(pid, 0)  # what is taken down next must not be in its hands
+            raise
         if status:
             raise RuntimeError(f"{' '.join(argv)}: {status}")
 
@@ -144,6 +148,8 @@ class Runc:
         self._runc("delete", "--force", "bench")
 
     def close(self):
+        with contextlib.suppress(RuntimeError):
+            self.destroy()  # of a cycle that was broken off
         os.close(self.null)
         for path in pathlib.Path("/sys/fs/cgroup").glob(f"**/{self.group}"):
             path.rmdir()
