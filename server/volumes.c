@@ -288,6 +288,20 @@ void handle_volume_privileged_set(struct request *request)
 		reply_nothing(request, 204);
 }
 
+void handle_volume_size(struct request *request)
+{
+	uint64_t bytes, names;
+	struct err err;
+	int r = volume_size(request_volumes(request), handle_of(request), &bytes, &names, &err);
+
+	if (r < 0)
+		fail(request, r, "failed to measure volume", &err);
+	else
+		reply_json(request, 200,
+			json_pack("{s:I, s:I}", "bytes", (json_int_t)bytes, "names",
+				(json_int_t)names));
+}
+
 /* ---- destroying ------------------------------------------------------------------------------ */
 
 void handle_volume_destroy(struct request *request)

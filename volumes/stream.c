@@ -1,10 +1,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/parse.h"
 #include "volumes/codec.h"
 #include "volumes/volumes_internal.h"
 
@@ -147,6 +149,71 @@ int volume_stream_out(struct volumes *volumes, const char *handle, const char *p
 	const char *encoding, struct volume_stream **ret_stream, struct err *err)
 {
 	return begin(volumes, handle, path, encoding, false, ret_stream, err);
+}
+
+/* ---- size ------------------------------------------------------------------------------------ */
+
+/* "BYTES NAMES\n" */
+static int read_size(int fd, uint64_t *ret_bytes, uint64_t *ret_names)
+{
+	char text[64], *names;
+	size_t len = 0;
+	ssize_t n;
+
+	while (len < sizeof(text) - 1 && (n = read(fd, text + len, sizeof(text) - 1 - len)) > 0)
+		len += n;
+	text[len] = '\0';
+	text[strcspn(text, "\n")] = '\0';
+	names = strchr(text, ' ');
+	if (!names)
+		return -EPROTO;
+	*names++ = '\0';
+	if (parse_u64(text, UINT64_MAX, ret_bytes) < 0 ||
+		parse_u64(names, UINT64_MAX, ret_names) < 0)
+		return -EPROTO;
+	return 0;
+}
+
+static int start_size(struct volume *volume, int stdout_fd, struct helper *helper, struct err *err)
+{
+	AUTO_STRV struct strv words = { 0 };
+	int r = volume_lock_top(volume, err);
+
+	if (r < 0)
+		return r;
+	if (strv_add(&words, "size") < 0 || volume_tree_words(volume, false, &words) < 0)
+		r = err_system(err, -ENOMEM, "size");
+	else
+		r = helper_start(volume->owner, &words, -1, stdout_fd, helper, err);
+	pthread_mutex_unlock(&volume->top_lock);
+	return r;
+}
+
+int volume_size(struct volumes *volumes, const char *handle, uint64_t *ret_bytes,
+	uint64_t *ret_names, struct err *err)
+{
+	struct volume *volume = volume_get(volumes, handle, err);
+	AUTO_FD int fd = -1;
+	struct helper helper;
+	int ends[2], r, parsed;
+
+	if (!volume)
+		return -ENOENT;
+	if (pipe2(ends, O_CLOEXEC) < 0) {
+		volume_put(volume);
+		return err_system(err, -errno, "size");
+	}
+	fd = ends[0];
+	r = start_size(volume, ends[1], &helper, err);
+	close(ends[1]);
+	if (r == 0) {
+		parsed = read_size(fd, ret_bytes, ret_names);
+		r = helper_wait(&helper, err);
+		if (r == 0 && parsed < 0)
+			r = err_system(err, parsed, "size");
+	}
+	volume_put(volume);
+	return r;
 }
 
 int volume_stream_fd(const struct volume_stream *stream)

@@ -131,6 +131,10 @@ int volume_stream_fd(const struct volume_stream *stream);
  * errno with the cause. */
 int volume_stream_end(struct volume_stream *take_stream, bool kill_it, struct err *err);
 
+/* What the volume holds: bytes on disk, shared layers included, and names. A walk over all of it. */
+int volume_size(struct volumes *volumes, const char *handle, uint64_t *ret_bytes,
+	uint64_t *ret_names, struct err *err);
+
 /* ---- containers ------------------------------------------------------------------------------ */
 
 /* How a container's builder gets the tree. */

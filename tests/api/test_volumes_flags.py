@@ -128,3 +128,20 @@ def test_flags_and_properties_after_a_restart(start_server, tmp_path, how):
     assert server.volumes.list() == before
     assert [volume["properties"] for volume in before] == [{"k": "changed", "more": "1"}, None, {}]
     assert [volume["privileged"] for volume in before] == [False, True, False]
+
+
+# How large they are.
+
+def test_the_size_of_a_volume(volumes, volume, make_volume):
+    before = volumes.ok("GET", f"/volumes/{volume.handle}/size")
+    assert before["names"] == 1
+    volume.fill(directory("d"), Member("d/file", bytes(range(256)) * 4096), hardlink("d/same", "d/file"))
+    size = volumes.ok("GET", f"/volumes/{volume.handle}/size")
+    assert size["names"] == 4 and 1 << 20 <= size["bytes"] - before["bytes"] < (1 << 20) + 65536
+    copy = make_volume(parent=volume).fill(Member("more", bytes(1 << 20)))
+    of_copy = volumes.ok("GET", f"/volumes/{copy.handle}/size")
+    assert of_copy["names"] == 5 and of_copy["bytes"] > size["bytes"]
+
+
+def test_the_size_of_a_volume_that_is_not_there(volumes):
+    assert_error(volumes.request("GET", "/volumes/none/size"), 404, "failed to measure volume")
