@@ -315,7 +315,7 @@ def print_actions(ms):
         what, who = name.split("/", 1)
         mine, p50 = ms[f"{what}/cloche"], statistics.median(values)
         rows.append((what, who, len(values), f"{min(values):,.2f}", f"{p50:,.2f}", f"{quantile(values, 0.99):,.2f}",
-                     f"{statistics.median(mine) / p50:.3f}" if who != "cloche" else "-"))
+                     f"{statistics.median(mine) / p50:.2g}" if who != "cloche" else "-"))
     order = list(ms)
     table(sorted(rows, key=lambda row: order.index(f"{row[0]}/cloche")),
           ("what", "who", "times", "min ms", "p50 ms", "p99 ms", "cloche's p50 is so many times that"))
