@@ -45,11 +45,6 @@ const struct route *router_route(unsigned n)
 	return n < N_ELEMENTS(garden_routes) ? &garden_routes[n] : NULL;
 }
 
-const struct route *router_volume_route(unsigned n)
-{
-	return n < N_ELEMENTS(volume_routes) ? &volume_routes[n] : NULL;
-}
-
 static void handle_unbuilt(struct request *request)
 {
 	struct err err;

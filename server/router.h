@@ -25,9 +25,8 @@ struct upload {
 int router_match(struct request *request, char *allow, unsigned allow_bytes);
 /* Splits and decodes the query. -EINVAL: broken, or more than MAX_QUERY pairs. */
 int router_parse_query(struct request *request);
-/* The n-th route of Garden's, or of the volumes'; NULL past the end. */
+/* The n-th route of Garden's, NULL past the end. */
 const struct route *router_route(unsigned n);
-const struct route *router_volume_route(unsigned n);
 
 /* Handlers, by their names in routes.def. */
 #define ROUTE(method, path, name) void handle_##name(struct request *request);

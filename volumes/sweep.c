@@ -42,7 +42,8 @@ static void drop_layer(struct volumes *volumes, struct layer *layer)
 	free(layer);
 }
 
-void volume_drop_layers(struct volume *volume)
+/* Its layers lose a user; those without one go to dead/. Lock held. */
+static void drop_layers(struct volume *volume)
 {
 	for (unsigned i = 0; i < volume->n_layers; i++)
 		if (--volume->layers[i]->n_refs == 0)
@@ -66,7 +67,7 @@ static int take_apart(struct volume *volume)
 		return r;
 	}
 	pthread_mutex_lock(&volumes->lock);
-	volume_drop_layers(volume);
+	drop_layers(volume);
 	pthread_mutex_unlock(&volumes->lock);
 	return 0;
 }

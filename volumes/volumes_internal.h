@@ -181,8 +181,6 @@ void sweeper_has_dead(struct volumes *volumes);
 int store_bury(struct volumes *volumes, const char *path);
 /* What a creation has left goes to dead/; the volume is freed. */
 void volume_discard(struct volume *volume);
-/* Its layers lose a user; those without one go to dead/. Lock held. */
-void volume_drop_layers(struct volume *volume);
 
 /* helper.c: "cloche tree" */
 struct helper {
