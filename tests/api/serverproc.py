@@ -9,8 +9,11 @@ import tempfile
 import threading
 from pathlib import Path
 
+import netns
 from gardenlib import GUARD, Client, wait_until
 from volumelib import VolumeClient
+
+netns.enter()  # before there are threads or servers
 
 TOP = Path(__file__).resolve().parents[2]
 MODE = os.environ.get("MODE", "release")
@@ -23,8 +26,8 @@ START_GUARD = 4 * GUARD if SANITIZED else GUARD
 REPORTS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer",
            "runtime error:")
 
-# Id ranges: a slice of its own for each mode, so that two runs can go side by side.
-POOL_FIRST = 1879048192 + 1024 * 65536
+# Id ranges: a slice of its own for each mode, and for each CLOCHE_SLOT (0 to 7), so that runs can go side by side.
+POOL_FIRST = 1879048192 + (1024 + 4000 * int(os.environ.get("CLOCHE_SLOT", "0"))) * 65536
 POOL_SLICES = {"release": 0, "asan": 1, "tsan": 2, "break": 3}
 _slots = itertools.count()
 VOLUME_DIRECTORIES = ("init", "live", "dead", "doomed", "layers")
