@@ -281,7 +281,9 @@ static int open_parts(struct backend *backend, struct err *err)
 	r = links_open(&events, &backend->links, err);
 	if (r == 0)
 		r = recover(backend, err);
-	return r < 0 ? r : keeper_start(backend, err);
+	if (r == 0)
+		r = keeper_start(backend, err);
+	return r < 0 ? r : pool_start(backend, err);
 }
 
 int backend_open(const struct backend_config *config, struct backend **ret_backend, struct err *err)
@@ -315,6 +317,7 @@ static int drop(const char *handle, void *value, void *arg)
 
 void backend_close(struct backend *backend)
 {
+	pool_stop(backend);
 	keeper_stop(backend);
 	registry_each(backend->containers, drop, NULL);
 	registry_free(backend->containers);

@@ -31,6 +31,7 @@ struct backend_config {
 	int64_t default_grace_ns; /* 0: never reaped */
 	uint32_t max_containers; /* 0: as many as there are id ranges */
 	uint32_t id_pool_start, id_pool_count;
+	uint32_t n_unborn; /* containers prepared ahead of requests */
 	const char *volume_driver; /* a name that volume_driver_is_known */
 	int self_exe_fd; /* the running program, for its helper "cloche tree" */
 };

@@ -127,6 +127,22 @@ static int send_prepare(struct container *container, struct birth *birth)
 	return birth->prepare_seq < 0 ? (int)birth->prepare_seq : 0;
 }
 
+/* What does not depend on the request, up to the message that has it made. */
+static int begin(struct container *container, struct birth *birth, struct err *err)
+{
+	struct backend *backend = container->backend;
+	int r = start_shim(container, err); /* first: it starts up while we make directories */
+
+	if (r == 0)
+		r = make_dirs(birth->input.container_dir, err);
+	if (r == 0)
+		r = cgroup_create(&backend->cgroups, container->id, container->privileged, err);
+	if (r < 0)
+		return r;
+	r = send_prepare(container, birth);
+	return r < 0 ? err_system(err, r, "message to the shim") : 0;
+}
+
 static int send_start(struct container *container, struct birth *birth)
 {
 	const struct backend *backend = container->backend;
@@ -149,18 +165,16 @@ static int send_start(struct container *container, struct birth *birth)
 	return birth->start_seq < 0 ? (int)birth->start_seq : 0;
 }
 
-/* All three go out at once: the shim works them off in order while we wait for the last. */
-static int send_all(struct container *container, struct birth *birth, struct err *err)
+/* All go out at once: the shim works them off in order while we wait for the last. */
+static int send_rest(struct container *container, struct birth *birth, struct err *err)
 {
-	int r = send_prepare(container, birth);
+	int r;
 
-	if (r == 0) {
-		birth->birth_seq = link_send(container->link,
-			&(struct msg){ .type = MSG_BIRTH,
-				.body = birth->birth,
-				.body_bytes = birth->birth_bytes });
-		r = birth->birth_seq < 0 ? (int)birth->birth_seq : send_start(container, birth);
-	}
+	birth->birth_seq = link_send(container->link,
+		&(struct msg){ .type = MSG_BIRTH,
+			.body = birth->birth,
+			.body_bytes = birth->birth_bytes });
+	r = birth->birth_seq < 0 ? (int)birth->birth_seq : send_start(container, birth);
 	return r < 0 ? err_system(err, r, "message to the shim") : 0;
 }
 
@@ -187,12 +201,20 @@ static int await(struct container *container, int64_t seq, const void *plan,
 	return reply.code < 0 ? explain(plan, &reply, err) : 0;
 }
 
-static int await_all(struct container *container, struct birth *birth, struct err *err)
+static int await_prepared(struct container *container, struct birth *birth, struct err *err)
 {
 	AUTO(answer_done) struct answer prepared = { 0 };
+	int r = await(container, birth->prepare_seq, birth->prepare, &prepared, err);
+
+	container->is_prepared = r == 0;
+	return r;
+}
+
+static int await_all(struct container *container, struct birth *birth, struct err *err)
+{
 	AUTO(answer_done) struct answer born = { 0 };
 	AUTO(answer_done) struct answer started = { 0 };
-	int r = await(container, birth->prepare_seq, birth->prepare, &prepared, err);
+	int r = container->is_prepared ? 0 : await_prepared(container, birth, err);
 
 	if (r == 0)
 		r = await(container, birth->birth_seq, birth->birth, &born, err);
@@ -255,53 +277,89 @@ static int check_binds(
 	return 0;
 }
 
+static char *dir_of(const struct container *container)
+{
+	char *dir;
+
+	return asprintf(&dir, "%s/%s", container->backend->live_dir, container->id) < 0 ? NULL
+											: dir;
+}
+
+/* As far as the first plan needs it. */
+static struct plan_input input_of(const struct container *container, const char *dir)
+{
+	const struct backend *backend = container->backend;
+
+	return (struct plan_input){ .id = container->id,
+		.cgroups = &backend->cgroups,
+		.map = container->map,
+		.privileged = container->privileged,
+		.skeleton_dir = backend->skeleton_dir,
+		.container_dir = dir,
+		.masked = &backend->masked,
+		.readonly = &backend->readonly };
+}
+
+int container_prepare(struct container *container, struct err *err)
+{
+	AUTO_FREE char *dir = dir_of(container);
+	AUTO(auto_birth) struct birth birth = { .input = input_of(container, dir) };
+	int r;
+
+	if (!dir || plan_prepare(&birth.input, &birth.prepare, &birth.prepare_bytes) < 0)
+		return err_system(err, -ENOMEM, "plan");
+	r = begin(container, &birth, err);
+	return r < 0 ? r : await_prepared(container, &birth, err);
+}
+
+/* Volumes are attached and the request is checked before anything is made. */
+static int look_at_binds(struct container *container, const struct container_spec *spec,
+	struct birth *birth, struct err *err)
+{
+	int r;
+
+	birth->mounts = calloc(spec->n_binds + 1, sizeof(*birth->mounts));
+	if (!birth->mounts)
+		return err_system(err, -ENOMEM, "create");
+	birth->input.binds = spec->binds;
+	birth->input.n_binds = spec->n_binds;
+	birth->input.bind_volumes = birth->mounts;
+	r = attach_binds(container, spec, birth->mounts, err);
+	return r < 0 ? r : check_binds(spec, birth->mounts, err);
+}
+
+static int make_plans(const struct container *container, struct birth *birth, struct err *err)
+{
+	if ((!container->is_prepared &&
+		    plan_prepare(&birth->input, &birth->prepare, &birth->prepare_bytes) < 0) ||
+		plan_birth(&birth->input, &birth->birth, &birth->birth_bytes) < 0)
+		return err_system(err, -ENOMEM, "plan");
+	return 0;
+}
+
 int container_bear(struct container *container, const struct container_spec *spec,
 	const struct rootfs *rootfs, struct err *err)
 {
-	struct backend *backend = container->backend;
-	AUTO_FREE char *dir = NULL;
+	AUTO_FREE char *dir = dir_of(container);
 	char hostname[HOSTNAME_MAX + 1];
-	AUTO(auto_birth)
-	struct birth birth = { .input = { .id = container->id,
-				       .cgroups = &backend->cgroups,
-				       .map = container->map,
-				       .privileged = container->privileged,
-				       .skeleton_dir = backend->skeleton_dir,
-				       .lower = rootfs->lower,
-				       .raw = rootfs->raw,
-				       .volume = rootfs->volume.layers.n_items ? &rootfs->volume
-									       : NULL,
-				       .binds = spec->binds,
-				       .n_binds = spec->n_binds,
-				       .masked = &backend->masked,
-				       .readonly = &backend->readonly } };
+	AUTO(auto_birth) struct birth birth = { .input = input_of(container, dir) };
 	int r;
 
-	birth.mounts = calloc(spec->n_binds + 1, sizeof(*birth.mounts));
-	if (!birth.mounts)
-		return err_system(err, -ENOMEM, "create");
-	birth.input.bind_volumes = birth.mounts;
-	r = attach_binds(container, spec, birth.mounts, err);
-	if (r == 0)
-		r = check_binds(spec, birth.mounts, err);
-	if (r < 0)
-		return r;
-	if (asprintf(&dir, "%s/%s", backend->live_dir, container->id) < 0)
+	if (!dir)
 		return err_system(err, -ENOMEM, "create");
 	hostname_of(container, hostname);
-	birth.input.container_dir = dir;
 	birth.input.hostname = hostname;
-	if (plan_prepare(&birth.input, &birth.prepare, &birth.prepare_bytes) < 0 ||
-		plan_birth(&birth.input, &birth.birth, &birth.birth_bytes) < 0)
-		return err_system(err, -ENOMEM, "plan");
-	r = start_shim(container, err); /* first: it starts up while we make directories */
+	birth.input.lower = rootfs->lower;
+	birth.input.raw = rootfs->raw;
+	birth.input.volume = rootfs->volume.layers.n_items ? &rootfs->volume : NULL;
+	r = look_at_binds(container, spec, &birth, err);
 	if (r == 0)
-		r = make_dirs(dir, err);
+		r = make_plans(container, &birth, err);
+	if (r == 0 && !container->is_prepared)
+		r = begin(container, &birth, err);
 	if (r == 0 && rootfs->lower)
 		r = copy_root_mode(dir, rootfs->lower, err);
 	if (r == 0)
-		r = cgroup_create(&backend->cgroups, container->id, container->privileged, err);
-	if (r == 0)
-		r = send_all(container, &birth, err);
+		r = send_rest(container, &birth, err);
 	return r < 0 ? r : await_all(container, &birth, err);
 }

@@ -241,36 +241,75 @@ static int check_spec(
 	return 0;
 }
 
+struct container *container_new_with_ids(
+	struct backend *backend, const char *handle, bool privileged, struct err *err)
+{
+	bool wants_range = !privileged && !backend->config.idmap_maximal;
+	int64_t id_range = wants_range ? idpool_take(&backend->ids) : -1;
+	struct container *container;
+
+	if (wants_range && id_range < 0) {
+		err_set(err, ERR_EXHAUSTED, EAGAIN, "the pool of id ranges is exhausted");
+		return NULL;
+	}
+	container = container_new(backend, handle, privileged, id_range, err);
+	if (!container)
+		idpool_give(&backend->ids, id_range);
+	return container;
+}
+
+/* Lock held. */
+static void give_back(struct backend *backend, struct container *container)
+{
+	if (container->is_prepared) {
+		pool_put(backend, container);
+		return;
+	}
+	idpool_give(&backend->ids, container->id_range);
+	container_unref(container);
+}
+
+/* Under its name in the table. Lock held. */
+static int enter(struct backend *backend, struct container *container, const char *handle)
+{
+	char *name = strdup(handle);
+	int r = name ? registry_add(backend->containers, handle, container) : -ENOMEM;
+
+	if (r < 0) {
+		free(name);
+		return r;
+	}
+	free(container->handle);
+	container->handle = name;
+	container->state = CONTAINER_CREATING;
+	return 0;
+}
+
 /* A range for the ids, and the handle, before anything is made. Backend lock held. */
 static int reserve(struct backend *backend, const char *handle, bool privileged,
 	struct container **ret_container, struct err *err)
 {
 	uint32_t max = backend->config.max_containers;
-	bool wants_range = !privileged && !backend->config.idmap_maximal;
-	struct container *container;
-	int64_t id_range = -1;
+	struct container *container = NULL;
 	int r;
 
 	if (registry_find(backend->containers, handle))
 		return err_set(err, ERR_EXISTS, EEXIST, "Handle '%s' already in use", handle);
 	if (max && registry_count(backend->containers) >= max)
 		return err_set(err, ERR_INVALID, EAGAIN, "max containers reached");
-	if (wants_range)
-		id_range = idpool_take(&backend->ids);
-	if (wants_range && id_range < 0)
-		return err_set(err, ERR_EXHAUSTED, EAGAIN, "the pool of id ranges is exhausted");
-	container = container_new(backend, handle, privileged, id_range, err);
-	if (container) {
-		r = registry_add(backend->containers, handle, container);
-		if (r == 0) {
-			*ret_container = container;
-			return 0;
-		}
-		container_unref(container);
-		err_system(err, r, "container");
+	if (!privileged)
+		container = pool_take(backend);
+	if (!container)
+		container = container_new_with_ids(backend, handle, privileged, err);
+	if (!container)
+		return -EAGAIN;
+	r = enter(backend, container, handle);
+	if (r < 0) {
+		give_back(backend, container);
+		return err_system(err, r, "container");
 	}
-	idpool_give(&backend->ids, id_range);
-	return -ENOMEM;
+	*ret_container = container;
+	return 0;
 }
 
 /* The server's own properties: clients of the reference read them. */

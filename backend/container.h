@@ -22,6 +22,7 @@ enum container_state {
 	CONTAINER_CREATING,
 	CONTAINER_ACTIVE,
 	CONTAINER_STOPPED,
+	CONTAINER_UNBORN, /* pool.c */
 	N_CONTAINER_STATES
 };
 
@@ -29,12 +30,13 @@ enum container_state {
 #define NONCE_SIZE 33
 
 struct container {
-	TAILQ_ENTRY(container) grave;
+	TAILQ_ENTRY(container) entry; /* of the pool, or of the graves */
 	struct backend *backend;
 	char id[CONTAINER_ID_SIZE]; /* ours, random: directories, cgroups and sockets are named by it */
 	char nonce[NONCE_SIZE];
 	char *handle;
 	bool privileged;
+	bool is_prepared;
 	struct id_map map;
 	int64_t id_range; /* -1: none */
 	struct strv env;

@@ -205,8 +205,8 @@ static void recover_one(struct backend *backend, const struct record *record)
 {
 	struct container *container = NULL;
 	struct err err = { 0 };
-	bool is_whole =
-		record->state != CONTAINER_CREATING && !strcmp(record->boot_id, backend->boot_id);
+	bool is_whole = record->state != CONTAINER_CREATING && record->state != CONTAINER_UNBORN &&
+		!strcmp(record->boot_id, backend->boot_id);
 	int r = load(backend, record, &container, &err);
 
 	if (!container) {
@@ -221,7 +221,8 @@ static void recover_one(struct backend *backend, const struct record *record)
 		LOG(LOG_INFO, "container-adopted", KV_STR("handle", record->handle));
 		return;
 	}
-	LOG(LOG_INFO, "container-ended-at-start", KV_STR("handle", record->handle),
+	LOG(record->state == CONTAINER_UNBORN ? LOG_DEBUG : LOG_INFO, "container-ended-at-start",
+		KV_STR("handle", record->handle),
 		KV_STR("reason",
 			r < 0              ? err.msg
 				: is_whole ? "asked for"

@@ -96,7 +96,10 @@ static int add(struct db *db, void *arg, struct err *err)
 {
 	const struct addition *add = arg;
 	const struct record *record = add->record;
-	int r = db_change(db, err, "INSERT INTO containers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+	int r = db_change(db, err,
+		"INSERT INTO containers VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO"
+		" UPDATE SET handle = excluded.handle, state = excluded.state,"
+		" grace_ns = excluded.grace_ns",
 		"ssssiiii", record->id, record->handle, record->nonce, record->boot_id,
 		record->id_base, (int64_t)record->state, (int64_t)record->privileged,
 		record->grace_ns);

@@ -24,8 +24,8 @@ int store_open(const char *path, struct db **ret_db, struct err *err);
 /* A random name for this work directory, made once: 8 hex digits. */
 int store_instance(struct db *db, char ret_instance[9], struct err *err);
 
-/* The record with its properties and environment, in one transaction. -EEXIST: the handle is taken.
- */
+/* The record with its properties and environment, in one transaction; one that is there (of the pool
+ * of unborn containers) gets the handle, state and grace time. -EEXIST: the handle is taken. */
 int store_add(struct db *db, const struct record *record, const struct strv *env,
 	const struct property *properties, size_t n_properties, struct err *err);
 int store_set_state(struct db *db, const char *id, int state, struct err *err);

@@ -85,9 +85,9 @@ static int check_options(const struct options *options, struct err *err)
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--ring-bytes: expected a power of two from 4096 to 1073741824");
 	if (options->id_pool_start > UINT32_MAX || options->id_pool_count > 65536 ||
-		options->max_containers > UINT32_MAX)
+		options->max_containers > UINT32_MAX || options->n_unborn > 1024)
 		return err_set(err, ERR_INVALID, EINVAL,
-			"--id-pool-start, --id-pool-count or --max-containers: too large");
+			"--id-pool-start, --id-pool-count, --max-containers or --container-pool: too large");
 	return 0;
 }
 
@@ -157,6 +157,7 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.max_containers = (uint32_t)options->max_containers,
 		.id_pool_start = (uint32_t)options->id_pool_start,
 		.id_pool_count = (uint32_t)options->id_pool_count,
+		.n_unborn = (uint32_t)options->n_unborn,
 		.volume_driver = options->volume_driver,
 		.self_exe_fd = open_self() };
 	struct server_config server_config = { .bind_ip = options->bind_ip,
