@@ -19,7 +19,7 @@ struct volumes;
 /* Guarded by the backend's lock. */
 struct pool {
 	TAILQ_HEAD(, container) ready;
-	uint32_t n_ready;
+	uint32_t n_ready, n_creating;
 	bool is_ending, is_due; /* is_due: to be filled up */
 	pthread_cond_t changed;
 	pthread_t filler;
@@ -77,6 +77,9 @@ struct volume_users refresh_users(struct backend *backend);
 /* pool.c */
 int pool_start(struct backend *backend, struct err *err);
 void pool_stop(struct backend *backend); /* what it has ends; before keeper_stop */
+/* Around each create: meanwhile none is prepared, so that the request has the machine. */
+void pool_begin_create(struct backend *backend);
+void pool_end_create(struct backend *backend);
 /* A prepared, unprivileged container that is alive, or NULL. Lock held. */
 struct container *pool_take(struct backend *backend);
 void pool_put(struct backend *backend, struct container *container); /* nobody named it */

@@ -434,7 +434,7 @@ static void abandon(struct container *container)
 	publish(container);
 }
 
-int container_create(struct backend *backend, const struct container_spec *spec,
+static int create(struct backend *backend, const struct container_spec *spec,
 	char ret_handle[HANDLE_SIZE], struct err *err)
 {
 	char handle[HANDLE_SIZE];
@@ -463,4 +463,15 @@ int container_create(struct backend *backend, const struct container_spec *spec,
 		KV_INT("ms", clock_ms() - start_ms));
 	publish(container); /* from here on anybody may destroy it */
 	return 0;
+}
+
+int container_create(struct backend *backend, const struct container_spec *spec,
+	char ret_handle[HANDLE_SIZE], struct err *err)
+{
+	int r;
+
+	pool_begin_create(backend);
+	r = create(backend, spec, ret_handle, err);
+	pool_end_create(backend);
+	return r;
 }

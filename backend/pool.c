@@ -97,12 +97,19 @@ static void add(struct backend *backend)
 	container = make(backend, &err);
 	pthread_mutex_lock(&backend->lock);
 	if (!container) {
-		pool->is_due = false; /* until somebody asks again */
+		pool->is_due = false; /* until the next create */
 		LOG(err.kind == ERR_EXHAUSTED ? LOG_DEBUG : LOG_WARN, "unborn-container-not-made",
 			KV_STR("error", err.msg));
 		return;
 	}
 	pool_put(backend, container);
+}
+
+static bool is_wanting(const struct backend *backend)
+{
+	const struct pool *pool = &backend->pool;
+
+	return pool->is_due && pool->n_creating == 0 && pool->n_ready < backend->config.n_unborn;
 }
 
 static void *fill(void *arg)
@@ -119,7 +126,7 @@ static void *fill(void *arg)
 			pthread_mutex_unlock(&backend->lock);
 			discard(dead);
 			pthread_mutex_lock(&backend->lock);
-		} else if (pool->is_due && pool->n_ready < backend->config.n_unborn) {
+		} else if (is_wanting(backend)) {
 			add(backend);
 		} else {
 			pthread_cond_wait(&pool->changed, &backend->lock);
@@ -136,9 +143,25 @@ struct container *pool_take(struct backend *backend)
 
 	if (container)
 		leave(pool, container);
-	pool->is_due = true;
-	pthread_cond_signal(&pool->changed);
 	return container;
+}
+
+void pool_begin_create(struct backend *backend)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->pool.n_creating++;
+	pthread_mutex_unlock(&backend->lock);
+}
+
+void pool_end_create(struct backend *backend)
+{
+	struct pool *pool = &backend->pool;
+
+	pthread_mutex_lock(&backend->lock);
+	pool->is_due = true;
+	if (--pool->n_creating == 0)
+		pthread_cond_signal(&pool->changed);
+	pthread_mutex_unlock(&backend->lock);
 }
 
 int pool_start(struct backend *backend, struct err *err)
