@@ -206,7 +206,7 @@ static int learn_host(struct backend *backend, struct err *err)
 		return err_system(err, r, "learn about this host");
 	r = store_instance(backend->db, instance, err);
 	if (r == 0)
-		r = cgroups_open(&backend->cgroups, instance, err);
+		r = cgroups_open(&backend->cgroups, instance, backend->config.cgroup_parent, err);
 	if (r == 0)
 		r = seccomp_filter_build(&backend->filter, &backend->filter_bytes, err);
 	return r;
@@ -260,10 +260,10 @@ static int open_parts(struct backend *backend, struct err *err)
 		r = make_dirs(backend, err);
 	if (r == 0)
 		r = open_db(backend, err);
+	if (r == 0) /* before there is a thread or another process of ours: see cgroup_base.h */
+		r = learn_host(backend, err);
 	if (r == 0)
 		r = open_volumes(backend, err);
-	if (r == 0)
-		r = learn_host(backend, err);
 	if (r < 0)
 		return r;
 	backend->rootfs.images_dir = backend->images_dir;

@@ -33,6 +33,7 @@ struct backend_config {
 	uint32_t id_pool_start, id_pool_count;
 	uint32_t n_unborn; /* containers prepared ahead of requests */
 	const char *volume_driver; /* a name that volume_driver_is_known */
+	const char *cgroup_parent; /* v2 group that containers' groups lie below; NULL: found out */
 	int self_exe_fd; /* the running program, for its helper "cloche tree" */
 };
 

@@ -159,6 +159,7 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.id_pool_count = (uint32_t)options->id_pool_count,
 		.n_unborn = (uint32_t)options->n_unborn,
 		.volume_driver = options->volume_driver,
+		.cgroup_parent = *options->cgroup_parent ? options->cgroup_parent : NULL,
 		.self_exe_fd = open_self() };
 	struct server_config server_config = { .bind_ip = options->bind_ip,
 		.port = (uint16_t)options->bind_port,

@@ -40,6 +40,9 @@ GUARDS = {
     "DEVICES": {
         f"{KERNEL}::test_p0_44_device_list": "a *:* rwm",
         f"{KERNEL}::test_p0_44_device_list_of_a_privileged_container": "a *:* rwm"},
+    "DEVICE_PROGRAM": {
+        "test_devices.py::test_p0_44_devices_that_a_group_may_use[by program-False]": "'c:1:1'",
+        "test_devices.py::test_p0_44_a_privileged_container_makes_nodes_but_cannot_open_them[by program]": "['open', 'b:7:0', 'ok']"},
     "TREE_CAPS": {
         "test_tree.py::test_confined_before_the_first_byte": "== 2147483675",
         "test_tree.py::test_a_reader_cannot_write": "== (1 << 2)"},
