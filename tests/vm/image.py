@@ -19,7 +19,7 @@ MODULES = """virtio_pci virtio_blk overlay veth bridge loop fuse tun
     cls_u32 cls_matchall ifb dummy""".split()
 
 # Beside busybox, whose applets fill in for all others.
-PROGRAMS = "python3.11 bash rm tar zstd mount umount ip strace mkfs.ext4 losetup cp stat setpriv bsdtar".split()
+PROGRAMS = "python3.11 bash rm tar zstd mount umount ip strace mkfs.ext4 losetup cp stat setpriv bsdtar unshare".split()
 OPTIONAL = "nft tc runc".split()
 
 PYTHON = Path("/usr/lib/python3.11")
