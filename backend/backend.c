@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/registry.h"
 #include "container.h"
+#include "doctor.h"
 #include "link.h"
 #include "linux/seccomp.h"
 #include "linux/sys.h"
@@ -191,6 +192,17 @@ static int open_shim_image(void)
 	return high < 0 && fd >= 0 ? -errno : high;
 }
 
+/* Limits depend on it. */
+static void log_groups(const struct cgroups *groups)
+{
+	for (int i = 0; i < groups->n_all; i++)
+		LOG(LOG_INFO, "cgroup-parent", KV_STR("path", groups->all[i].parent),
+			KV_STR("controllers",
+				groups->all[i].is_v2 ? groups->handed_down : groups->all[i].name));
+	if (*groups->reason)
+		LOG(LOG_WARN, "cgroup-parent-elsewhere", KV_STR("reason", groups->reason));
+}
+
 static int learn_host(struct backend *backend, struct err *err)
 {
 	char instance[9];
@@ -209,6 +221,8 @@ static int learn_host(struct backend *backend, struct err *err)
 		r = cgroups_open(&backend->cgroups, instance, backend->config.cgroup_parent, err);
 	if (r == 0)
 		r = seccomp_filter_build(&backend->filter, &backend->filter_bytes, err);
+	if (r == 0)
+		log_groups(&backend->cgroups);
 	return r;
 }
 
@@ -248,10 +262,8 @@ struct volumes *backend_volumes(const struct backend *backend)
 	return backend->volumes;
 }
 
-static int open_parts(struct backend *backend, struct err *err)
+static int open_base(struct backend *backend, struct err *err)
 {
-	static const struct link_events events = { container_on_exited, container_on_dead };
-	const struct backend_config *config = &backend->config;
 	int r = make_work_dir(backend, err);
 
 	if (r == 0)
@@ -262,8 +274,15 @@ static int open_parts(struct backend *backend, struct err *err)
 		r = open_db(backend, err);
 	if (r == 0) /* before there is a thread or another process of ours: see cgroup_base.h */
 		r = learn_host(backend, err);
-	if (r == 0)
-		r = open_volumes(backend, err);
+	return r;
+}
+
+static int open_parts(struct backend *backend, struct err *err)
+{
+	static const struct link_events events = { container_on_exited, container_on_dead };
+	const struct backend_config *config = &backend->config;
+	int r = open_volumes(backend, err);
+
 	if (r < 0)
 		return r;
 	backend->rootfs.images_dir = backend->images_dir;
@@ -298,7 +317,15 @@ int backend_open(const struct backend_config *config, struct backend **ret_backe
 	backend->shim_exe_fd = -1;
 	init_sync(backend);
 	TAILQ_INIT(&backend->graves);
-	r = open_parts(backend, err);
+	r = open_base(backend, err);
+	if (r == 0) {
+		struct doctor doctor; /* looks at the host meanwhile */
+
+		doctor_start(
+			&doctor, config->self_exe_fd, backend->work_dir, config->id_pool_start);
+		r = open_parts(backend, err);
+		doctor_finish(&doctor);
+	}
 	if (r < 0) { /* the program ends: nothing else outlives it */
 		cgroups_close(&backend->cgroups);
 		return r;

@@ -1,5 +1,5 @@
 /* cloche - a Garden server. Without a sub-command it serves; "tree" is its own helper for
- * trees of files, "manual" prints the options for cloche(8). */
+ * trees of files, "doctor" says what this host lacks, "manual" prints the options for cloche(8). */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -14,6 +14,7 @@
 #include "base/auto.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "doctor.h"
 #include "server/http.h"
 #include "server/options.h"
 #include "server/p2p.h"
@@ -185,6 +186,27 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 	return 0;
 }
 
+/* With the server's options, so that it looks at what the server would use. */
+static int doctor(int argc, char **argv)
+{
+	AUTO(options_done) struct options options = { 0 };
+	struct err err = { 0 };
+	int r = options_parse(&options, argc, argv, environ, &err);
+
+	if (r == 0)
+		r = check_options(&options, &err);
+	if (r < 0) {
+		fprintf(stderr, "cloche: %s\n", err.msg);
+		return DOCTOR_FAILS;
+	}
+	if (r == 1) {
+		printf("usage: cloche doctor [OPTION...]\n\n"
+		       "Says what this host lacks. Options are those of the server; see cloche(8).\n");
+		return 0;
+	}
+	return doctor_main(options.work_dir, (uint32_t)options.id_pool_start);
+}
+
 int main(int argc, char **argv)
 {
 	AUTO(options_done) struct options options = { 0 };
@@ -200,6 +222,8 @@ int main(int argc, char **argv)
 		options_manual(stdout);
 		return 0;
 	}
+	if (argc >= 2 && !strcmp(argv[1], "doctor"))
+		return doctor(argc - 1, argv + 1);
 	normalise(&stop);
 	r = options_parse(&options, argc, argv, environ, &err);
 	if (r == 1) {

@@ -167,6 +167,14 @@ static int attach_program(int group_fd, int program_fd)
 	return syscall(SYS_bpf, BPF_PROG_ATTACH, &attr, sizeof(attr)) < 0 ? -errno : 0;
 }
 
+int device_program_try(void)
+{
+	struct bpf_insn program[DEVICE_PROGRAM_MAX];
+	AUTO_FD int fd = load_program(program, device_program_build(NULL, 0, program));
+
+	return fd < 0 ? fd : 0;
+}
+
 int device_program_attach(
 	int group_fd, const struct device_rule *rules, size_t n_rules, struct err *err)
 {

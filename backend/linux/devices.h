@@ -32,6 +32,9 @@ void device_rule_print(const struct device_rule *rule, char text[DEVICE_RULE_TEX
 size_t device_program_build(const struct device_rule *rules, size_t n_rules,
 	struct bpf_insn program[DEVICE_PROGRAM_MAX]);
 
+/* Whether a program can be loaded here: 0 or a negative errno. */
+int device_program_try(void);
+
 /* Loads the program and attaches it to the v2 group that is open at group_fd; programs of groups
  * above stay in force. Needs CAP_BPF and CAP_NET_ADMIN, or CAP_SYS_ADMIN, of the host. 0 or a
  * negative errno, err says whether it was refused at loading or at attaching. */
