@@ -32,7 +32,9 @@
 #include "linux/sys.h"
 #include "linux/tree.h"
 
-#define SITE ".cloche-doctor-" /* and a pid */
+/* And a pid. */
+#define SITE ".cloche-doctor-"
+#define GROUP "cloche-doctor-"
 
 /* What the probes share. */
 struct trial {
@@ -61,6 +63,26 @@ static int lacks(struct trial *trial, int code, const char *fmt, ...)
 	if (code < 0 && n >= 0 && (size_t)n < room)
 		snprintf(reason + n, room - n, ": %s", strerrordesc_np(-code));
 	return code < 0 ? code : -ENOTSUP;
+}
+
+/* What those have left in a directory that were killed: names of a prefix and a pid. */
+static void remove_old(
+	int dir_fd, const char *prefix, void (*take_away)(int dir_fd, const char *name))
+{
+	int fd = sys_open_at(dir_fd, ".", O_RDONLY | O_DIRECTORY, 0, 0);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	uint64_t pid;
+
+	if (!dir && fd >= 0)
+		close(fd);
+	while (dir && (entry = readdir(dir)))
+		if (!strncmp(entry->d_name, prefix, strlen(prefix)) &&
+			parse_u64(entry->d_name + strlen(prefix), INT32_MAX, &pid) == 0 && pid &&
+			kill((pid_t)pid, 0) < 0 && errno == ESRCH)
+			take_away(dir_fd, entry->d_name);
+	if (dir)
+		closedir(dir);
 }
 
 /* ---- processes and mounts -------------------------------------------------------------------- */
@@ -220,25 +242,6 @@ static void remove_site(int work_fd, const char *name)
 	unlinkat(work_fd, name, AT_REMOVEDIR);
 }
 
-/* What those have left that were killed. */
-static void remove_old_sites(int work_fd)
-{
-	int fd = sys_open_at(work_fd, ".", O_RDONLY | O_DIRECTORY, 0, 0);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-	uint64_t pid;
-
-	if (!dir && fd >= 0)
-		close(fd);
-	while (dir && (entry = readdir(dir)))
-		if (!strncmp(entry->d_name, SITE, strlen(SITE)) &&
-			parse_u64(entry->d_name + strlen(SITE), INT32_MAX, &pid) == 0 && pid &&
-			kill((pid_t)pid, 0) < 0 && errno == ESRCH)
-			remove_site(work_fd, entry->d_name);
-	if (dir)
-		closedir(dir);
-}
-
 static int probe_overlay(struct trial *trial)
 {
 	AUTO_FD int site_fd = -1;
@@ -247,7 +250,7 @@ static int probe_overlay(struct trial *trial)
 
 	if (trial->work_fd < 0)
 		return lacks(trial, trial->work_fd, "%s", trial->input->work_dir);
-	remove_old_sites(trial->work_fd);
+	remove_old(trial->work_fd, SITE, remove_site);
 	snprintf(name, sizeof(name), SITE "%d", getpid());
 	site_fd = make_site(trial->work_fd, name);
 	r = site_fd < 0 ? site_fd : run_in_child(mount_overlay, site_fd);
@@ -317,16 +320,26 @@ static bool has_word(const char *words, const char *word)
 	return strstr(words, text) != NULL;
 }
 
+static void remove_group(int mount_fd, const char *name)
+{
+	unlinkat(mount_fd, name, AT_REMOVEDIR);
+}
+
 static int probe_cgroup(struct trial *trial)
 {
-	char path[320];
+	AUTO_FD int mount_fd = -1;
+	char name[48];
 
 	if (!*trial->mount)
 		return lacks(trial, 0, "no hierarchy is mounted");
-	snprintf(path, sizeof(path), "%s/cloche-doctor-%d", trial->mount, getpid());
-	if (mkdir(path, 0755) < 0)
+	mount_fd = sys_open_at(AT_FDCWD, trial->mount, O_RDONLY | O_DIRECTORY, 0, 0);
+	if (mount_fd < 0)
+		return lacks(trial, mount_fd, "%s", trial->mount);
+	remove_old(mount_fd, GROUP, remove_group);
+	snprintf(name, sizeof(name), GROUP "%d", getpid());
+	if (mkdirat(mount_fd, name, 0755) < 0)
 		return lacks(trial, -errno, "make a group in %s", trial->mount);
-	rmdir(path);
+	remove_group(mount_fd, name);
 	return 0;
 }
 
@@ -342,25 +355,15 @@ static int probe_controller(struct trial *trial, const char *v1_name, const char
 		: lacks(trial, 0, "no controller %s, and none %s of version 1", v2_name, v1_name);
 }
 
-static int probe_memory(struct trial *trial)
-{
-	return probe_controller(trial, "memory", "memory");
-}
-
-static int probe_cpu(struct trial *trial)
-{
-	return probe_controller(trial, "cpu", "cpu");
-}
-
-static int probe_pids(struct trial *trial)
-{
-	return probe_controller(trial, "pids", "pids");
-}
-
-static int probe_io(struct trial *trial)
-{
-	return probe_controller(trial, "blkio", "io");
-}
+#define CONTROLLER(probe, v1_name, v2_name)                                                        \
+	static int probe_##probe(struct trial *trial)                                              \
+	{                                                                                          \
+		return probe_controller(trial, v1_name, v2_name);                                  \
+	}
+CONTROLLER(memory, "memory", "memory")
+CONTROLLER(cpu, "cpu", "cpu")
+CONTROLLER(pids, "pids", "pids")
+CONTROLLER(io, "blkio", "io")
 
 static int probe_devices(struct trial *trial)
 {

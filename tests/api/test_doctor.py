@@ -57,6 +57,7 @@ def test_a_work_directory_that_is_not_there_yet(clean):
      "mount_setattr (its file system cannot be mapped): Invalid argument"),
     ("mount", "EPERM", "overlay on the work directory", "mount and write: Operation not permitted"),
     ("mkdirat", "EROFS", "overlay on the work directory", "make directories: Read-only file system"),
+    ("mkdirat", "EROFS", "cgroups", f"make a group in {cgrouplib.v2_mount()}: Read-only file system"),
     ("landlock_create_ruleset", "EOPNOTSUPP", "Landlock", "landlock_create_ruleset: Operation not supported"),
     ("socket", "EPROTONOSUPPORT", "nftables", "netlink: Protocol not supported"),
 ])
@@ -66,7 +67,7 @@ def test_a_kernel_that_lacks(clean, deny, call, code, feature, reason):
     assert found[feature][:2] == (word, reason)
     assert status == (1 if word == "fails" else 2)
     assert {name for name in REQUIRED if found[name][0] != "works"} <= {
-        feature, "idmapped mounts on the work directory", "overlay on the work directory"}
+        feature, "cgroups" if call == "mkdirat" else feature, "idmapped mounts on the work directory", "overlay on the work directory"}
 
 
 def test_a_host_without_a_device_policy(clean, deny):
@@ -114,7 +115,10 @@ def test_what_a_doctor_that_was_killed_has_left(tmp_path):
     gone.wait()
     (tmp_path / f".cloche-doctor-{gone.pid}/w").mkdir(parents=True)
     (tmp_path / f".cloche-doctor-{os.getpid()}").mkdir()
+    group = cgrouplib.v2_mount() / f"cloche-doctor-{gone.pid}"
+    group.mkdir()
     doctor(tmp_path)
+    assert not group.exists()
     assert [path.name for path in tmp_path.iterdir()] == [f".cloche-doctor-{os.getpid()}"]
 
 
