@@ -151,7 +151,7 @@ int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd
 		.stdin_fd = stdin_fd,
 		.stdout_fd = stdout_fd,
 		.stderr_fd = their_text_fd,
-		.extra_fd = volumes->dir_fd });
+		.extra_fd = volumes->host_fd });
 	if (pid < 0)
 		return err_system(err, pid, "start the tree helper");
 	*ret_helper = (struct helper){

@@ -69,7 +69,9 @@ TAILQ_HEAD(attachment_list, attachment);
 
 struct volumes {
 	char *dir;
-	int dir_fd, dead_fd, self_exe_fd;
+	int dir_fd, dead_fd; /* nosuid, nodev, see store_dir.c */
+	int host_fd; /* the same directory in the mount namespace that helpers start in */
+	int self_exe_fd;
 	struct volume_users users;
 	int halt_fd; /* an eventfd, readable once everything is to end */
 	struct db *db;
@@ -90,6 +92,10 @@ struct volumes {
 	bool is_ending, has_dead;
 	pthread_t sweeper;
 };
+
+/* store_dir.c: the directory. Close takes a half-open one. */
+int store_dir_open(struct volumes *volumes, struct err *err);
+void store_dir_close(struct volumes *volumes);
 
 /* volumes.c */
 /* "<dir>/live/<handle>/volume[/sub]": true, the handle and the rest without leading slashes. */
