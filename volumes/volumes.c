@@ -248,6 +248,8 @@ static int open_parts(struct volumes *volumes, const char *driver, struct err *e
 		r = volumes_load(volumes, err);
 	if (r == 0)
 		r = driver_choose(volumes, driver, err);
+	if (r == 0)
+		futures_load(volumes);
 	return r < 0 ? r : sweeper_start(volumes, err);
 }
 
