@@ -54,21 +54,39 @@ static int open_stream(struct volumes *volumes, const char *handle,
 	return 0;
 }
 
-/* Two overlays must not share what they write to. top_lock held. */
+/* False: somebody writes to what only one may write to. */
+static bool try_claim(struct volume_stream *stream)
+{
+	struct volume *volume = stream->volume;
+
+	pthread_mutex_lock(&volume->owner->lock);
+	stream->is_writer = !volume->n_layers || !volume->n_writers;
+	volume->n_writers += stream->is_writer;
+	pthread_mutex_unlock(&volume->owner->lock);
+	return stream->is_writer;
+}
+
+/* Two overlays must not share what they write to. What containers have mounted in which nothing runs
+ * becomes a layer, as when it is copied: before something runs there again they get what the volume
+ * is then. top_lock held. */
 static int claim_top(struct volume_stream *stream, struct err *err)
 {
 	struct volume *volume = stream->volume;
-	int r = 0;
+	AUTO_STRV struct strv held = { 0 };
+	int r;
 
-	pthread_mutex_lock(&volume->owner->lock);
-	if (volume->n_layers && volume->n_writers) {
-		r = err_set(err, ERR_BUSY, EBUSY, "%s: a container or another stream writes to it",
+	if (try_claim(stream))
+		return volume_make_top(volume, err);
+	if (!attach_hold(volume, &held))
+		return err_set(err, ERR_BUSY, EBUSY,
+			"%s: a process in a container, or another stream, may write to it",
 			volume->handle);
-	} else {
-		stream->is_writer = true;
-		volume->n_writers++;
-	}
-	pthread_mutex_unlock(&volume->owner->lock);
+	r = attach_set_stale(volume, err);
+	if (r == 0)
+		r = volume_leave_top(volume, err);
+	if (r == 0 && !try_claim(stream))
+		r = err_set(err, ERR_BUSY, EBUSY, "%s: is being attached", volume->handle);
+	attach_release(volume->owner, &held);
 	return r < 0 ? r : volume_make_top(volume, err);
 }
 

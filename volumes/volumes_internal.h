@@ -126,6 +126,8 @@ bool volume_top_is_empty(const struct volume *volume);
 /* What the volume holds now becomes a layer, if there is anything; its layers are then all it holds.
  * -EBUSY: somebody writes to it. */
 int volume_freeze(struct volume *volume, struct err *err);
+/* The same, and an empty top is not kept either: somebody still has it mounted who does nothing. */
+int volume_leave_top(struct volume *volume, struct err *err);
 bool volume_has_top(const struct volume *volume); /* has layers, and something over them */
 /* upper/ and work/ of a volume with layers, made if missing. -EOPNOTSUPP: nothing can be written
  * over layers here. */
