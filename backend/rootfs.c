@@ -91,7 +91,7 @@ static int run_unpacker(const struct rootfs_config *config, int archive_fd, int 
 	char *text, size_t text_bytes)
 {
 	const char *argv[] = { "cloche", "tree", "in", "tree=.", "path=", "encoding=auto", NULL };
-	struct spawn spawn = { config->self_exe_fd, argv, archive_fd, -1, -1, target_fd };
+	struct spawn spawn = { config->self_exe_fd, argv, archive_fd, -1, -1, target_fd, 0 };
 	int ends[2], status;
 	AUTO_FD int text_fd = -1;
 	size_t len = 0;
