@@ -14,6 +14,9 @@
  *     chown uid=N gid=N                                 every entry (census.h)
  *     size                                              prints "BYTES NAMES", see census.h
  *     try                                               an overlay, see trial.h
+ * in and out also do it to the files of a container, as one of its users:
+ *     view=UID:GID[:GROUP...] caps=MASK [userns] [name=NAME]
+ * 3 is its root then, 4 its user namespace if "userns" says so; view.h, unpack_owner, pack's name.
  * Confined before the first byte is read: see confine.h. */
 #pragma once
 

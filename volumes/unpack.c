@@ -23,6 +23,7 @@
 #define RECORD_BYTES 10240
 
 struct source {
+	const struct unpack_owner *owner;
 	struct decoder *decoder;
 	struct archive *archive;
 	int64_t n_bytes; /* that have come */
@@ -57,7 +58,8 @@ static int bad_archive(const struct source *source, struct err *err)
 	}
 	if (source->failed < 0)
 		return err_system(err, (int)source->failed, "read the stream");
-	return err_set(err, ERR_BAD_REQUEST, EBADMSG, "not a tar archive, or a damaged one: %s",
+	return err_set(err, ERR_BAD_REQUEST, EBADMSG,
+		"This does not look like a tar archive, or it is damaged: %s",
 		text ? text : "it ends too early");
 }
 
@@ -65,6 +67,7 @@ static int open_source(struct source *source, const struct unpack_spec *spec, st
 {
 	int r = decoder_open(spec->codec, spec->archive_fd, &source->decoder);
 
+	source->owner = spec->owner;
 	if (r < 0)
 		return err_system(err, r, "decoder");
 	source->archive = archive_read_new();
@@ -229,6 +232,25 @@ static int unpack_member(
 	return r < 0 ? bad_entry(entry, r, err) : 0;
 }
 
+/* Sorts out in place what the new owner may not set. */
+static void keep_xattrs(struct member *member, bool sets_caps)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < member->entry.n_xattrs; i++)
+		if (sets_caps || strcmp(member->xattrs[i].name, "security.capability"))
+			member->xattrs[n++] = member->xattrs[i];
+	member->entry.n_xattrs = n;
+}
+
+static void give_to(struct member *member, const struct unpack_owner *owner)
+{
+	member->entry.uid = owner->uid;
+	member->entry.gid = owner->gid;
+	member->entry.mode &= ~owner->umask;
+	keep_xattrs(member, owner->sets_caps);
+}
+
 static int unpack_all(
 	struct source *source, struct writer *writer, unsigned long *ret_n_skipped, struct err *err)
 {
@@ -239,6 +261,8 @@ static int unpack_all(
 
 	while ((r = next_entry(source, &entry, &end_of_last, err)) > 0) {
 		r = member_read(&member, entry, err);
+		if (r == 0 && source->owner)
+			give_to(&member, source->owner);
 		if (r == 0 && member.is_device)
 			++*ret_n_skipped;
 		else if (r == 0)
@@ -272,8 +296,9 @@ static char *clean_target(const char *path)
 	return clean;
 }
 
-/* Like mkdir -p in the tree. The path is cut and made whole again on the way. */
-static int make_path(int root_fd, char *path)
+/* Like mkdir -p in the tree; *ret_is_new: the last one too. The path is cut and made whole again on the
+ * way. */
+static int make_path(int root_fd, char *path, bool *ret_is_new)
 {
 	AUTO_FD int parent_fd = sys_open_in_root(root_fd, ".", O_PATH | O_DIRECTORY, 0);
 	char *at = path + strspn(path, "/"), *name = at;
@@ -286,6 +311,7 @@ static int make_path(int root_fd, char *path)
 		at = name + n;
 		*at = '\0';
 		fd = sys_open_in_root(root_fd, path, O_PATH | O_DIRECTORY, 0);
+		*ret_is_new = fd == -ENOENT;
 		if (fd == -ENOENT)
 			fd = mkdirat(parent_fd, name, 0755) < 0
 				? -errno
@@ -297,18 +323,27 @@ static int make_path(int root_fd, char *path)
 	return parent_fd < 0 ? parent_fd : 0;
 }
 
+/* The writer has its place; from here on with no more rights than the owner has. */
+static int settle(struct writer *writer, const struct unpack_owner *owner, struct err *err)
+{
+	writer->is_user = owner != NULL;
+	return owner ? owner->settle(owner->arg, err) : 0;
+}
+
 int unpack(const struct unpack_spec *spec, unsigned long *ret_n_skipped, struct err *err)
 {
-	AUTO_FREE char *path = clean_target(spec->path);
+	AUTO_FREE char *path = spec->owner ? strdup(spec->path) : clean_target(spec->path);
 	AUTO(close_source) struct source source = { 0 };
 	AUTO(writer_done) struct writer writer = { 0 };
-	int r = path ? make_path(spec->root_fd, path) : -ENOMEM;
+	int r = path ? make_path(spec->root_fd, path, &writer.base_is_new) : -ENOMEM;
 
 	*ret_n_skipped = 0;
 	if (r == 0)
 		r = writer_init(&writer, spec->root_fd, path);
 	if (r < 0)
 		return err_system(err, r, "path %.200s", spec->path);
-	r = open_source(&source, spec, err);
+	r = settle(&writer, spec->owner, err);
+	if (r == 0)
+		r = open_source(&source, spec, err);
 	return r < 0 ? r : unpack_all(&source, &writer, ret_n_skipped, err);
 }

@@ -1,6 +1,8 @@
 /* unpack.h - archives become trees. For a process that is confined to the tree (confine.h): every
  * byte of the archive is hostile. */
 #pragma once
+#include <stdbool.h>
+#include <sys/types.h>
 
 struct err;
 
@@ -14,5 +16,18 @@ struct err;
 struct unpack_spec {
 	int codec, archive_fd, root_fd;
 	const char *path;
+	const struct unpack_owner *owner; /* NULL: as the archive has it */
+};
+
+/* Whose all that is unpacked becomes, by a process that is that user: what the archive says of owners
+ * does not matter, modes are without umask, and path is taken as it stands, from "/" on. */
+struct unpack_owner {
+	uid_t uid;
+	gid_t gid;
+	mode_t umask;
+	bool sets_caps; /* security.capability is kept */
+	/* Called when path is there and before the first byte is read. 0, or -errno and err set. */
+	int (*settle)(void *arg, struct err *err);
+	void *arg;
 };
 int unpack(const struct unpack_spec *spec, unsigned long *ret_n_skipped, struct err *err);

@@ -65,14 +65,23 @@ static int set_xattr(int fd, const struct writer_xattr *xattr)
 	return -errno;
 }
 
+static int set_xattrs(const struct writer_entry *entry, int fd)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < entry->n_xattrs && r == 0; i++)
+		if (!S_ISDIR(entry->mode) || strcmp(entry->xattrs[i].name, XATTR_DEFAULT_ACL))
+			r = set_xattr(fd, &entry->xattrs[i]);
+	return r;
+}
+
 /* In this order: a new owner takes set-id bits and capabilities away, an ACL sets mode bits. */
 static int set_owner_and_mode(const struct writer_entry *entry, int fd)
 {
 	int r = fchown(fd, entry->uid, entry->gid) < 0 ? -errno : 0;
 
-	for (size_t i = 0; i < entry->n_xattrs && r == 0; i++)
-		if (!S_ISDIR(entry->mode) || strcmp(entry->xattrs[i].name, XATTR_DEFAULT_ACL))
-			r = set_xattr(fd, &entry->xattrs[i]);
+	if (r == 0)
+		r = set_xattrs(entry, fd);
 	if (r == 0 && fchmod(fd, entry->mode & MODE_BITS) < 0)
 		r = -errno;
 	return r;
@@ -93,7 +102,9 @@ static int set_owner_and_times_of_node(
 
 static int set_times_later(struct writer *writer, const struct writer_entry *entry, int fd)
 {
-	struct dirtime time = { .mtime = entry->mtime };
+	struct dirtime time = {
+		.mtime = entry->mtime, .has_mode = writer->is_user, .mode = entry->mode & MODE_BITS
+	};
 	struct stat st;
 	int r;
 
@@ -114,11 +125,12 @@ static int set_times_later(struct writer *writer, const struct writer_entry *ent
 
 /* ---- entries --------------------------------------------------------------------------------- */
 
-static int open_made_dir(struct writer *writer, int dir_fd, const char *name)
+static int open_made_dir(struct writer *writer, int dir_fd, const char *name, bool *ret_is_new)
 {
 	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
 	int r = mkdirat(dir_fd, name, 0700) < 0 ? -errno : 0;
 
+	*ret_is_new = r == 0;
 	if (r == -EEXIST) {
 		int fd = sys_open_at(dir_fd, name, flags, 0, 0);
 
@@ -127,23 +139,44 @@ static int open_made_dir(struct writer *writer, int dir_fd, const char *name)
 		r = remove_what_is_there(writer, dir_fd, name);
 		if (r == 0)
 			r = mkdirat(dir_fd, name, 0700) < 0 ? -errno : 0;
+		*ret_is_new = r == 0;
 	}
 	return r < 0 ? r : sys_open_at(dir_fd, name, flags, 0, 0);
 }
 
+static int finish_users_dir(
+	struct writer *writer, const struct writer_entry *entry, int fd, bool is_new)
+{
+	struct stat st;
+	int r = fstat(fd, &st) < 0 ? -errno : 0;
+
+	if (r == 0 && !is_new && st.st_uid != entry->uid)
+		return 0;
+	if (r == 0 && is_new && fchown(fd, entry->uid, entry->gid) < 0)
+		r = -errno;
+	if (r == 0)
+		r = set_xattrs(entry, fd);
+	return r < 0 ? r : set_times_later(writer, entry, fd);
+}
+
 static int make_dir(struct writer *writer, const struct writer_entry *entry)
 {
+	bool is_new = writer->base_is_new;
 	AUTO_FD int fd = -1;
 	const char *name;
 	int r;
 
+	if (!entry->path_bytes && writer->is_user && !is_new)
+		return 0;
 	if (!entry->path_bytes) {
 		r = fd = sys_open_at(writer->place.base_fd, ".", O_RDONLY | O_DIRECTORY, 0, 0);
 	} else {
 		r = enter_parent(&writer->place, entry->path, entry->path_bytes, true, &name);
 		if (r >= 0)
-			r = fd = open_made_dir(writer, r, name);
+			r = fd = open_made_dir(writer, r, name, &is_new);
 	}
+	if (r >= 0 && writer->is_user)
+		return finish_users_dir(writer, entry, fd, is_new);
 	if (r >= 0)
 		r = set_owner_and_mode(entry, fd);
 	return r < 0 ? r : set_times_later(writer, entry, fd);

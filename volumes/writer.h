@@ -2,6 +2,7 @@
  * written through a link's own name, what stands in the way replaced (a directory only if it is
  * empty), a directory that is there kept. One thread. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -33,6 +34,9 @@ struct writer_entry {
 struct writer {
 	struct place place, targets;
 	struct dirtimes dirtimes;
+	/* For somebody who is all that he writes: a directory that was there is left to whom it belongs,
+	 * the base as it is, and a mode comes when everything in it is made. */
+	bool is_user, base_is_new;
 };
 
 /* As place_init. */

@@ -27,6 +27,7 @@ enum msg_type {
 	MSG_BYE, /* kill everything and exit; answered by MSG_DEAD */
 	MSG_ADOPT, /* struct msg_token; reply: struct msg_process, fds as MSG_RUN's */
 	MSG_REFRESH, /* a plan that changes the mounts of the container; fds: procfs */
+	MSG_USERNS, /* fds: procfs; reply fds: the user namespace of init */
 
 	/* shim to server, unasked */
 	MSG_EXITED = 48, /* struct msg_exited */
