@@ -39,7 +39,7 @@
 /* The arguments as they came; NULL or 0 where there was none. */
 struct job {
 	const char *tree, *lower, *upper, *work, *encoding, *path, *threads, *from, *follow, *uid,
-		*gid, *ready, *view, *caps, *userns, *name;
+		*gid, *ready, *view, *caps, *userns, *name, *layer;
 	struct view_spec viewer;
 	struct confined confined;
 	int root_fd;
@@ -69,6 +69,8 @@ static int run_in(struct job *job, struct err *err)
 	unsigned long n_skipped;
 	int r;
 
+	if (job->layer)
+		spec.layer = strcmp(job->layer, "whiteouts") ? UNPACK_CONTENT : UNPACK_WHITEOUTS;
 	spec.codec = strcmp(job->encoding, "auto") ? codec_by_name(job->encoding) : CODEC_AUTO;
 	if (spec.codec < 0 && spec.codec != CODEC_AUTO)
 		return err_set(err, ERR_INVALID, EINVAL, "encoding %.50s", job->encoding);
@@ -186,7 +188,7 @@ static int parse_arguments(struct job *job, char **arguments, struct err *err)
 		{ "threads", &job->threads }, { "from", &job->from }, { "follow", &job->follow },
 		{ "uid", &job->uid }, { "gid", &job->gid }, { "ready", &job->ready },
 		{ "view", &job->view }, { "caps", &job->caps }, { "userns", &job->userns },
-		{ "name", &job->name } };
+		{ "name", &job->name }, { "layer", &job->layer } };
 
 	for (; *arguments; arguments++) {
 		size_t len = strcspn(*arguments, "="), i = 0;

@@ -9,6 +9,7 @@
  *     lower=NAME:NAME... [upper=NAME work=NAME]  an overlay, top first; to be read only without upper
  * Operations:
  *     in   encoding=raw|gzip|zstd|s2|auto path=P        unpack (unpack.h)
+ *          [layer=whiteouts|content]                    one of an OCI image, in two rounds
  *     out  encoding=raw|gzip|zstd|s2 path=P [threads=N] pack (pack.h)
  *     copy from=NAME|/PATH [follow]                   copy into the empty tree (copy.h)
  *     chown uid=N gid=N                                 every entry (census.h)

@@ -23,6 +23,7 @@
 #define RECORD_BYTES 10240
 
 struct source {
+	enum unpack_layer layer;
 	const struct unpack_owner *owner;
 	struct decoder *decoder;
 	struct archive *archive;
@@ -68,6 +69,7 @@ static int open_source(struct source *source, const struct unpack_spec *spec, st
 	int r = decoder_open(spec->codec, spec->archive_fd, &source->decoder);
 
 	source->owner = spec->owner;
+	source->layer = spec->layer;
 	if (r < 0)
 		return err_system(err, r, "decoder");
 	source->archive = archive_read_new();
@@ -251,6 +253,53 @@ static void give_to(struct member *member, const struct unpack_owner *owner)
 	keep_xattrs(member, owner->sets_caps);
 }
 
+/* ---- layers ---------------------------------------------------------------------------------- */
+
+#define WHITEOUT ".wh."
+#define OPAQUE ".wh..wh..opq"
+
+/* The last part of the name if it takes something away. */
+static const char *whiteout_of(const struct writer_entry *entry)
+{
+	const char *slash = strrchr(entry->path, '/'), *name = slash ? slash + 1 : entry->path;
+
+	return strncmp(name, WHITEOUT, strlen(WHITEOUT)) ? NULL : name;
+}
+
+/* Other names with two marks are some tool's own. */
+static bool is_no_name(const char *name)
+{
+	return !*name || !strncmp(name, WHITEOUT, strlen(WHITEOUT)) || !strcmp(name, ".") ||
+		!strcmp(name, "..");
+}
+
+static int take_away(struct writer *writer, const struct writer_entry *entry, struct err *err)
+{
+	const char *mark = whiteout_of(entry), *name = mark + strlen(WHITEOUT);
+	bool is_opaque = !strcmp(mark, OPAQUE);
+	int n = (int)(mark - entry->path), r;
+	AUTO_FREE char *path = NULL;
+
+	if (!is_opaque && is_no_name(name))
+		return 0;
+	if (is_opaque)
+		r = asprintf(&path, "%.*s", n ? n - 1 : 0, entry->path);
+	else
+		r = asprintf(&path, "%.*s%s", n, entry->path, name);
+	r = r < 0 ? -ENOMEM : writer_take_away(writer, path, strlen(path), is_opaque);
+	return r < 0 ? bad_entry(entry, r, err) : 0;
+}
+
+static int unpack_one(
+	struct source *source, struct writer *writer, const struct member *member, struct err *err)
+{
+	bool is_whiteout = source->layer != UNPACK_ALL && whiteout_of(&member->entry);
+
+	if (source->layer == UNPACK_WHITEOUTS)
+		return is_whiteout ? take_away(writer, &member->entry, err) : 0;
+	return is_whiteout ? 0 : unpack_member(source, writer, member, err);
+}
+
 static int unpack_all(
 	struct source *source, struct writer *writer, unsigned long *ret_n_skipped, struct err *err)
 {
@@ -266,7 +315,7 @@ static int unpack_all(
 		if (r == 0 && member.is_device)
 			++*ret_n_skipped;
 		else if (r == 0)
-			r = unpack_member(source, writer, &member, err);
+			r = unpack_one(source, writer, &member, err);
 		if (r < 0)
 			return r;
 	}
@@ -342,6 +391,7 @@ int unpack(const struct unpack_spec *spec, unsigned long *ret_n_skipped, struct 
 		r = writer_init(&writer, spec->root_fd, path);
 	if (r < 0)
 		return err_system(err, r, "path %.200s", spec->path);
+	writer.is_layer = spec->layer != UNPACK_ALL;
 	r = settle(&writer, spec->owner, err);
 	if (r == 0)
 		r = open_source(&source, spec, err);

@@ -6,6 +6,14 @@
 
 struct err;
 
+/* A layer of an OCI image is gone through twice: what it takes away of those below it must not take
+ * what itself brings. ".wh.NAME" takes NAME away, ".wh..wh..opq" all that its directory has. */
+enum unpack_layer {
+	UNPACK_ALL, /* such names are names like others */
+	UNPACK_WHITEOUTS, /* only what is to be taken away; path "" */
+	UNPACK_CONTENT, /* the rest; what stands in the way goes, whatever is in it */
+};
+
 /* Reads a tar archive (ustar, pax, GNU; numeric owners only) from archive_fd to its end and makes
  * what is in it below path, in the tree that root_fd is the root of (descriptor and links of "/"
  * alike). codec: see decoder_open. Missing directories of path are made, 0755.
@@ -16,6 +24,7 @@ struct err;
 struct unpack_spec {
 	int codec, archive_fd, root_fd;
 	const char *path;
+	enum unpack_layer layer;
 	const struct unpack_owner *owner; /* NULL: as the archive has it */
 };
 

@@ -11,6 +11,7 @@
 
 #include "base/auto.h"
 #include "linux/sys.h"
+#include "linux/tree.h"
 #include "volumes/xattrs.h"
 
 #define MODE_BITS 07777
@@ -45,15 +46,26 @@ static int enter_parent(struct place *place, const char *path, size_t n_bytes, b
 	return place_enter(place, path, slash ? slash - path : 0, make_missing);
 }
 
+static int empty_dir(int dir_fd, const char *name)
+{
+	AUTO_FD int fd = sys_open_at(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, 0);
+
+	return fd < 0 ? fd : tree_empty(fd, -1);
+}
+
 static int remove_what_is_there(struct writer *writer, int dir_fd, const char *name)
 {
+	int r = 0;
+
 	if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
 		return 0;
 	if (errno != EISDIR && errno != EPERM)
 		return -errno;
 	/* The way to a link's target may lead over it. */
 	place_reset(&writer->targets);
-	return unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
+	if (writer->is_layer)
+		r = empty_dir(dir_fd, name);
+	return r < 0 ? r : unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
 }
 
 /* ---- what an entry has beside its content ---------------------------------------------------- */
@@ -277,6 +289,20 @@ int writer_end_file(const struct writer_entry *entry, int fd)
 	if (r == 0 && futimens(fd, times) < 0)
 		r = -errno;
 	return r;
+}
+
+int writer_take_away(struct writer *writer, const char *path, size_t n_bytes, bool only_content)
+{
+	const char *name = ".";
+	int dir_fd = n_bytes ? enter_parent(&writer->place, path, n_bytes, false, &name)
+			     : writer->place.base_fd;
+	int r = dir_fd;
+
+	if (r >= 0)
+		r = only_content ? empty_dir(dir_fd, name)
+				 : remove_what_is_there(writer, dir_fd, name);
+	place_reset(&writer->place);
+	return r == -ENOENT || r == -ENOTDIR ? 0 : r;
 }
 
 int writer_finish(struct writer *writer)
