@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/strv.h"
+#include "layout.h"
 #include "spec.h"
 
 struct attach;
@@ -32,6 +33,8 @@ struct backend_config {
 	uint32_t max_containers; /* 0: as many as there are id ranges */
 	uint32_t id_pool_start, id_pool_count;
 	const char *volume_driver; /* a name that volume_driver_is_known */
+	const char *image_map; /* a file, see image_map.h; NULL: none */
+	layout_reader *read_layout;
 	int self_exe_fd; /* the running program, for its helper "cloche tree" */
 };
 

@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "server/http.h"
+#include "server/oci.h"
 #include "server/options.h"
 #include "server/p2p.h"
 #include "volumes/tree_main.h"
@@ -158,6 +159,8 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.id_pool_start = (uint32_t)options->id_pool_start,
 		.id_pool_count = (uint32_t)options->id_pool_count,
 		.volume_driver = options->volume_driver,
+		.image_map = *options->image_map ? options->image_map : NULL,
+		.read_layout = oci_read,
 		.self_exe_fd = open_self() };
 	struct server_config server_config = { .bind_ip = options->bind_ip,
 		.port = (uint16_t)options->bind_port,
