@@ -223,6 +223,8 @@ static int attach_binds(struct container *container, const struct container_spec
 	int r = 0;
 
 	for (size_t i = 0; i < spec->n_binds && r >= 0; i++) {
+		if (spec->binds[i].from_container)
+			continue;
 		r = volume_attach(container->backend->volumes, spec->binds[i].src, container->id,
 			spec->binds[i].read_write ? ATTACH_WRITABLE : 0, &mounts[i], err);
 		if (r < 0)
@@ -238,17 +240,13 @@ static int check_binds(
 		const struct bind_mount *bind = &spec->binds[i];
 		struct stat st;
 
-		if (bind->from_container)
-			return err_set(err, ERR_UNSUPPORTED, ENOSYS,
-				"bind_mounts[%zu].origin: mounts from a container are not built yet",
-				i);
 		if (bind->src[0] != '/' || bind->dst[0] != '/')
 			return err_set(err, ERR_INVALID, EINVAL,
 				"bind_mounts[%zu]: src_path and dst_path must be absolute", i);
 		if (bind->dst[strspn(bind->dst, "/.")] == '\0')
 			return err_set(err, ERR_INVALID, EINVAL,
 				"bind_mounts[%zu].dst_path: the root cannot be covered", i);
-		if (!mounts[i].layers.n_items && stat(bind->src, &st) < 0)
+		if (!bind->from_container && !mounts[i].layers.n_items && stat(bind->src, &st) < 0)
 			return err_system(
 				err, -errno, "bind_mounts[%zu].src_path %.300s", i, bind->src);
 	}

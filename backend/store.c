@@ -37,6 +37,8 @@ static const char schema[] =
 	"INSERT OR IGNORE INTO meta VALUES ('images', '1');";
 
 #define SCHEMA_VERSION 1
+#define BIND_READ_WRITE 1 /* in the column of that name */
+#define BIND_OF_ROOT 2
 
 static int copy_version(const struct db_row *row, void *arg)
 {
@@ -117,7 +119,8 @@ static int add(struct db *db, void *arg, struct err *err)
 	for (size_t i = 0; i < record->n_binds && r == 0; i++)
 		r = db_change(db, err, "INSERT INTO binds VALUES (?, ?, ?, ?, ?)", "sissi",
 			record->id, (int64_t)i, record->binds[i].src, record->binds[i].dst,
-			(int64_t)record->binds[i].read_write);
+			(int64_t)(record->binds[i].read_write ? BIND_READ_WRITE : 0) |
+				(record->binds[i].from_container ? BIND_OF_ROOT : 0));
 	for (size_t i = 0; i < add->n_properties && r == 0; i++)
 		r = store_set_property(
 			db, record->id, add->properties[i].key, add->properties[i].value, err);
@@ -264,7 +267,8 @@ static int visit_bind(const struct db_row *row, void *arg)
 	struct visitor *visitor = arg;
 	struct bind_mount bind = { .src = (char *)db_row_text(row, 0),
 		.dst = (char *)db_row_text(row, 1),
-		.read_write = db_row_int(row, 2) };
+		.read_write = db_row_int(row, 2) & BIND_READ_WRITE,
+		.from_container = db_row_int(row, 2) & BIND_OF_ROOT };
 
 	return visitor->bind(&bind, visitor->arg);
 }

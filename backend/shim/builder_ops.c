@@ -222,6 +222,8 @@ static int clone_source(const struct work *work, const struct op_wire *op)
 
 	if (op->flags & OPF_PART)
 		source_fd = open_part(work, text(work, op->a));
+	else if (op->flags & OPF_ROOT_SRC)
+		source_fd = place_open_root_source(work, text(work, op->a));
 	else if (op->flags & OPF_SKELETON_SRC)
 		source_fd = place_open_skeleton(work, text(work, op->a), 0);
 	else

@@ -157,6 +157,7 @@ enum op_flags {
 	OPF_ROOT_ITSELF = 64, /* the mount made here is the root that OPF_IN_ROOT means */
 	OPF_PART =
 		128, /* the source is "place/path": a path as seen in what is mounted at the place */
+	OPF_ROOT_SRC = 256, /* the source is a path as the container sees it */
 };
 
 struct op_wire {
