@@ -264,8 +264,12 @@ struct volumes *backend_volumes(const struct backend *backend)
 
 static int open_base(struct backend *backend, struct err *err)
 {
-	int r = make_work_dir(backend, err);
+	const char *map = backend->config.image_map;
+	int r = map ? image_map_read(map, &backend->image_map, err) : 0;
 
+	if (r < 0)
+		return err_context(err, r, "--image-map");
+	r = make_work_dir(backend, err);
 	if (r == 0)
 		r = lock_work_dir(backend, err);
 	if (r == 0)
@@ -288,6 +292,8 @@ static int open_parts(struct backend *backend, struct err *err)
 	backend->rootfs.images_dir = backend->images_dir;
 	backend->rootfs.dead_dir = backend->dead_dir;
 	backend->rootfs.allow_raw = config->allow_raw;
+	backend->rootfs.map = &backend->image_map;
+	backend->rootfs.read_layout = config->read_layout;
 	backend->rootfs.self_exe_fd = config->self_exe_fd;
 	backend->containers = registry_new();
 	r = backend->containers
@@ -353,6 +359,7 @@ void backend_close(struct backend *backend)
 	db_close(backend->db);
 	idpool_done(&backend->ids);
 	cgroups_close(&backend->cgroups);
+	image_map_done(&backend->image_map);
 	strv_done(&backend->masked);
 	strv_done(&backend->readonly);
 	free(backend->filter);

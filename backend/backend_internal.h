@@ -7,6 +7,7 @@
 
 #include "backend.h"
 #include "idpool.h"
+#include "image_map.h"
 #include "linux/cgroup.h"
 #include "rootfs.h"
 #include "volumes/volumes.h"
@@ -33,6 +34,7 @@ struct backend {
 	struct db *db;
 	struct cgroups cgroups;
 	struct links *links;
+	struct image_map image_map;
 	struct rootfs_config rootfs;
 	struct volumes *volumes;
 	void *filter; /* seccomp */

@@ -39,7 +39,7 @@ struct container {
 	bool is_prepared;
 	struct id_map map;
 	int64_t id_range; /* -1: none */
-	struct strv env;
+	struct strv env, image_env;
 
 	pthread_mutex_t lock;
 	unsigned n_refs;

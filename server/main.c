@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "doctor.h"
 #include "server/http.h"
+#include "server/oci.h"
 #include "server/options.h"
 #include "server/p2p.h"
 #include "volumes/tree_main.h"
@@ -161,6 +162,8 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.n_unborn = (uint32_t)options->n_unborn,
 		.volume_driver = options->volume_driver,
 		.cgroup_parent = *options->cgroup_parent ? options->cgroup_parent : NULL,
+		.image_map = *options->image_map ? options->image_map : NULL,
+		.read_layout = oci_read,
 		.self_exe_fd = open_self() };
 	struct server_config server_config = { .bind_ip = options->bind_ip,
 		.port = (uint16_t)options->bind_port,

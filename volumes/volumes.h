@@ -128,6 +128,24 @@ int volume_stream_in(struct volumes *volumes, const char *handle, const char *pa
 	const char *encoding, struct volume_stream **ret_stream, struct err *err);
 int volume_stream_out(struct volumes *volumes, const char *handle, const char *path,
 	const char *encoding, struct volume_stream **ret_stream, struct err *err);
+
+/* The same in somebody else's files, as one of its users (view.h, unpack_owner). All is borrowed until
+ * the call returns. */
+struct tree_view {
+	int root_fd; /* what "/" is: also of another mount namespace */
+	int userns_fd; /* -1: the host's */
+	uint32_t uid, gid; /* as that has them */
+	const uint32_t *groups;
+	size_t n_groups;
+	uint64_t caps; /* that the user keeps, of those for files */
+	const char *path; /* from "/"; for a stream in its missing directories are made */
+	const char *name; /* of what streams out, see pack.h; NULL: "." */
+};
+int tree_stream_in(struct volumes *volumes, const struct tree_view *view,
+	struct volume_stream **ret_stream, struct err *err);
+int tree_stream_out(struct volumes *volumes, const struct tree_view *view,
+	struct volume_stream **ret_stream, struct err *err);
+
 /* A pipe, to be written (it does not block) or read; the stream's. */
 int volume_stream_fd(const struct volume_stream *stream);
 /* Ends the stream; it is freed. kill_it: it is not to be completed. Else waits until the helper is

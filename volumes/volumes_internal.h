@@ -229,6 +229,12 @@ struct helper {
 /* Returns when the helper is in its tree. words: what follows "cloche tree". stdin_fd and stdout_fd are borrowed; -1: none. */
 int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd, int stdout_fd,
 	struct helper *ret_helper, struct err *err);
+/* The same with another directory than the store, see view.h. Borrowed; userns_fd 0: none. */
+struct helper_fds {
+	int stdin_fd, stdout_fd, dir_fd, userns_fd;
+};
+int helper_start_with(struct volumes *volumes, const struct strv *words,
+	const struct helper_fds *fds, struct helper *ret_helper, struct err *err);
 void helper_kill(const struct helper *helper); /* to be waited for */
 /* 0 or its failure: -EBADMSG, -ENOENT, or what the text says. */
 int helper_wait(struct helper *helper, struct err *err);
