@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -74,9 +73,11 @@ static int make_work_dir(struct backend *backend, struct err *err)
 	return backend->work_dir ? 0 : err_system(err, -ENOMEM, "work directory");
 }
 
-/* One server per work directory. The lock dies with us, whatever happens. */
+/* One server per work directory. The lock dies with us, whatever happens: unlike flock's it is none of a child's, which
+ * may have our descriptors for a moment longer. */
 static int lock_work_dir(struct backend *backend, struct err *err)
 {
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	AUTO_FREE char *path = NULL;
 	char pid[32];
 	ssize_t n;
@@ -86,7 +87,7 @@ static int lock_work_dir(struct backend *backend, struct err *err)
 	backend->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (backend->lock_fd < 0)
 		return err_system(err, -errno, "open %s", path);
-	if (flock(backend->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+	if (fcntl(backend->lock_fd, F_SETLK, &lock) < 0) {
 		n = pread(backend->lock_fd, pid, sizeof(pid) - 1, 0);
 		pid[n > 0 ? n : 0] = '\0';
 		return err_set(err, ERR_BUSY, EBUSY,

@@ -120,7 +120,7 @@ static int start(struct volumes *volumes, struct volume_stream *stream, bool is_
 {
 	struct helper_fds fds = { .stdin_fd = -1,
 		.stdout_fd = -1,
-		.dir_fd = view ? view->root_fd : volumes->dir_fd,
+		.dir_fd = view ? view->root_fd : volumes->host_fd,
 		.userns_fd = view && view->userns_fd >= 0 ? view->userns_fd : 0 };
 	AUTO_FD int theirs = -1;
 	int ends[2];
