@@ -155,7 +155,8 @@ static int begin(struct volumes *volumes, const char *handle, const char *path,
 
 	if (r < 0)
 		return r;
-	r = volume_lock_top(stream->volume, err);
+	r = is_in ? volume_lock_top_to_write(stream->volume, err)
+		  : volume_lock_top(stream->volume, err);
 	if (r == 0) {
 		r = is_in ? claim_top(stream, err) : 0;
 		if (r == 0)
