@@ -204,6 +204,23 @@ static void log_groups(const struct cgroups *groups)
 		LOG(LOG_WARN, "cgroup-parent-elsewhere", KV_STR("reason", groups->reason));
 }
 
+/* Where they lie is recorded before they are made: the next server may be born elsewhere. */
+static int open_groups(struct backend *backend, const char *instance, struct err *err)
+{
+	AUTO_STRV struct strv recorded = { 0 }, paths = { 0 };
+	struct cgroups *groups = &backend->cgroups;
+	int r = store_cgroups(backend->db, &recorded, err);
+
+	if (r == 0)
+		r = cgroups_find(groups, instance, backend->config.cgroup_parent, &recorded, err);
+	for (int i = 0; i < groups->n_all && r == 0; i++)
+		if (strv_add(&paths, groups->all[i].parent) < 0)
+			r = err_system(err, -ENOMEM, "cgroups");
+	if (r == 0)
+		r = store_set_cgroups(backend->db, &paths, err);
+	return r < 0 ? r : cgroups_make(groups, err);
+}
+
 static int learn_host(struct backend *backend, struct err *err)
 {
 	char instance[9];
@@ -219,7 +236,7 @@ static int learn_host(struct backend *backend, struct err *err)
 		return err_system(err, r, "learn about this host");
 	r = store_instance(backend->db, instance, err);
 	if (r == 0)
-		r = cgroups_open(&backend->cgroups, instance, backend->config.cgroup_parent, err);
+		r = open_groups(backend, instance, err);
 	if (r == 0)
 		r = seccomp_filter_build(&backend->filter, &backend->filter_bytes, err);
 	if (r == 0)

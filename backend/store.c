@@ -15,6 +15,7 @@ static const char schema[] =
 	" id TEXT PRIMARY KEY, handle TEXT NOT NULL UNIQUE, nonce TEXT NOT NULL, boot_id TEXT NOT NULL,"
 	" id_base INTEGER NOT NULL, state INTEGER NOT NULL, privileged INTEGER NOT NULL,"
 	" grace_ns INTEGER NOT NULL) STRICT;"
+	"CREATE TABLE IF NOT EXISTS cgroups (path TEXT PRIMARY KEY) STRICT;"
 	"CREATE TABLE IF NOT EXISTS env ("
 	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
 	" position INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, position)) STRICT;"
@@ -284,4 +285,25 @@ int store_binds(struct db *db, const char *id,
 	return db_each(db, visit_bind, &visitor, err,
 		"SELECT src, dst, read_write FROM binds WHERE container = ? ORDER BY position", "s",
 		id);
+}
+
+int store_cgroups(struct db *db, struct strv *ret_paths, struct err *err)
+{
+	return db_each(db, visit_env, ret_paths, err, "SELECT path FROM cgroups ORDER BY path", "");
+}
+
+static int replace_cgroups(struct db *db, void *arg, struct err *err)
+{
+	const struct strv *paths = arg;
+	int r = db_change(db, err, "DELETE FROM cgroups", "");
+
+	for (size_t i = 0; i < paths->n_items && r == 0; i++)
+		r = db_change(
+			db, err, "INSERT OR IGNORE INTO cgroups VALUES (?)", "s", paths->items[i]);
+	return r;
+}
+
+int store_set_cgroups(struct db *db, const struct strv *paths, struct err *err)
+{
+	return db_transaction(db, replace_cgroups, (void *)paths, err);
 }

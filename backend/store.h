@@ -24,6 +24,11 @@ int store_open(const char *path, struct db **ret_db, struct err *err);
 /* A random name for this work directory, made once: 8 hex digits. */
 int store_instance(struct db *db, char ret_instance[9], struct err *err);
 
+/* Paths of cgroups below which containers' groups may lie. */
+int store_cgroups(struct db *db, struct strv *ret_paths, struct err *err);
+/* From now on these and no others. */
+int store_set_cgroups(struct db *db, const struct strv *paths, struct err *err);
+
 /* The record with its properties and environment, in one transaction; one that is there (of the pool
  * of unborn containers) gets the handle, state and grace time. -EEXIST: the handle is taken. */
 int store_add(struct db *db, const struct record *record, const struct strv *env,

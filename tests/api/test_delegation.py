@@ -122,6 +122,32 @@ def test_a_named_group_that_is_occupied(group, tmp_path):
         stranger.wait()
 
 
+@pytest.mark.skipif(not TOP, reason="no cgroup v2 on this host")
+def test_another_parent_while_containers_live(group, start_server):
+    """They are found where they are; the next server that has none goes where it is told."""
+    server = start_server("--container-pool", "0")
+    box = Container(server)
+    first = group_of(box)
+    server.kill()
+    server.args = (*server.args, "--cgroup-parent", f"/{group.name}")
+    server.start()
+    reasons = [line["data"]["reason"] for line in server.log_lines() if line["message"] == "cloche.cgroup-parent-elsewhere"]
+    assert f"{first.parent} still holds containers" in reasons
+    box.client = server.client
+    assert box.output("echo still here") == "still here\n"
+    other = Container(server)
+    assert group_of(box) == first and group_of(other).parent == first.parent
+    box.destroy()
+    other.destroy()
+    wait_until(lambda: not first.exists(), "its group is gone")
+    server.kill()
+    server.start()
+    assert not first.parent.exists(), "an empty parent of before is removed"
+    box = Container(server)
+    assert group_of(box).parent.parent == group
+    box.destroy()
+
+
 @pytest.mark.parametrize("path", ["/a/../b", "..", "/" + "a" * 2000])
 def test_a_parent_that_is_no_path(tmp_path, path):
     code, text = refused_start("--cgroup-parent", path, directory=tmp_path)

@@ -187,6 +187,35 @@ static void a_visit_can_be_ended(void **state UNUSED)
 
 #define STORE_TEST(name) cmocka_unit_test_setup_teardown(name, open_store, close_store)
 
+static void expect_cgroups(const char *first, size_t n)
+{
+	AUTO_STRV struct strv paths = { 0 };
+
+	assert_int_equal(store_cgroups(db, &paths, NULL), 0);
+	assert_int_equal(paths.n_items, n);
+	if (n)
+		assert_string_equal(paths.items[0], first);
+}
+
+static void paths_of_cgroups_replace_those_of_before(void **state)
+{
+	AUTO_STRV struct strv old = { 0 }, new = { 0 };
+	const struct strv none = { 0 };
+
+	strv_add(&old, "/sys/fs/cgroup/memory/cloche-1");
+	strv_add(&old, "/sys/fs/cgroup/cpu/cloche-1");
+	strv_add(&new, "/sys/fs/cgroup/cloche-1");
+	strv_add(&new, "/sys/fs/cgroup/cloche-1"); /* twice is once */
+	expect_cgroups(NULL, 0);
+	assert_int_equal(store_set_cgroups(db, &old, NULL), 0);
+	reopen(state);
+	expect_cgroups("/sys/fs/cgroup/cpu/cloche-1", 2);
+	assert_int_equal(store_set_cgroups(db, &new, NULL), 0);
+	expect_cgroups("/sys/fs/cgroup/cloche-1", 1);
+	assert_int_equal(store_set_cgroups(db, &none, NULL), 0);
+	expect_cgroups(NULL, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -198,6 +227,7 @@ int main(void)
 		STORE_TEST(state_and_grace_time_are_changed_in_place),
 		STORE_TEST(an_instance_keeps_its_name),
 		STORE_TEST(a_visit_can_be_ended),
+		STORE_TEST(paths_of_cgroups_replace_those_of_before),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
