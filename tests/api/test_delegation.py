@@ -82,6 +82,19 @@ def test_in_a_group_of_its_own(group, start_server):
 
 
 @needs_controllers
+def test_in_a_leaf_of_systemds(group, start_server):
+    """DelegateSubgroup=server: it stays there, so that the unit can be started anew."""
+    (group / "server").mkdir()
+    os.setxattr(group, "trusted.delegate", b"1")
+    server = start_server(prefix=cgrouplib.started_in(group / "server"))
+    assert cgrouplib.groups_of(server.pid)["unified"] == group / "server"
+    box = Container(server)
+    assert group_of(box).parent.parent == group
+    assert words(group / "server", "cgroup.subtree_control") == set()
+    box.destroy()
+
+
+@needs_controllers
 def test_in_a_group_with_a_stranger(group, start_server):
     """As from a login shell: that group stays as it is."""
     stranger = subprocess.Popen([*cgrouplib.started_in(group), "sleep", "600"])
