@@ -197,7 +197,8 @@ static int open_shim_image(void)
 static void log_groups(const struct cgroups *groups)
 {
 	for (int i = 0; i < groups->n_all; i++)
-		LOG(LOG_INFO, "cgroup-parent", KV_STR("path", groups->all[i].parent),
+		LOG(groups->all[i].is_v2 ? LOG_INFO : LOG_DEBUG, "cgroup-parent",
+			KV_STR("path", groups->all[i].parent),
 			KV_STR("controllers",
 				groups->all[i].is_v2 ? groups->handed_down : groups->all[i].name));
 	if (*groups->reason)
