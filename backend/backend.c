@@ -21,6 +21,7 @@
 #include "container.h"
 #include "doctor.h"
 #include "link.h"
+#include "pea.h"
 #include "linux/seccomp.h"
 #include "linux/sys.h"
 #include "shim_image.h"
@@ -322,7 +323,9 @@ static int open_parts(struct backend *backend, struct err *err)
 		return err_system(err, r,
 			"--id-pool-start and --id-pool-count: the ids must lie between 65536 "
 			"and 4294901760");
-	r = links_open(&events, &backend->links, err);
+	r = peas_start(backend, err);
+	if (r == 0)
+		r = links_open(&events, &backend->links, err);
 	if (r == 0)
 		r = recover(backend, err);
 	if (r == 0)
@@ -374,6 +377,7 @@ void backend_close(struct backend *backend)
 	registry_each(backend->containers, drop, NULL);
 	registry_free(backend->containers);
 	links_close(backend->links);
+	peas_stop(backend);
 	volumes_close(backend->volumes);
 	db_close(backend->db);
 	idpool_done(&backend->ids);

@@ -41,6 +41,11 @@ int store_image_env(struct db *db, const char *id, struct strv *ret_env, struct 
 /* What containers use; STORE_ANY_IMAGE is among it if that is not known of all. */
 #define STORE_ANY_IMAGE "*"
 int store_images(struct db *db, struct strv *ret_names, struct err *err);
+/* Processes with a root of their own, which have a layer on disk and perhaps volumes. */
+int store_add_pea(struct db *db, const char *id, uint32_t token, struct err *err);
+int store_remove_pea(struct db *db, const char *id, uint32_t token, struct err *err);
+int store_peas(struct db *db, const char *id, int (*visit)(uint32_t token, void *arg), void *arg,
+	struct err *err);
 int store_set_state(struct db *db, const char *id, int state, struct err *err);
 int store_set_grace(struct db *db, const char *id, int64_t grace_ns, struct err *err);
 int store_set_property(
