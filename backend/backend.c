@@ -284,12 +284,8 @@ struct volumes *backend_volumes(const struct backend *backend)
 
 static int open_base(struct backend *backend, struct err *err)
 {
-	const char *map = backend->config.image_map;
-	int r = map ? image_map_read(map, &backend->image_map, err) : 0;
+	int r = make_work_dir(backend, err);
 
-	if (r < 0)
-		return err_context(err, r, "--image-map");
-	r = make_work_dir(backend, err);
 	if (r == 0)
 		r = lock_work_dir(backend, err);
 	if (r == 0)
@@ -335,12 +331,17 @@ static int open_parts(struct backend *backend, struct err *err)
 
 int backend_open(const struct backend_config *config, struct backend **ret_backend, struct err *err)
 {
-	struct backend *backend = calloc(1, sizeof(*backend));
-	int r;
+	struct image_map map = { 0 };
+	int r = config->image_map ? image_map_read(config->image_map, &map, err) : 0;
+	struct backend *backend;
 
+	if (r < 0)
+		return err_context(err, r, "--image-map");
+	backend = calloc(1, sizeof(*backend));
 	if (!backend)
-		return err_system(err, -ENOMEM, "backend");
+		return err_system(err, -ENOMEM, "backend"); /* the program ends */
 	backend->config = *config;
+	backend->image_map = map;
 	backend->lock_fd = backend->dead_fd = backend->run_fd = backend->proc_fd = -1;
 	backend->shim_exe_fd = -1;
 	init_sync(backend);
