@@ -381,6 +381,6 @@ int recover(struct backend *backend, struct err *err)
 	each_unknown(backend, backend->run_dir, sweep_socket);
 	each_unknown(backend, backend->live_dir, sweep_live);
 	sweep_images(backend);
-	backend->has_dead = true;
+	keeper_has_dead(backend); /* a process with an image may have ended meanwhile */
 	return 0;
 }

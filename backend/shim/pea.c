@@ -131,6 +131,8 @@ bool pea_signal(struct shim *shim, const struct msg *msg)
 		return false;
 	if (proc->state != PROCESS_EXITED && pea_has_begun(proc))
 		r = kill(proc->pid, body.signo) < 0 ? -errno : 0;
+	else if (proc->report_fd >= 0 && body.signo == SIGKILL)
+		proc->is_doomed = true; /* nobody waits for it any more */
 	shim_reply(shim, msg->seq, r, 0);
 	return true;
 }

@@ -286,6 +286,8 @@ static void started(struct shim *shim, struct proc *proc)
 	int input_fd = proc->tty ? proc->streams[STREAM_OUT].fd : proc->stdin_fd;
 
 	proc->state = PROCESS_RUNNING;
+	if (proc->is_doomed)
+		kill(proc->pid, SIGKILL);
 	shim_send(shim,
 		&(struct msg){ .type = MSG_REPLY,
 			.seq = proc->run_seq,
