@@ -314,6 +314,11 @@ int volume_stream_fd(const struct volume_stream *stream)
 	return stream->fd;
 }
 
+void volume_stream_kill(const struct volume_stream *stream)
+{
+	helper_kill(&stream->helper);
+}
+
 int volume_stream_end(struct volume_stream *take_stream, bool kill_it, struct err *err)
 {
 	int r;
