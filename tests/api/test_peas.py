@@ -2,11 +2,12 @@
 what becomes of them."""
 import os
 import re
+import sqlite3
 
 import oracle
 import pytest
 import roots
-from archives import Member
+from archives import Member, contents
 from conftest import Container, Volume
 from gardenlib import wait_until
 from test_wire import assert_error
@@ -318,3 +319,35 @@ def test_privileged(make_container, root, pea_root):
     script = "cat /image-file; grep Cap /proc/self/status; cat /proc/self/uid_map"
     assert box.output(script, **image).splitlines()[1:] == box.output(script).splitlines()[1:]
     assert box.output("id -u; stat -c %u /home/alice", user="peauser", **image) == "1234\n1001\n"
+
+
+def test_a_volume_is_copied_while_it_runs(box, pea_root, volume, make_volume):
+    """It may write at any time, so nothing that it has mounted is shared."""
+    process = box.run("echo one >/v/one; echo ready; read x; echo two >/v/two; echo done; read x",
+                      image={"uri": str(pea_root)}, bind_mounts=[volume.bind("/v")])
+    process.wait_output(b"ready")
+    copy = make_volume(parent=volume)
+    process.stdin("\n")
+    process.wait_output(b"done")
+    assert set(contents(copy.tree())) == {"one"} and set(contents(volume.tree())) == {"one", "two"}
+    process.stdin("\n")
+    assert process.wait() == 0
+
+
+def test_what_a_crash_leaves_of_one_goes(start_server, root):
+    """The record is there before the layer, and the layer before the process."""
+    server = start_server()
+    box = Container(server, rootfs=str(root))
+    (live,) = [path for path in (server.work / "containers/live").iterdir() if (path / "upper/etc").exists()
+               or str(path.name) in oracle.read(f"/proc/{box.init_pid()}/cgroup")]
+    server.kill()
+    (live / "pea-77/upper").mkdir(parents=True)
+    db = sqlite3.connect(server.work / "state.db")
+    db.executescript(f"INSERT INTO peas VALUES ('{live.name}', 77); INSERT INTO peas VALUES ('{live.name}', 78)")
+    db.close()
+    server.start()
+    box.client = server.client
+    assert not layers(server) and box.output("echo alive") == "alive\n"
+    db = sqlite3.connect(server.work / "state.db")
+    assert db.execute("SELECT * FROM peas").fetchall() == []
+    db.close()
