@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -92,7 +93,8 @@ void pea_ended(const struct process *process)
 
 int peas_start(struct backend *backend, struct err *err)
 {
-	int r = pipe2(backend->pea_fds, O_CLOEXEC) < 0 ? -errno : 0;
+	int r = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, backend->pea_fds) < 0 ? -errno
+											    : 0;
 
 	if (r == 0 && fcntl(backend->pea_fds[1], F_SETFL, O_NONBLOCK) < 0)
 		r = -errno;

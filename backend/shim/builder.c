@@ -85,6 +85,7 @@ static void prepare(struct work *work, const struct builder *builder)
 		.root_fd = -1,
 		.init_pid_fd = -1,
 		.userns_fd = -1,
+		.host_mnt_fd = -1,
 		.home_fd = -1,
 		.cgroup_fd = -1,
 		.slots = slots };

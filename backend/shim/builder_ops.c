@@ -27,11 +27,19 @@ static int op_cgroup_join(struct work *work, const struct op_wire *op)
 	return sys_write_file(AT_FDCWD, text(work, op->a), "0");
 }
 
+static int open_own_mounts(const struct work *work)
+{
+	return sys_open_at(work->builder->proc_fd, "self/ns/mnt", O_RDONLY, 0, 0);
+}
+
 static int op_unshare(struct work *work, const struct op_wire *op)
 {
-	int r = sys_unshare((int)op->number);
+	int r = 0;
 
-	(void)work;
+	if (op->number & CLONE_NEWNS)
+		r = work->host_mnt_fd = open_own_mounts(work);
+	if (r >= 0)
+		r = sys_unshare((int)op->number);
 	if (r == 0 && op->number & CLONE_NEWNS)
 		r = sys_make_private("/");
 	return r;
@@ -214,6 +222,25 @@ static int open_part(const struct work *work, const char *source)
 		: sys_open_in_root(place_fd, source + n + (source[n] == '/'), O_PATH, 0);
 }
 
+/* As the host sees it now: it may have mounted something since we took a copy of its mounts. */
+static int clone_of_host(const struct work *work, const char *path, unsigned flags)
+{
+	AUTO_FD int own_fd = work->host_mnt_fd < 0 ? -1 : open_own_mounts(work);
+	AUTO_FD int tree_fd = -1;
+	int r;
+
+	if (work->host_mnt_fd < 0)
+		return sys_open_tree(AT_FDCWD, path, flags);
+	r = own_fd < 0 ? own_fd : sys_setns(work->host_mnt_fd, CLONE_NEWNS);
+	if (r < 0)
+		return r;
+	tree_fd = sys_open_tree(AT_FDCWD, path, flags);
+	r = sys_setns(own_fd, CLONE_NEWNS);
+	if (r == 0 && work->skeleton_fd >= 0)
+		r = result(fchdir(work->skeleton_fd));
+	return r < 0 ? r : TAKE_FD(tree_fd);
+}
+
 static int clone_source(const struct work *work, const struct op_wire *op)
 {
 	unsigned flags =
@@ -227,7 +254,7 @@ static int clone_source(const struct work *work, const struct op_wire *op)
 	else if (op->flags & OPF_SKELETON_SRC)
 		source_fd = place_open_skeleton(work, text(work, op->a), 0);
 	else
-		return sys_open_tree(AT_FDCWD, text(work, op->a), flags & ~(unsigned)AT_EMPTY_PATH);
+		return clone_of_host(work, text(work, op->a), flags & ~(unsigned)AT_EMPTY_PATH);
 	return source_fd < 0 ? source_fd : sys_open_tree(source_fd, "", flags);
 }
 

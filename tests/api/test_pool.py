@@ -2,6 +2,7 @@
 with the server, whatever ends it or them."""
 import os
 import signal
+import subprocess
 
 import oracle
 import pytest
@@ -145,3 +146,18 @@ def test_a_kernel_that_cannot_prepare_them(start_server, deny, root, tmp_path):
     assert any(line["message"] == "cloche.unborn-container-not-made" for line in server.log_lines())
     wait_full(server, 0)
     assert_nothing_left(server)
+
+
+def test_what_the_host_mounts_later_is_seen(pooled, tmp_path):
+    """The builder of an unborn container has its own copy of the host's mounts, from before."""
+    source = tmp_path / "later"
+    source.mkdir()
+    tmp_path.chmod(0o755)
+    subprocess.run(["mount", "-t", "tmpfs", "later", source], check=True)
+    try:
+        (source / "file").write_text("mounted later")
+        pooled.client.create("box", bind_mounts=[{"src_path": str(tmp_path), "dst_path": "/seen", "mode": 1}])
+        assert pooled.client.output("box", "cat /seen/later/file") == "mounted later"
+        pooled.client.destroy("box")
+    finally:
+        subprocess.run(["umount", source], check=True)
