@@ -71,7 +71,7 @@ static void finish_call(struct link *link, struct msg *msg)
 	TAILQ_FOREACH (call, &link->calls, entry)
 		if (call->seq == msg->seq)
 			break;
-	if (!call)
+	if (!call || call->is_done) /* a second answer is none */
 		return;
 	call->is_done = true;
 	call->answer.body = malloc(msg->body_bytes + 1);

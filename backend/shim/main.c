@@ -152,6 +152,11 @@ void shim_hear_init(struct shim *shim)
 	msg_done(&msg);
 }
 
+static bool init_has_news(const struct shim *shim)
+{
+	return shim->init_fd >= 0 && recv(shim->init_fd, NULL, 0, MSG_PEEK | MSG_DONTWAIT) >= 0;
+}
+
 static void reap(struct shim *shim)
 {
 	struct signalfd_siginfo info;
@@ -163,8 +168,7 @@ static void reap(struct shim *shim)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		if (pid == shim->init_pid) {
 			/* what init still said comes before its end */
-			while (shim->init_fd >= 0 &&
-				recv(shim->init_fd, NULL, 0, MSG_PEEK | MSG_DONTWAIT) >= 0)
+			while (init_has_news(shim))
 				shim_hear_init(shim);
 			shim->init_status = status;
 			shim_container_died(shim);
@@ -220,6 +224,14 @@ static size_t fill_polls(struct shim *shim, int *timeout_ms)
 	return n;
 }
 
+/* A report that ends without a word means success, but also that there was no fork: init says that
+ * before it closes its copy, so what it has said is heard first. */
+static void serve_report(struct shim *shim, struct proc *proc)
+{
+	if (!init_has_news(shim))
+		shim_child_reported(shim, proc);
+}
+
 static void serve_procs(struct shim *shim, size_t n_polls)
 {
 	struct proc *proc, *next;
@@ -232,7 +244,7 @@ static void serve_procs(struct shim *shim, size_t n_polls)
 			if (polls[n + 1 + i].revents)
 				proc_pump(proc, i, clock_ms());
 		if (polls[n].revents)
-			shim_child_reported(shim, proc);
+			serve_report(shim, proc);
 		else
 			shim_retire(shim, proc);
 	}
