@@ -31,7 +31,7 @@ B        := build/break/$(BREAK)
 endif
 CFLAGS   += $(COMMON) $($(MODE))
 CPPFLAGS += -D_GNU_SOURCE -iquote . -iquote backend $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread
+LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread -lm
 LDFLAGS_release := -pie -Wl,-z,relro,-z,now
 
 # Static programs cannot carry the address and thread sanitizers: the shim gets the undefined one.

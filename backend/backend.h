@@ -32,6 +32,7 @@ struct backend_config {
 	uint32_t max_containers; /* 0: as many as there are id ranges */
 	uint32_t id_pool_start, id_pool_count;
 	uint32_t n_unborn; /* containers prepared ahead of requests */
+	struct limits_policy limits_policy;
 	const char *volume_driver; /* a name that volume_driver_is_known */
 	int self_exe_fd; /* the running program, for its helper "cloche tree" */
 };
@@ -71,6 +72,11 @@ struct container_info {
 };
 int container_info(struct container *container, struct container_info *ret_info, struct err *err);
 void container_info_done(struct container_info *info);
+
+/* As they were asked for. */
+void container_limits(struct container *container, struct limits *ret_limits);
+/* What weighs against other containers on this host's own scale; 0: nothing was asked for. */
+uint64_t container_cpu_weight(struct container *container);
 
 int container_set_grace(struct container *container, int64_t grace_ns, struct err *err);
 

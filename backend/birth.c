@@ -361,5 +361,11 @@ int container_bear(struct container *container, const struct container_spec *spe
 		r = copy_root_mode(dir, rootfs->lower, err);
 	if (r == 0)
 		r = send_rest(container, &birth, err);
-	return r < 0 ? r : await_all(container, &birth, err);
+	if (r == 0)
+		r = await_all(container, &birth, err);
+	/* last, because the builder counts too; nobody can run anything yet */
+	return r < 0 ? r
+		     : limits_apply(&container->limits,
+			       &container->backend->config.limits_policy,
+			       &container->backend->cgroups, container->id, err);
 }

@@ -238,7 +238,7 @@ static int check_spec(
 	if (spec->privileged && !backend->config.privileged_allowed)
 		return err_set(
 			err, ERR_INVALID, EPERM, "privileged container creation is disabled");
-	return 0;
+	return limits_check(&spec->limits, &backend->cgroups, err);
 }
 
 struct container *container_new_with_ids(
@@ -359,7 +359,9 @@ static int record(struct container *container, const struct container_spec *spec
 		.state = CONTAINER_CREATING,
 		.privileged = container->privileged,
 		.binds = spec->binds,
-		.n_binds = spec->n_binds };
+		.n_binds = spec->n_binds,
+		.limits = &container->limits,
+		.created_ms = container->created_ms };
 
 	return store_add(container->backend->db, &record, &spec->env, spec->properties,
 		spec->n_properties, err);
@@ -391,6 +393,8 @@ static int bear(struct container *container, const struct container_spec *spec, 
 	if (!uri)
 		return err_set(
 			err, ERR_INVALID, EINVAL, "rootfs: none is given and there is no default");
+	container->limits = spec->limits;
+	container->created_ms = clock_ms();
 	container->grace_ns = spec->has_grace ? spec->grace_ns : backend->config.default_grace_ns;
 	if (strv_copy(&container->env, &spec->env) < 0)
 		return err_system(err, -ENOMEM, "env");

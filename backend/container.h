@@ -40,6 +40,8 @@ struct container {
 	struct id_map map;
 	int64_t id_range; /* -1: none */
 	struct strv env;
+	struct limits limits;
+	int64_t created_ms;
 
 	pthread_mutex_t lock;
 	unsigned n_refs;

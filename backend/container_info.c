@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "base/registry.h"
 #include "container.h"
+#include "linux/cgroup_limits.h"
 #include "process.h"
 #include "store.h"
 
@@ -97,6 +98,19 @@ void container_info_done(struct container_info *info)
 	strv_done(&info->events);
 	strv_done(&info->process_ids);
 	*info = (struct container_info){ 0 };
+}
+
+void container_limits(struct container *container, struct limits *ret_limits)
+{
+	*ret_limits = container->limits; /* does not change */
+}
+
+uint64_t container_cpu_weight(struct container *container)
+{
+	const struct hierarchy *hierarchy = cgroup_find(&container->backend->cgroups, "cpu");
+	uint64_t shares = limits_cpu_shares(&container->limits);
+
+	return hierarchy && hierarchy->is_v2 ? cgroup_cpu_weight(shares) : shares;
 }
 
 /* ---- properties and grace time --------------------------------------------------------------- */

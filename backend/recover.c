@@ -77,11 +77,14 @@ static int load(struct backend *backend, const struct record *record,
 	snprintf(grace, sizeof(grace), "%lld", (long long)record->grace_ns);
 	container->grace_ns = record->grace_ns;
 	container->state = record->state;
+	container->created_ms = record->created_ms;
 	load_ids(container, record);
 	r = store_env(backend->db, record->id, &container->env, err);
 	if (r == 0)
 		r = store_properties(
 			backend->db, record->id, load_property, container->properties, err);
+	if (r == 0)
+		r = limits_load(backend->db, record->id, &container->limits, err);
 	if (r == 0)
 		r = store_binds(backend->db, record->id, load_bind, container, err);
 	if (r == 0)

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/parse.h"
 #include "base/strv.h"
+#include "resource_limits.h"
 #include "spec.h"
 
 static const char schema[] =
@@ -24,7 +25,13 @@ static const char schema[] =
 	" read_write INTEGER NOT NULL, PRIMARY KEY (container, position)) STRICT;"
 	"CREATE TABLE IF NOT EXISTS properties ("
 	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
-	" key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, key)) STRICT;";
+	" key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, key)) STRICT;"
+	"CREATE TABLE IF NOT EXISTS births ("
+	" container TEXT PRIMARY KEY REFERENCES containers(id) ON DELETE CASCADE,"
+	" clock_ms INTEGER NOT NULL) STRICT;"
+	"CREATE TABLE IF NOT EXISTS limits ("
+	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
+	" name TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (container, name)) STRICT;";
 
 #define SCHEMA_VERSION 1
 
@@ -111,6 +118,11 @@ static int add(struct db *db, void *arg, struct err *err)
 		r = db_change(db, err, "INSERT INTO binds VALUES (?, ?, ?, ?, ?)", "sissi",
 			record->id, (int64_t)i, record->binds[i].src, record->binds[i].dst,
 			(int64_t)record->binds[i].read_write);
+	if (r == 0 && record->created_ms)
+		r = db_change(db, err, "INSERT INTO births VALUES (?, ?)", "si", record->id,
+			record->created_ms);
+	if (r == 0 && record->limits)
+		r = limits_store(db, record->id, record->limits, err);
 	for (size_t i = 0; i < add->n_properties && r == 0; i++)
 		r = store_set_property(
 			db, record->id, add->properties[i].key, add->properties[i].value, err);
@@ -172,7 +184,8 @@ static int visit_record(const struct db_row *row, void *arg)
 		.id_base = db_row_int(row, 4),
 		.state = (int)db_row_int(row, 5),
 		.privileged = (int)db_row_int(row, 6),
-		.grace_ns = db_row_int(row, 7) };
+		.grace_ns = db_row_int(row, 7),
+		.created_ms = db_row_int(row, 8) };
 
 	return visitor->record(&record, visitor->arg);
 }
@@ -183,8 +196,8 @@ int store_each(struct db *db, int (*visit)(const struct record *record, void *ar
 	struct visitor visitor = { .record = visit, .arg = arg };
 
 	return db_each(db, visit_record, &visitor, err,
-		"SELECT id, handle, nonce, boot_id, id_base, state, privileged, grace_ns"
-		" FROM containers ORDER BY rowid",
+		"SELECT id, handle, nonce, boot_id, id_base, state, privileged, grace_ns, clock_ms"
+		" FROM containers LEFT JOIN births ON container = id ORDER BY containers.rowid",
 		"");
 }
 

@@ -8,6 +8,7 @@ struct bind_mount;
 struct container;
 struct db;
 struct err;
+struct limits;
 struct property;
 struct strv;
 
@@ -18,6 +19,8 @@ struct record {
 	int privileged;
 	const struct bind_mount *binds; /* for store_add; see store_binds */
 	size_t n_binds;
+	const struct limits *limits; /* for store_add; NULL: none; see limits_load */
+	int64_t created_ms; /* clock_ms; 0: not known */
 };
 
 int store_open(const char *path, struct db **ret_db, struct err *err);

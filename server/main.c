@@ -77,6 +77,9 @@ static int check_options(const struct options *options, struct err *err)
 	if (options->bind_port > 65535 || options->volumes_bind_port > 65535)
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--bind-port, --baggageclaim-bind-port: expected 0 to 65535");
+	if (options->cpu_quota_per_share > 1000000)
+		return err_set(
+			err, ERR_INVALID, EINVAL, "--cpu-quota-per-share: expected 0 to 1000000");
 	if (!volume_driver_is_known(options->volume_driver))
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--baggageclaim-driver '%s': expected detect, overlay, btrfs or copy",
@@ -159,6 +162,8 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.id_pool_count = (uint32_t)options->id_pool_count,
 		.n_unborn = (uint32_t)options->n_unborn,
 		.volume_driver = options->volume_driver,
+		.limits_policy = { .cpu_quota_us_per_share = options->cpu_quota_per_share,
+			.leaves_swap = options->leave_swap },
 		.self_exe_fd = open_self() };
 	struct server_config server_config = { .bind_ip = options->bind_ip,
 		.port = (uint16_t)options->bind_port,

@@ -60,6 +60,52 @@ static bool own_group(char *table, const char *controllers, char *own, size_t ow
 	return false;
 }
 
+/* "+cpu" and so on for whatever of the wanted controllers dir has. False: not allowed here, because
+ * processes live in it (cgroup-v2.rst, "No Internal Process Constraint"). */
+static bool pass_on_controllers(const char *dir)
+{
+	static const char *const ours[] = { "cpu", "memory", "pids", "io" };
+	char list[256], path[4096], text[16];
+	bool is_allowed = true;
+
+	snprintf(path, sizeof(path), "%s/cgroup.controllers", dir);
+	if (sys_read_small(AT_FDCWD, path, 0, list, sizeof(list)) < 0)
+		return true;
+	snprintf(path, sizeof(path), "%s/cgroup.subtree_control", dir);
+	for (size_t i = 0; i < N_ELEMENTS(ours); i++) {
+		snprintf(text, sizeof(text), "+%s", ours[i]);
+		if (strstr(list, ours[i]) && sys_write_file(AT_FDCWD, path, text) < 0)
+			is_allowed = false;
+	}
+	return is_allowed;
+}
+
+/* The v2 controllers of our groups. Where the server's own group cannot pass them on, our groups
+ * lie at the top of the hierarchy, which may. */
+static int prepare_v2(
+	struct hierarchy *hierarchy, const char *mount, const char *own, const char *instance)
+{
+	char base[4096], path[4096];
+	ssize_t n;
+
+	snprintf(base, sizeof(base), "%s%s", mount, own);
+	if (!pass_on_controllers(base) && *own && pass_on_controllers(mount)) {
+		free(hierarchy->parent);
+		if (asprintf(&hierarchy->parent, "%s/cloche-%s", mount, instance) < 0)
+			hierarchy->parent = NULL;
+	}
+	if (!hierarchy->parent)
+		return -ENOMEM;
+	if (mkdir(hierarchy->parent, 0755) < 0 && errno != EEXIST)
+		return -errno;
+	pass_on_controllers(hierarchy->parent);
+	snprintf(path, sizeof(path), "%s/cgroup.subtree_control", hierarchy->parent);
+	n = sys_read_small(
+		AT_FDCWD, path, 0, hierarchy->controllers, sizeof(hierarchy->controllers));
+	hierarchy->controllers[n < 0 ? 0 : strcspn(hierarchy->controllers, "\n")] = '\0';
+	return 0;
+}
+
 static int add_hierarchy(struct cgroups *groups, const char *mount, const char *name, char *table,
 	const char *instance)
 {
@@ -80,6 +126,8 @@ static int add_hierarchy(struct cgroups *groups, const char *mount, const char *
 	if (hierarchy->is_v2)
 		groups->v2 = groups->n_all;
 	groups->n_all++;
+	if (hierarchy->is_v2)
+		return prepare_v2(hierarchy, mount, own[1] ? own : "", instance);
 	return mkdir(hierarchy->parent, 0755) < 0 && errno != EEXIST ? -errno : 0;
 }
 

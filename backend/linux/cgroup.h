@@ -13,6 +13,7 @@ struct err;
 struct hierarchy {
 	char name[64]; /* "memory", "cpu,cpuacct" as mounted; "" for v2 */
 	char *parent; /* path of our parent group */
+	char controllers[128]; /* v2: those that groups in our parent have, "cpu memory" */
 	bool is_v2;
 	bool joins; /* v1: the builder goes in by writing; v2: init is born inside */
 };

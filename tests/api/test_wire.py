@@ -187,9 +187,7 @@ def test_unknown_handle_is_typed_on_every_route(client, method, path):
     assert_unknown(client.request(method, f"/containers/nobody{path}", body), "nobody")
 
 
-UNBUILT = [("PUT", "/files"), ("GET", "/files"), ("GET", "/limits/bandwidth"),
-           ("GET", "/limits/cpu"), ("GET", "/limits/disk"), ("GET", "/limits/memory"),
-           ("POST", "/net/in"), ("POST", "/net/out"), ("POST", "/net/out/bulk"),
+UNBUILT = [("PUT", "/files"), ("GET", "/files"), ("POST", "/net/in"), ("POST", "/net/out"), ("POST", "/net/out/bulk"),
            ("GET", "/metrics")]
 
 
@@ -204,8 +202,6 @@ def test_bulk_metrics_is_not_built_yet(client):
 
 
 NOT_OFFERED = [
-    {"limits": {"memory_limits": {"limit_in_bytes": 67108864}}},
-    {"limits": {"cpu_limits": {"weight": 100}}}, {"limits": {"pid_limits": {"max": 50}}},
     {"limits": {"disk_limits": {"byte_hard": 10485760}}},
     {"netin": [{"host_port": 0, "container_port": 8080}]},
     {"netout_rules": [{"protocol": 1}]}, {"network": "10.1.2.0/24"},

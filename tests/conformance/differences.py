@@ -45,10 +45,6 @@ NOT_BUILT_ANSWER = Answer("501 Not Implemented", "", ".+")
 NOT_BUILT = {
     "container_bulk_metrics": "comes with limits and metrics",
     "container_metrics": "comes with limits and metrics",
-    "limits_bandwidth": "comes with limits and metrics",
-    "limits_cpu": "comes with limits and metrics",
-    "limits_disk": "comes with limits and metrics",
-    "limits_memory": "comes with limits and metrics",
     "files_in": "comes with volumes and streams",
     "files_out": "comes with volumes and streams; compare the entries of the archives then",
     "net_in": "comes with networks",
@@ -130,14 +126,12 @@ def exit_statuses_for(recording, conn):
 
 def rewrite_create(spec, rootfs, bind_source):
     """A create of the recorded image, which lies in a registry, as one of a directory with the same
-    users and its environment given; bind sources that exist here; without limits, which are not
-    built yet. None where the recorded create can be sent as it is."""
+    users and its environment given; bind sources that exist here. None where the recorded create can be sent as it is."""
     if not spec["image"].get("uri", "").startswith("docker:"):
         return None
     spec["image"] = {}
     spec["rootfs"] = str(rootfs)
     spec["env"] = IMAGE_ENV + spec["env"]
-    spec["limits"] = {name: {} for name in spec["limits"]}
     for mount in spec["bind_mounts"]:
         mount["src_path"] = str(bind_source)
     return spec
