@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "base/registry.h"
 #include "container.h"
+#include "disk_usage.h"
 #include "link.h"
 #include "linux/seccomp.h"
 #include "linux/sys.h"
@@ -278,6 +279,9 @@ static int open_parts(struct backend *backend, struct err *err)
 		return err_system(err, r,
 			"--id-pool-start and --id-pool-count: the ids must lie between 65536 "
 			"and 4294901760");
+	r = disk_usage_open(backend);
+	if (r < 0)
+		return err_system(err, r, "sizes of images");
 	r = links_open(&events, &backend->links, err);
 	if (r == 0)
 		r = recover(backend, err);
@@ -321,6 +325,7 @@ void backend_close(struct backend *backend)
 	keeper_stop(backend);
 	registry_each(backend->containers, drop, NULL);
 	registry_free(backend->containers);
+	disk_usage_close(backend);
 	links_close(backend->links);
 	volumes_close(backend->volumes);
 	db_close(backend->db);

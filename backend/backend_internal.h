@@ -35,6 +35,8 @@ struct backend {
 	struct links *links;
 	struct rootfs_config rootfs;
 	struct volumes *volumes;
+	pthread_mutex_t image_lock; /* guards the sizes of images, disk_usage.c; innermost */
+	struct registry *image_sizes; /* struct usage * by path */
 	void *filter; /* seccomp */
 	size_t filter_bytes;
 	struct strv masked, readonly; /* of /proc and /sys, as far as this host has them */

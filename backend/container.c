@@ -26,6 +26,7 @@ static void init_sync(struct container *container)
 {
 	pthread_mutex_init(&container->lock, NULL);
 	pthread_mutex_init(&container->table_lock, NULL);
+	pthread_mutex_init(&container->disk.lock, NULL);
 	clock_cond_init(&container->died);
 	clock_cond_init(&container->released);
 	pthread_mutex_init(&container->refresh_lock, NULL);
@@ -99,6 +100,8 @@ static void container_free(struct container *container)
 	pthread_mutex_destroy(&container->refresh_lock);
 	binds_free(container->binds, container->n_binds);
 	pthread_mutex_destroy(&container->table_lock);
+	pthread_mutex_destroy(&container->disk.lock);
+	free(container->root_uri);
 	pthread_mutex_destroy(&container->lock);
 	free(container->handle);
 	free(container);
@@ -361,7 +364,8 @@ static int record(struct container *container, const struct container_spec *spec
 		.binds = spec->binds,
 		.n_binds = spec->n_binds,
 		.limits = &container->limits,
-		.created_ms = container->created_ms };
+		.created_ms = container->created_ms,
+		.root = container->root_uri };
 
 	return store_add(container->backend->db, &record, &spec->env, spec->properties,
 		spec->n_properties, err);
@@ -396,6 +400,9 @@ static int bear(struct container *container, const struct container_spec *spec, 
 	container->limits = spec->limits;
 	container->created_ms = clock_ms();
 	container->grace_ns = spec->has_grace ? spec->grace_ns : backend->config.default_grace_ns;
+	container->root_uri = strdup(uri);
+	if (!container->root_uri)
+		return err_system(err, -ENOMEM, "rootfs");
 	if (strv_copy(&container->env, &spec->env) < 0)
 		return err_system(err, -ENOMEM, "env");
 	for (size_t i = 0; i < spec->n_binds; i++)

@@ -10,6 +10,7 @@
 
 #include "backend.h"
 #include "base/clock.h"
+#include "linux/usage.h"
 #include "plan.h"
 
 struct bind_mount;
@@ -41,7 +42,14 @@ struct container {
 	int64_t id_range; /* -1: none */
 	struct strv env;
 	struct limits limits;
-	int64_t created_ms;
+	int64_t created_ms; /* clock_ms; 0: not known */
+	char *root_uri; /* as it was asked for, or the default; NULL: not known */
+	struct disk_cache {
+		pthread_mutex_t lock; /* held during a walk; only innermost ones are taken then */
+		bool is_valid;
+		struct usage usage;
+		int64_t until_ms;
+	} disk;
 
 	pthread_mutex_t lock;
 	unsigned n_refs;

@@ -78,6 +78,8 @@ static int load(struct backend *backend, const struct record *record,
 	container->grace_ns = record->grace_ns;
 	container->state = record->state;
 	container->created_ms = record->created_ms;
+	if (record->root)
+		container->root_uri = strdup(record->root); /* without it: only metrics miss it */
 	load_ids(container, record);
 	r = store_env(backend->db, record->id, &container->env, err);
 	if (r == 0)
@@ -261,6 +263,7 @@ static int copy_record(const struct record *record, void *arg)
 	more->handle = strdup(record->handle);
 	more->nonce = strdup(record->nonce);
 	more->boot_id = strdup(record->boot_id);
+	more->root = record->root ? strdup(record->root) : NULL;
 	return more->id && more->handle && more->nonce && more->boot_id ? 0 : -ENOMEM;
 }
 
@@ -271,6 +274,7 @@ static void free_records(struct records *records)
 		free((char *)records->all[i].handle);
 		free((char *)records->all[i].nonce);
 		free((char *)records->all[i].boot_id);
+		free((char *)records->all[i].root);
 	}
 	free(records->all);
 }

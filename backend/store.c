@@ -28,7 +28,7 @@ static const char schema[] =
 	" key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, key)) STRICT;"
 	"CREATE TABLE IF NOT EXISTS births ("
 	" container TEXT PRIMARY KEY REFERENCES containers(id) ON DELETE CASCADE,"
-	" clock_ms INTEGER NOT NULL) STRICT;"
+	" clock_ms INTEGER NOT NULL, root TEXT) STRICT;"
 	"CREATE TABLE IF NOT EXISTS limits ("
 	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
 	" name TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (container, name)) STRICT;";
@@ -119,8 +119,8 @@ static int add(struct db *db, void *arg, struct err *err)
 			record->id, (int64_t)i, record->binds[i].src, record->binds[i].dst,
 			(int64_t)record->binds[i].read_write);
 	if (r == 0 && record->created_ms)
-		r = db_change(db, err, "INSERT INTO births VALUES (?, ?)", "si", record->id,
-			record->created_ms);
+		r = db_change(db, err, "INSERT INTO births VALUES (?, ?, ?)", "sis", record->id,
+			record->created_ms, record->root);
 	if (r == 0 && record->limits)
 		r = limits_store(db, record->id, record->limits, err);
 	for (size_t i = 0; i < add->n_properties && r == 0; i++)
@@ -185,7 +185,8 @@ static int visit_record(const struct db_row *row, void *arg)
 		.state = (int)db_row_int(row, 5),
 		.privileged = (int)db_row_int(row, 6),
 		.grace_ns = db_row_int(row, 7),
-		.created_ms = db_row_int(row, 8) };
+		.created_ms = db_row_int(row, 8),
+		.root = db_row_text(row, 9) };
 
 	return visitor->record(&record, visitor->arg);
 }
@@ -196,7 +197,7 @@ int store_each(struct db *db, int (*visit)(const struct record *record, void *ar
 	struct visitor visitor = { .record = visit, .arg = arg };
 
 	return db_each(db, visit_record, &visitor, err,
-		"SELECT id, handle, nonce, boot_id, id_base, state, privileged, grace_ns, clock_ms"
+		"SELECT id, handle, nonce, boot_id, id_base, state, privileged, grace_ns, clock_ms, root"
 		" FROM containers LEFT JOIN births ON container = id ORDER BY containers.rowid",
 		"");
 }

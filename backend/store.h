@@ -21,6 +21,7 @@ struct record {
 	size_t n_binds;
 	const struct limits *limits; /* for store_add; NULL: none; see limits_load */
 	int64_t created_ms; /* clock_ms; 0: not known */
+	const char *root; /* the image that was asked for; NULL: not known */
 };
 
 int store_open(const char *path, struct db **ret_db, struct err *err);

@@ -14,6 +14,7 @@
 #include "base/auto.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/parse.h"
 #include "server/http.h"
 #include "server/options.h"
 #include "server/p2p.h"
@@ -70,6 +71,7 @@ static char *find_default_rootfs(void)
 static int check_options(const struct options *options, struct err *err)
 {
 	uint64_t ring = options->ring_bytes;
+	double entitlement;
 
 	if (strcmp(options->idmap, "unique") && strcmp(options->idmap, "maximal"))
 		return err_set(err, ERR_INVALID, EINVAL, "--idmap '%s': expected unique or maximal",
@@ -77,6 +79,10 @@ static int check_options(const struct options *options, struct err *err)
 	if (options->bind_port > 65535 || options->volumes_bind_port > 65535)
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--bind-port, --baggageclaim-bind-port: expected 0 to 65535");
+	if (parse_double(options->cpu_entitlement_per_share, &entitlement) < 0 || entitlement < 0)
+		return err_set(err, ERR_INVALID, EINVAL,
+			"--cpu-entitlement-per-share '%s': expected a number of percent",
+			options->cpu_entitlement_per_share);
 	if (options->cpu_quota_per_share > 1000000)
 		return err_set(
 			err, ERR_INVALID, EINVAL, "--cpu-quota-per-share: expected 0 to 1000000");
@@ -176,6 +182,7 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 	struct backend *backend;
 	int r;
 
+	parse_double(options->cpu_entitlement_per_share, &backend_config.cpu_entitlement_per_share);
 	r = backend_open(&backend_config, &backend, err);
 	if (r < 0)
 		return r;

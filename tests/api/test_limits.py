@@ -6,6 +6,7 @@ import pytest
 import oracle
 from conftest import Container, unique_name
 from gardenlib import Hijacked
+from serverproc import refused_start
 from test_wire import assert_error
 
 MIB = 1 << 20
@@ -172,3 +173,11 @@ def test_destroy_with_limits_leaves_nothing(server, limited):
         box = Container(server, limits=limits(memory=64 * MIB, pids=20, weight=300))
         box.output("true")
         box.destroy()
+
+
+@pytest.mark.parametrize("option, value", [
+    ("--cpu-quota-per-share", "1000001"), ("--cpu-quota-per-share", "-1"), ("--cpu-entitlement-per-share", "much"),
+    ("--cpu-entitlement-per-share", "-0.5")])
+def test_options_out_of_range(tmp_path, option, value):
+    code, text = refused_start(option, value, directory=tmp_path)
+    assert code == 1 and option in text

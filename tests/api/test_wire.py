@@ -187,18 +187,13 @@ def test_unknown_handle_is_typed_on_every_route(client, method, path):
     assert_unknown(client.request(method, f"/containers/nobody{path}", body), "nobody")
 
 
-UNBUILT = [("PUT", "/files"), ("GET", "/files"), ("POST", "/net/in"), ("POST", "/net/out"), ("POST", "/net/out/bulk"),
-           ("GET", "/metrics")]
+UNBUILT = [("PUT", "/files"), ("GET", "/files"), ("POST", "/net/in"), ("POST", "/net/out"), ("POST", "/net/out/bulk")]
 
 
 @pytest.mark.parametrize("method,path", UNBUILT)
 def test_routes_not_built_yet_say_so(client, container, method, path):
     reply = client.request(method, container.path + path, {} if method != "GET" else None)
     assert_error(reply, 501)
-
-
-def test_bulk_metrics_is_not_built_yet(client):
-    assert_error(client.request("GET", "/containers/bulk_metrics?handles=a"), 501)
 
 
 NOT_OFFERED = [
