@@ -251,7 +251,8 @@ struct volumes *backend_volumes(const struct backend *backend)
 
 static int open_parts(struct backend *backend, struct err *err)
 {
-	static const struct link_events events = { container_on_exited, container_on_dead };
+	static const struct link_events events = { container_on_exited, container_on_dead,
+		container_on_hit };
 	const struct backend_config *config = &backend->config;
 	int r = make_work_dir(backend, err);
 

@@ -337,6 +337,18 @@ static int make_plans(const struct container *container, struct birth *birth, st
 	return 0;
 }
 
+/* Last, because the builder counts too; nobody can run anything yet. */
+static int take_limits(struct container *container, struct err *err)
+{
+	struct backend *backend = container->backend;
+	int r = limits_apply(&container->limits, &backend->config.limits_policy, &backend->cgroups,
+		container->id, err);
+
+	if (r == 0)
+		container_watch(container);
+	return r;
+}
+
 int container_bear(struct container *container, const struct container_spec *spec,
 	const struct rootfs *rootfs, struct err *err)
 {
@@ -363,9 +375,5 @@ int container_bear(struct container *container, const struct container_spec *spe
 		r = send_rest(container, &birth, err);
 	if (r == 0)
 		r = await_all(container, &birth, err);
-	/* last, because the builder counts too; nobody can run anything yet */
-	return r < 0 ? r
-		     : limits_apply(&container->limits,
-			       &container->backend->config.limits_policy,
-			       &container->backend->cgroups, container->id, err);
+	return r < 0 ? r : take_limits(container, err);
 }

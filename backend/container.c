@@ -170,7 +170,8 @@ void container_put(struct container *container)
 /* ---- what shims say -------------------------------------------------------------------------- */
 
 struct exit_search {
-	const struct msg_exited *exited;
+	struct container *container;
+	const struct msg_end *end;
 };
 
 static int set_exited_if_token(const char *key, void *value, void *arg)
@@ -179,20 +180,22 @@ static int set_exited_if_token(const char *key, void *value, void *arg)
 	const struct exit_search *search = arg;
 
 	(void)key;
-	if (process->token != search->exited->token)
+	if (process->token != search->end->exited.token)
 		return 0;
-	process_set_exited(process, search->exited);
+	container_report_end(search->container, process->id, search->end);
+	process_set_exited(process, search->end);
 	return 1;
 }
 
 void container_on_exited(void *owner, const struct msg *msg)
 {
 	struct container *container = owner;
-	struct msg_exited exited;
+	struct msg_end end;
 
-	msg_body(msg, &exited, sizeof(exited));
+	msg_body(msg, &end, sizeof(end));
 	pthread_mutex_lock(&container->table_lock);
-	registry_each(container->processes, set_exited_if_token, &(struct exit_search){ &exited });
+	registry_each(container->processes, set_exited_if_token,
+		&(struct exit_search){ container, &end });
 	pthread_mutex_unlock(&container->table_lock);
 }
 

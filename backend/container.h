@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "linux/usage.h"
 #include "plan.h"
+#include "watch.h"
 
 struct bind_mount;
 struct link;
@@ -73,6 +74,7 @@ struct container {
 	bool is_dead; /* init or the shim is gone */
 	bool is_shim_gone;
 
+	struct container_watch watch;
 	struct link *link;
 	pid_t shim_pid; /* 0: not our child */
 	int root_fd, kick_fd;

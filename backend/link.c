@@ -117,6 +117,9 @@ static void dispatch(struct link *link, struct msg *msg)
 	case MSG_EXITED:
 		link->links->events.exited(link->owner, msg);
 		break;
+	case MSG_HIT:
+		link->links->events.hit(link->owner, msg);
+		break;
 	case MSG_DEAD:
 		lose_calls(link);
 		link->links->events.dead(link->owner, msg);

@@ -83,11 +83,11 @@ void process_release_if_delivered(struct process *process)
 				.type = MSG_FORGET, .body = &body, .body_bytes = sizeof(body) });
 }
 
-void process_set_exited(struct process *process, const struct msg_exited *exited)
+void process_set_exited(struct process *process, const struct msg_end *end)
 {
 	pthread_mutex_lock(&process->lock);
 	if (!process->has_exited) {
-		process->exited = *exited;
+		process->exited = end->exited;
 		process->has_exited = true;
 		auto_fd(&process->input_fd);
 		attaches_exited(process);
@@ -116,10 +116,10 @@ void process_set_lost(struct process *process)
 {
 	end_rings(process);
 	process_set_exited(process,
-		&(struct msg_exited){ .token = process->token,
-			.exit_status = 137,
-			.wait_status = 9,
-			.reason = EXIT_CONTAINER_DEAD });
+		&(struct msg_end){ .exited = { .token = process->token,
+					   .exit_status = 137,
+					   .wait_status = 9,
+					   .reason = EXIT_CONTAINER_DEAD } });
 }
 
 struct process *process_find(struct container *container, const char *process_id)

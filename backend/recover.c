@@ -153,6 +153,17 @@ static int enter_table(struct container *container, struct process *process, str
 	return r == -EEXIST ? 0 : err_system(err, r, "adopt a process");
 }
 
+static void adopt_end(
+	struct container *container, struct process *process, const struct msg_process *told)
+{
+	struct msg_end end = { told->exited, told->usage };
+
+	pthread_mutex_lock(&container->table_lock);
+	container_note_end(container, process->id, &end);
+	pthread_mutex_unlock(&container->table_lock);
+	process_set_exited(process, &end);
+}
+
 static int adopt_process(struct container *container, uint32_t token, struct err *err)
 {
 	struct msg_process told;
@@ -172,7 +183,7 @@ static int adopt_process(struct container *container, uint32_t token, struct err
 		ask_for(container, token, &told, NULL, err) < 0)
 		return -ESRCH;
 	if (r == 1 && told.state == PROCESS_EXITED)
-		process_set_exited(process, &told.exited);
+		adopt_end(container, process, &told);
 	return r < 0 ? r : 0;
 }
 
@@ -199,6 +210,7 @@ static int adopt(struct container *container, struct err *err)
 	container->kick_fd = TAKE_FD(answer.fds[1]);
 	for (uint32_t i = 0; i < welcome->n_tokens && r == 0; i++)
 		r = adopt_process(container, welcome->tokens[i], err);
+	container_watch(container);
 	if (r == 0 && welcome->state == SHIM_DEAD)
 		container_on_dead(container, &(struct msg){ .type = MSG_DEAD });
 	return r;

@@ -168,6 +168,7 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.id_pool_count = (uint32_t)options->id_pool_count,
 		.n_unborn = (uint32_t)options->n_unborn,
 		.volume_driver = options->volume_driver,
+		.explains_oom = options->explain_oom,
 		.limits_policy = { .cpu_quota_us_per_share = options->cpu_quota_per_share,
 			.leaves_swap = options->leave_swap },
 		.self_exe_fd = open_self() };

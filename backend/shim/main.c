@@ -20,7 +20,7 @@
 #include "linux/sys.h"
 #include "shim/shim.h"
 
-#define N_FIXED 5 /* server, listen, init, signals, kick */
+#define N_FIXED (5 + N_WATCH_POLLS) /* server, listen, init, signals, kick, limits */
 #define POLLS_PER_PROC 3
 
 static unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
@@ -79,6 +79,7 @@ static void shim_open(struct shim *shim, char **argv)
 		.is_greeted = true };
 	TAILQ_INIT(&shim->procs);
 	TAILQ_INIT(&shim->ended);
+	watch_init(&shim->watch);
 	sys_close_from(SHIM_CONTROL_FD + 1);
 	prctl(PR_SET_NAME, "cloche-shim", 0, 0, 0);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -207,6 +208,8 @@ static size_t fill_polls(struct shim *shim, int *timeout_ms)
 	polls[n++] = (struct pollfd){ .fd = shim->init_fd, .events = POLLIN };
 	polls[n++] = (struct pollfd){ .fd = shim->signal_fd, .events = POLLIN };
 	polls[n++] = (struct pollfd){ .fd = shim->kick_fd, .events = POLLIN };
+	watch_fill_polls(&shim->watch, polls + n);
+	n += N_WATCH_POLLS;
 	TAILQ_FOREACH (proc, &shim->procs, entry) {
 		if (n + POLLS_PER_PROC > room)
 			break;
@@ -250,6 +253,22 @@ static void serve_procs(struct shim *shim, size_t n_polls)
 	}
 }
 
+static void hear_watch(struct shim *shim)
+{
+	for (int i = 0; i < N_WATCH_POLLS; i++)
+		if (polls[N_FIXED - N_WATCH_POLLS + i].revents)
+			watch_hear(&shim->watch, i);
+}
+
+static void tell_hits(struct shim *shim)
+{
+	struct msg_hit hit;
+
+	while (watch_news(&shim->watch, &hit))
+		shim_send(shim,
+			&(struct msg){ .type = MSG_HIT, .body = &hit, .body_bytes = sizeof(hit) });
+}
+
 static void serve(struct shim *shim, size_t n_polls)
 {
 	struct proc *proc;
@@ -259,6 +278,7 @@ static void serve(struct shim *shim, size_t n_polls)
 	if (polls[4].revents && read(shim->kick_fd, &kicks, sizeof(kicks)) > 0)
 		TAILQ_FOREACH (proc, &shim->procs, entry)
 			proc_trim(proc);
+	hear_watch(shim);
 	if (polls[2].revents)
 		shim_hear_init(shim);
 	if (polls[3].revents)
@@ -267,6 +287,7 @@ static void serve(struct shim *shim, size_t n_polls)
 		from_server(shim);
 	if (polls[1].revents)
 		from_listener(shim);
+	tell_hits(shim);
 }
 
 int main(int argc, char **argv)

@@ -8,11 +8,12 @@
 
 #include "base/msg.h"
 #include "shim/proc.h"
+#include "shim/watch.h"
 
 /* What stays of a process for the container's life. */
 struct ended {
 	TAILQ_ENTRY(ended) entry;
-	struct msg_exited exited;
+	struct msg_end end;
 	bool tty;
 	char process_id[];
 };
@@ -30,6 +31,7 @@ struct shim {
 	bool must_end; /* BYE was said */
 	TAILQ_HEAD(, proc) procs; /* with descriptors to watch */
 	unsigned n_procs;
+	struct watch watch;
 	TAILQ_HEAD(, ended) ended; /* delivered and forgotten but for their statuses */
 };
 

@@ -44,6 +44,10 @@ OTHER_WORDS = {
 }
 
 
+# Properties that only cloche has.
+ADDED_PROPERTIES = {"cloche.exit-reason", "cloche.usage"}
+
+
 class Answer(NamedTuple):
     """An error in place of the recorded answer."""
     status: str
