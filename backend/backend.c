@@ -22,6 +22,7 @@
 #include "container.h"
 #include "disk_usage.h"
 #include "link.h"
+#include "linux/caps.h"
 #include "linux/seccomp.h"
 #include "linux/sys.h"
 #include "shim_image.h"
@@ -31,6 +32,11 @@
 uint64_t backend_ring_bytes(const struct backend *backend)
 {
 	return backend->config.ring_bytes;
+}
+
+uint64_t backend_bounding(const struct backend *backend)
+{
+	return backend->bounding;
 }
 
 /* ---- directories ----------------------------------------------------------------------------- */
@@ -208,8 +214,11 @@ static int learn_host(struct backend *backend, struct err *err)
 	r = store_instance(backend->db, instance, err);
 	if (r == 0)
 		r = cgroups_open(&backend->cgroups, instance, err);
-	if (r == 0)
-		r = seccomp_filter_build(&backend->filter, &backend->filter_bytes, err);
+	for (enum seccomp_kind kind = 0; kind < N_SECCOMP_KINDS && r == 0; kind++)
+		r = seccomp_filter_build(kind, &backend->filters[kind].program,
+			&backend->filters[kind].n_bytes, err);
+	backend->bounding = caps_bounding();
+	backend->cgroups.more_devices = backend->config.more_devices;
 	return r;
 }
 
@@ -334,7 +343,8 @@ void backend_close(struct backend *backend)
 	cgroups_close(&backend->cgroups);
 	strv_done(&backend->masked);
 	strv_done(&backend->readonly);
-	free(backend->filter);
+	for (int kind = 0; kind < N_SECCOMP_KINDS; kind++)
+		free(backend->filters[kind].program);
 	free(backend->work_dir);
 	free(backend->live_dir);
 	free(backend->dead_dir);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/strv.h"
+#include "privilege.h"
 #include "spec.h"
 
 struct attach;
@@ -26,7 +27,9 @@ struct backend_config {
 	const char *work_dir; /* made if missing, 0700; one server per directory */
 	const char *default_rootfs; /* as in a create; NULL: a create must name one */
 	const struct strv *allow_raw; /* parents of what raw:// may name */
-	bool idmap_maximal, privileged_allowed, destroy_on_start;
+	bool idmap_maximal, destroy_on_start;
+	enum privileged_mode privileged_mode;
+	const struct strv *more_devices; /* each device_is_valid (cgroup.h); NULL: none */
 	uint64_t ring_bytes; /* a power of two, 4096 to 1 GiB */
 	int64_t default_grace_ns; /* 0: never reaped */
 	uint32_t max_containers; /* 0: as many as there are id ranges */

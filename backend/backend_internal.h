@@ -8,6 +8,7 @@
 #include "backend.h"
 #include "idpool.h"
 #include "linux/cgroup.h"
+#include "linux/seccomp.h"
 #include "rootfs.h"
 #include "volumes/volumes.h"
 
@@ -30,6 +31,7 @@ struct backend {
 	char *work_dir, *skeleton_dir, *live_dir, *dead_dir, *run_dir, *images_dir;
 	int lock_fd, dead_fd, run_fd, proc_fd, shim_exe_fd;
 	char boot_id[64];
+	uint64_t bounding; /* capabilities that we can give */
 	struct db *db;
 	struct cgroups cgroups;
 	struct links *links;
@@ -37,8 +39,10 @@ struct backend {
 	struct volumes *volumes;
 	pthread_mutex_t image_lock; /* guards the sizes of images, disk_usage.c; innermost */
 	struct registry *image_sizes; /* struct usage * by path */
-	void *filter; /* seccomp */
-	size_t filter_bytes;
+	struct filter {
+		void *program;
+		size_t n_bytes;
+	} filters[N_SECCOMP_KINDS]; /* seccomp */
 	struct strv masked, readonly; /* of /proc and /sys, as far as this host has them */
 
 	pthread_mutex_t lock; /* guards the rest; taken before a container's lock */
@@ -54,9 +58,9 @@ struct backend {
 /* container.c */
 /* With a range of ids of its own where it needs one; NULL when there is none left. Lock held. */
 struct container *container_new_with_ids(
-	struct backend *backend, const char *handle, bool privileged, struct err *err);
-struct container *container_new(struct backend *backend, const char *handle, bool privileged,
-	int64_t id_range, struct err *err);
+	struct backend *backend, const char *handle, enum privilege privilege, struct err *err);
+struct container *container_new(struct backend *backend, const char *handle,
+	enum privilege privilege, int64_t id_range, struct err *err);
 /* Ends whatever there is of it: shim, processes, groups, directories, record, range. Idempotent;
  * what fails stays in the record for another try. */
 int container_teardown(struct container *container, struct err *err);

@@ -17,7 +17,6 @@
 #include "base/err.h"
 #include "container.h"
 #include "link.h"
-#include "linux/caps.h"
 #include "linux/spawn.h"
 #include "linux/sys.h"
 #include "shim/protocol.h"
@@ -136,7 +135,8 @@ static int begin(struct container *container, struct birth *birth, struct err *e
 	if (r == 0)
 		r = make_dirs(birth->input.container_dir, err);
 	if (r == 0)
-		r = cgroup_create(&backend->cgroups, container->id, container->privileged, err);
+		r = cgroup_create(&backend->cgroups, container->id,
+			privilege_rights(container->privilege)->has_fuse, err);
 	if (r < 0)
 		return r;
 	r = send_prepare(container, birth);
@@ -146,9 +146,12 @@ static int begin(struct container *container, struct birth *birth, struct err *e
 static int send_start(struct container *container, struct birth *birth)
 {
 	const struct backend *backend = container->backend;
-	struct msg_start start = { .bounding =
-					   container->privileged ? caps_bounding() : CAPS_DEFAULT,
-		.filter_bytes = container->privileged ? 0 : backend->filter_bytes,
+	const struct rights *rights = privilege_rights(container->privilege);
+	const struct filter *filter = rights->filter == NO_FILTER
+		? &(struct filter){ 0 }
+		: &backend->filters[rights->filter];
+	struct msg_start start = { .bounding = backend->bounding & rights->root_caps,
+		.filter_bytes = filter->n_bytes,
 		.new_namespaces = CLONE_NEWNS | CLONE_NEWCGROUP };
 	AUTO_FREE char *body = malloc(sizeof(start) + start.filter_bytes);
 
@@ -157,7 +160,8 @@ static int send_start(struct container *container, struct birth *birth)
 	start.effective = start.bounding;
 	hostname_of(container, start.hostname);
 	memcpy(body, &start, sizeof(start));
-	memcpy(body + sizeof(start), backend->filter, start.filter_bytes);
+	if (filter->program)
+		memcpy(body + sizeof(start), filter->program, start.filter_bytes);
 	birth->start_seq = link_send(container->link,
 		&(struct msg){ .type = MSG_START,
 			.body = body,
@@ -293,7 +297,8 @@ static struct plan_input input_of(const struct container *container, const char 
 	return (struct plan_input){ .id = container->id,
 		.cgroups = &backend->cgroups,
 		.map = container->map,
-		.privileged = container->privileged,
+		.privileged = privilege_rights(container->privilege)->is_of_host,
+		.has_fuse = privilege_rights(container->privilege)->has_fuse,
 		.skeleton_dir = backend->skeleton_dir,
 		.container_dir = dir,
 		.masked = &backend->masked,

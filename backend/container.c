@@ -32,8 +32,8 @@ static void init_sync(struct container *container)
 	pthread_mutex_init(&container->refresh_lock, NULL);
 }
 
-struct container *container_new(struct backend *backend, const char *handle, bool privileged,
-	int64_t id_range, struct err *err)
+struct container *container_new(struct backend *backend, const char *handle,
+	enum privilege privilege, int64_t id_range, struct err *err)
 {
 	struct container *container = calloc(1, sizeof(*container));
 
@@ -42,7 +42,7 @@ struct container *container_new(struct backend *backend, const char *handle, boo
 		return NULL;
 	}
 	*container = (struct container){ .backend = backend,
-		.privileged = privileged,
+		.privilege = privilege,
 		.n_refs = 1,
 		.id_range = id_range,
 		.root_fd = -1,
@@ -58,7 +58,7 @@ struct container *container_new(struct backend *backend, const char *handle, boo
 		err_system(err, -ENOMEM, "container");
 		return NULL;
 	}
-	if (privileged)
+	if (!privilege_rights(privilege)->has_userns)
 		id_map_none(&container->map);
 	else if (backend->config.idmap_maximal)
 		id_map_maximal(&container->map);
@@ -241,16 +241,13 @@ static int check_spec(
 			"handle '%.64s': must be 1 to 255 of [A-Za-z0-9_.~:@+-], not begin with '-', "
 			"and not be '.', '..', 'bulk_info' or 'bulk_metrics'",
 			spec->handle);
-	if (spec->privileged && !backend->config.privileged_allowed)
-		return err_set(
-			err, ERR_INVALID, EPERM, "privileged container creation is disabled");
 	return limits_check(&spec->limits, &backend->cgroups, err);
 }
 
 struct container *container_new_with_ids(
-	struct backend *backend, const char *handle, bool privileged, struct err *err)
+	struct backend *backend, const char *handle, enum privilege privilege, struct err *err)
 {
-	bool wants_range = !privileged && !backend->config.idmap_maximal;
+	bool wants_range = privilege_rights(privilege)->has_userns && !backend->config.idmap_maximal;
 	int64_t id_range = wants_range ? idpool_take(&backend->ids) : -1;
 	struct container *container;
 
@@ -258,7 +255,7 @@ struct container *container_new_with_ids(
 		err_set(err, ERR_EXHAUSTED, EAGAIN, "the pool of id ranges is exhausted");
 		return NULL;
 	}
-	container = container_new(backend, handle, privileged, id_range, err);
+	container = container_new(backend, handle, privilege, id_range, err);
 	if (!container)
 		idpool_give(&backend->ids, id_range);
 	return container;
@@ -292,7 +289,7 @@ static int enter(struct backend *backend, struct container *container, const cha
 }
 
 /* A range for the ids, and the handle, before anything is made. Backend lock held. */
-static int reserve(struct backend *backend, const char *handle, bool privileged,
+static int reserve(struct backend *backend, const char *handle, enum privilege privilege,
 	struct container **ret_container, struct err *err)
 {
 	uint32_t max = backend->config.max_containers;
@@ -303,10 +300,10 @@ static int reserve(struct backend *backend, const char *handle, bool privileged,
 		return err_set(err, ERR_EXISTS, EEXIST, "Handle '%s' already in use", handle);
 	if (max && registry_count(backend->containers) >= max)
 		return err_set(err, ERR_INVALID, EAGAIN, "max containers reached");
-	if (!privileged)
+	if (privilege == PRIVILEGE_NONE)
 		container = pool_take(backend);
 	if (!container)
-		container = container_new_with_ids(backend, handle, privileged, err);
+		container = container_new_with_ids(backend, handle, privilege, err);
 	if (!container)
 		return -EAGAIN;
 	r = enter(backend, container, handle);
@@ -363,7 +360,7 @@ static int record(struct container *container, const struct container_spec *spec
 		.id_base = container->id_range < 0 ? -1 : (int64_t)container->map.root,
 		.grace_ns = container->grace_ns,
 		.state = CONTAINER_CREATING,
-		.privileged = container->privileged,
+		.privileged = (int)container->privilege,
 		.binds = spec->binds,
 		.n_binds = spec->n_binds,
 		.limits = &container->limits,
@@ -454,8 +451,12 @@ static int create(struct backend *backend, const struct container_spec *spec,
 	char handle[HANDLE_SIZE];
 	struct container *container = NULL;
 	int64_t start_ms = clock_ms();
+	enum privilege privilege;
 	int r = check_spec(backend, spec, err);
 
+	if (r == 0)
+		r = privilege_decide(
+			backend->config.privileged_mode, spec->privileged, &privilege, err);
 	if (r < 0)
 		return r;
 	if (spec->handle)
@@ -463,7 +464,7 @@ static int create(struct backend *backend, const struct container_spec *spec,
 	else if (random_uuid(handle) < 0)
 		return err_system(err, -EIO, "handle");
 	pthread_mutex_lock(&backend->lock);
-	r = reserve(backend, handle, spec->privileged, &container, err);
+	r = reserve(backend, handle, privilege, &container, err);
 	pthread_mutex_unlock(&backend->lock);
 	if (r < 0)
 		return r;

@@ -37,7 +37,7 @@ struct container {
 	char id[CONTAINER_ID_SIZE]; /* ours, random: directories, cgroups and sockets are named by it */
 	char nonce[NONCE_SIZE];
 	char *handle;
-	bool privileged;
+	enum privilege privilege;
 	bool is_prepared;
 	struct id_map map;
 	int64_t id_range; /* -1: none */
@@ -82,6 +82,7 @@ struct container {
 
 void container_hold(struct container *container); /* one more reference, as container_get gives */
 uint64_t backend_ring_bytes(const struct backend *backend);
+uint64_t backend_bounding(const struct backend *backend);
 
 /* 0, or -ESRCH (ERR_INVALID) once the container's init is gone. */
 int container_check_alive(struct container *container, struct err *err);

@@ -14,7 +14,6 @@
 #include "base/registry.h"
 #include "container.h"
 #include "link.h"
-#include "linux/caps.h"
 #include "program.h"
 #include "users.h"
 
@@ -177,9 +176,10 @@ static void leave_table(struct container *container, struct process *process)
 
 static uint64_t bounding_of(const struct container *container, const struct user *user)
 {
-	if (!container->privileged)
-		return CAPS_DEFAULT;
-	return user->uid == 0 ? caps_bounding() : CAPS_PRIVILEGED_USER & caps_bounding();
+	const struct rights *rights = privilege_rights(container->privilege);
+
+	return backend_bounding(container->backend) &
+		(user->uid == 0 ? rights->root_caps : rights->user_caps);
 }
 
 static int build_program(struct container *container, const struct process_spec *spec,

@@ -52,7 +52,7 @@ static int add_own_property(struct container *container, const char *key, const 
 /* The range is the record's, even if it is none of the pool that we were started with. */
 static void load_ids(struct container *container, const struct record *record)
 {
-	if (record->id_base < 0 && !container->privileged)
+	if (record->id_base < 0 && privilege_rights(container->privilege)->has_userns)
 		id_map_maximal(&container->map);
 	if (record->id_base < 0)
 		return;
@@ -65,7 +65,7 @@ static int load(struct backend *backend, const struct record *record,
 	struct container **ret_container, struct err *err)
 {
 	struct container *container =
-		container_new(backend, record->handle, record->privileged, 0, err);
+		container_new(backend, record->handle, (enum privilege)record->privileged, 0, err);
 	char grace[32];
 	int r;
 

@@ -16,7 +16,7 @@ struct record {
 	const char *id, *handle, *nonce, *boot_id;
 	int64_t id_base, grace_ns; /* id_base: host id of the range's id 0, -1: none */
 	int state; /* enum container_state */
-	int privileged;
+	int privileged; /* enum privilege */
 	const struct bind_mount *binds; /* for store_add; see store_binds */
 	size_t n_binds;
 	const struct limits *limits; /* for store_add; NULL: none; see limits_load */

@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/parse.h"
+#include "linux/cgroup.h"
 #include "server/http.h"
 #include "server/options.h"
 #include "server/p2p.h"
@@ -68,17 +69,21 @@ static char *find_default_rootfs(void)
 	return NULL;
 }
 
-static int check_options(const struct options *options, struct err *err)
+/* Limits and privileges. */
+static int check_policy(const struct options *options, struct err *err)
 {
-	uint64_t ring = options->ring_bytes;
+	enum privileged_mode mode;
 	double entitlement;
 
-	if (strcmp(options->idmap, "unique") && strcmp(options->idmap, "maximal"))
-		return err_set(err, ERR_INVALID, EINVAL, "--idmap '%s': expected unique or maximal",
-			options->idmap);
-	if (options->bind_port > 65535 || options->volumes_bind_port > 65535)
+	if (privileged_mode_parse(options->privileged_mode, &mode) < 0)
 		return err_set(err, ERR_INVALID, EINVAL,
-			"--bind-port, --baggageclaim-bind-port: expected 0 to 65535");
+			"--containerd-privileged-mode '%s': expected full, userns, fuse-only or ignore",
+			options->privileged_mode);
+	for (size_t i = 0; i < options->more_devices.n_items; i++)
+		if (!device_is_valid(options->more_devices.items[i]))
+			return err_set(err, ERR_INVALID, EINVAL,
+				"--containerd-allowed-device '%s': expected as in \"b 7:* rwm\"",
+				options->more_devices.items[i]);
 	if (parse_double(options->cpu_entitlement_per_share, &entitlement) < 0 || entitlement < 0)
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--cpu-entitlement-per-share '%s': expected a number of percent",
@@ -86,6 +91,19 @@ static int check_options(const struct options *options, struct err *err)
 	if (options->cpu_quota_per_share > 1000000)
 		return err_set(
 			err, ERR_INVALID, EINVAL, "--cpu-quota-per-share: expected 0 to 1000000");
+	return 0;
+}
+
+static int check_options(const struct options *options, struct err *err)
+{
+	uint64_t ring = options->ring_bytes;
+
+	if (strcmp(options->idmap, "unique") && strcmp(options->idmap, "maximal"))
+		return err_set(err, ERR_INVALID, EINVAL, "--idmap '%s': expected unique or maximal",
+			options->idmap);
+	if (options->bind_port > 65535 || options->volumes_bind_port > 65535)
+		return err_set(err, ERR_INVALID, EINVAL,
+			"--bind-port, --baggageclaim-bind-port: expected 0 to 65535");
 	if (!volume_driver_is_known(options->volume_driver))
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--baggageclaim-driver '%s': expected detect, overlay, btrfs or copy",
@@ -97,7 +115,7 @@ static int check_options(const struct options *options, struct err *err)
 		options->max_containers > UINT32_MAX || options->n_unborn > 1024)
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--id-pool-start, --id-pool-count, --max-containers or --container-pool: too large");
-	return 0;
+	return check_policy(options, err);
 }
 
 static int ms_of(int64_t ns)
@@ -159,7 +177,7 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.default_rootfs = found,
 		.allow_raw = &options->allow_raw,
 		.idmap_maximal = !strcmp(options->idmap, "maximal"),
-		.privileged_allowed = !options->disable_privileged,
+		.more_devices = &options->more_devices,
 		.destroy_on_start = options->destroy_on_start,
 		.ring_bytes = options->ring_bytes,
 		.default_grace_ns = options->default_grace_time,
@@ -183,6 +201,9 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 	struct backend *backend;
 	int r;
 
+	privileged_mode_parse(options->privileged_mode, &backend_config.privileged_mode);
+	if (options->disable_privileged)
+		backend_config.privileged_mode = PRIVILEGED_OFF;
 	parse_double(options->cpu_entitlement_per_share, &backend_config.cpu_entitlement_per_share);
 	r = backend_open(&backend_config, &backend, err);
 	if (r < 0)

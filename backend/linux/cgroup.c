@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/guard.h"
 #include "base/parse.h"
+#include "base/strv.h"
 #include "linux/sys.h"
 
 /* The v1 controllers that limits, metrics and devices need. cpuset wants to be filled before use,
@@ -217,18 +218,45 @@ static int write_to(
 	return path ? sys_write_file(AT_FDCWD, path, text) : -ENOMEM;
 }
 
-static int narrow_devices(const struct hierarchy *hierarchy, const char *id, bool privileged)
+static const char *skip_number(const char *text)
+{
+	size_t n = *text == '*' ? 1 : strspn(text, "0123456789");
+
+	return n && n < 8 ? text + n : NULL;
+}
+
+bool device_is_valid(const char *text)
+{
+	const char *p = text;
+	size_t n;
+
+	if (!*p || !strchr("abc", *p++) || *p++ != ' ')
+		return false;
+	p = skip_number(p);
+	if (!p || *p++ != ':')
+		return false;
+	p = skip_number(p);
+	if (!p || *p++ != ' ')
+		return false;
+	n = strspn(p, "rwm");
+	return n >= 1 && n <= 3 && !p[n];
+}
+
+static int narrow_devices(const struct cgroups *groups, const struct hierarchy *hierarchy,
+	const char *id, bool with_fuse)
 {
 	int r = GUARD(DEVICES) ? write_to(hierarchy, id, "devices.deny", "a") : 0;
 
 	for (size_t i = 0; i < N_ELEMENTS(devices_allowed) && r == 0; i++)
 		r = write_to(hierarchy, id, "devices.allow", devices_allowed[i]);
-	if (r == 0 && privileged)
+	if (r == 0 && with_fuse)
 		r = write_to(hierarchy, id, "devices.allow", device_fuse);
+	for (size_t i = 0; groups->more_devices && i < groups->more_devices->n_items && r == 0; i++)
+		r = write_to(hierarchy, id, "devices.allow", groups->more_devices->items[i]);
 	return r;
 }
 
-int cgroup_create(const struct cgroups *groups, const char *id, bool privileged, struct err *err)
+int cgroup_create(const struct cgroups *groups, const char *id, bool with_fuse, struct err *err)
 {
 	for (int i = 0; i < groups->n_all; i++) {
 		const struct hierarchy *hierarchy = &groups->all[i];
@@ -238,7 +266,7 @@ int cgroup_create(const struct cgroups *groups, const char *id, bool privileged,
 		if (r == 0 && mkdir(path, 0755) < 0 && errno != EEXIST)
 			r = -errno;
 		if (r == 0 && strstr(hierarchy->name, "devices"))
-			r = narrow_devices(hierarchy, id, privileged);
+			r = narrow_devices(groups, hierarchy, id, with_fuse);
 		if (r < 0)
 			return err_system(err, r, "cgroup %s", path ? path : hierarchy->name);
 	}

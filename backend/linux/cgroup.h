@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 struct err;
+struct strv;
 
 #define MAX_HIERARCHIES 16
 
@@ -22,6 +23,8 @@ struct cgroups {
 	struct hierarchy all[MAX_HIERARCHIES];
 	int n_all;
 	int v2; /* index in all, -1: none */
+	const struct strv
+		*more_devices; /* for every container, as devices.allow takes them; NULL: none */
 };
 
 /* Reads /proc/self/mountinfo and /proc/self/cgroup, makes the parent groups. */
@@ -30,7 +33,9 @@ int cgroups_open(struct cgroups *groups, const char *instance, struct err *err);
 void cgroups_close(struct cgroups *groups);
 
 /* Makes the container's group everywhere and narrows its devices; what exists is used as it is. */
-int cgroup_create(const struct cgroups *groups, const char *id, bool privileged, struct err *err);
+int cgroup_create(const struct cgroups *groups, const char *id, bool with_fuse, struct err *err);
+/* "b 7:* rwm": a type (a, b or c), numbers or stars, and what may be done. */
+bool device_is_valid(const char *text);
 /* Kills what is inside and removes the group. 0, also if there was none; -EBUSY while dying. */
 int cgroup_destroy(const struct cgroups *groups, const char *id);
 /* Kills all processes by cgroup.kill (v2), or one by one. */
