@@ -247,7 +247,8 @@ static int check_spec(
 struct container *container_new_with_ids(
 	struct backend *backend, const char *handle, enum privilege privilege, struct err *err)
 {
-	bool wants_range = privilege_rights(privilege)->has_userns && !backend->config.idmap_maximal;
+	bool wants_range =
+		privilege_rights(privilege)->has_userns && !backend->config.idmap_maximal;
 	int64_t id_range = wants_range ? idpool_take(&backend->ids) : -1;
 	struct container *container;
 

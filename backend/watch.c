@@ -133,11 +133,24 @@ void container_on_hit(void *owner, const struct msg *msg)
 		KV_INT("count", (int64_t)hit.count));
 }
 
+/* v1 tells nobody of a refused fork until somebody looks. */
+static void look_at_pids(struct container *container)
+{
+	AUTO_FD int fd = open_file(container, "pids", "pids.events", "pids.events");
+	uint64_t count = read_count(fd, "max");
+
+	pthread_mutex_lock(&container->table_lock);
+	container->watch.n_pids_hits = count;
+	pthread_mutex_unlock(&container->table_lock);
+}
+
 /* The words are the reference's for memory. */
 int container_events(struct container *container, struct strv *ret_events)
 {
 	int r = 0;
 
+	if (container->limits.n_pids)
+		look_at_pids(container);
 	pthread_mutex_lock(&container->table_lock);
 	if (container->watch.has_been_oom)
 		r = strv_add(ret_events, "Out of memory");
