@@ -7,6 +7,7 @@
 
 #include "backend.h"
 #include "idpool.h"
+#include "image_map.h"
 #include "linux/cgroup.h"
 #include "linux/seccomp.h"
 #include "rootfs.h"
@@ -35,6 +36,7 @@ struct backend {
 	struct db *db;
 	struct cgroups cgroups;
 	struct links *links;
+	struct image_map image_map;
 	struct rootfs_config rootfs;
 	struct volumes *volumes;
 	pthread_mutex_t image_lock; /* guards the sizes of images, disk_usage.c; innermost */

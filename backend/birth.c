@@ -83,7 +83,7 @@ static int listen_for_servers(const struct container *container)
 static int start_shim(struct container *container, struct err *err)
 {
 	const char *argv[] = { "cloche-shim", container->nonce, NULL };
-	struct spawn spawn = { container->backend->shim_exe_fd, argv, -1, -1, -1, -1 };
+	struct spawn spawn = { container->backend->shim_exe_fd, argv, -1, -1, -1, -1, 0 };
 	AUTO_FD int theirs = -1;
 	int ends[2], r;
 	pid_t pid;
@@ -249,6 +249,8 @@ static int attach_binds(struct container *container, const struct container_spec
 	int r = 0;
 
 	for (size_t i = 0; i < spec->n_binds && r >= 0; i++) {
+		if (spec->binds[i].from_container)
+			continue;
 		r = volume_attach(container->backend->volumes, spec->binds[i].src, container->id,
 			spec->binds[i].read_write ? ATTACH_WRITABLE : 0, &mounts[i], err);
 		if (r < 0)
@@ -264,17 +266,13 @@ static int check_binds(
 		const struct bind_mount *bind = &spec->binds[i];
 		struct stat st;
 
-		if (bind->from_container)
-			return err_set(err, ERR_UNSUPPORTED, ENOSYS,
-				"bind_mounts[%zu].origin: mounts from a container are not built yet",
-				i);
 		if (bind->src[0] != '/' || bind->dst[0] != '/')
 			return err_set(err, ERR_INVALID, EINVAL,
 				"bind_mounts[%zu]: src_path and dst_path must be absolute", i);
 		if (bind->dst[strspn(bind->dst, "/.")] == '\0')
 			return err_set(err, ERR_INVALID, EINVAL,
 				"bind_mounts[%zu].dst_path: the root cannot be covered", i);
-		if (!mounts[i].layers.n_items && stat(bind->src, &st) < 0)
+		if (!bind->from_container && !mounts[i].layers.n_items && stat(bind->src, &st) < 0)
 			return err_system(
 				err, -errno, "bind_mounts[%zu].src_path %.300s", i, bind->src);
 	}

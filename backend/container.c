@@ -93,6 +93,7 @@ static void container_free(struct container *container)
 		registry_each(container->properties, free_property, NULL);
 	registry_free(container->properties);
 	strv_done(&container->env);
+	strv_done(&container->image_env);
 	auto_fd(&container->root_fd);
 	auto_fd(&container->kick_fd);
 	pthread_cond_destroy(&container->died);
@@ -387,6 +388,15 @@ static int resolve_root(
 	return rootfs_resolve(&backend->rootfs, uri, rootfs, err);
 }
 
+/* Before anything of it is mounted. */
+static int use_image(struct container *container, const struct rootfs *rootfs, struct err *err)
+{
+	if (strv_copy(&container->image_env, &rootfs->env) < 0)
+		return err_system(err, -ENOMEM, "env");
+	return store_add_image(
+		container->backend->db, container->id, rootfs->image, &rootfs->env, err);
+}
+
 static int bear(struct container *container, const struct container_spec *spec, struct err *err)
 {
 	struct backend *backend = container->backend;
@@ -414,6 +424,8 @@ static int bear(struct container *container, const struct container_spec *spec, 
 		r = record(container, spec, err);
 	if (r == 0)
 		r = resolve_root(container, uri, &rootfs, err);
+	if (r == 0)
+		r = use_image(container, &rootfs, err);
 	if (r == 0)
 		r = container_bear(container, spec, &rootfs, err);
 	volume_mounted(backend->volumes, container->id);

@@ -41,7 +41,7 @@ struct container {
 	bool is_prepared;
 	struct id_map map;
 	int64_t id_range; /* -1: none */
-	struct strv env;
+	struct strv env, image_env;
 	struct limits limits;
 	int64_t created_ms; /* clock_ms; 0: not known */
 	char *root_uri; /* as it was asked for, or the default; NULL: not known */

@@ -44,7 +44,11 @@ static int parse_size(char *text, struct usage *ret)
 static int count_by_helper(const struct backend *backend, int dir_fd, struct usage *ret)
 {
 	const char *argv[] = { "cloche", "tree", "size", "tree=.", NULL };
-	struct spawn spawn = { backend->config.self_exe_fd, argv, -1, -1, -1, dir_fd };
+	struct spawn spawn = { .exe_fd = backend->config.self_exe_fd,
+		.argv = argv,
+		.stdin_fd = -1,
+		.stderr_fd = -1,
+		.extra_fd = dir_fd };
 	int ends[2], status, r = 0;
 	AUTO_FD int answer_fd = -1;
 	char text[64];

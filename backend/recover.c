@@ -83,6 +83,8 @@ static int load(struct backend *backend, const struct record *record,
 	load_ids(container, record);
 	r = store_env(backend->db, record->id, &container->env, err);
 	if (r == 0)
+		r = store_image_env(backend->db, record->id, &container->image_env, err);
+	if (r == 0)
 		r = store_properties(
 			backend->db, record->id, load_property, container->properties, err);
 	if (r == 0)
@@ -348,10 +350,33 @@ static void sweep_live(struct backend *backend, const char *name)
 	move_to_dead(backend, backend->live_dir, name);
 }
 
-static void sweep_image(struct backend *backend, const char *name)
+static bool is_among(const struct strv *names, const char *name)
 {
-	if (!strncmp(name, "tmp-", 4))
-		move_to_dead(backend, backend->images_dir, name);
+	for (size_t i = 0; i < names->n_items; i++)
+		if (!strcmp(names->items[i], name))
+			return true;
+	return false;
+}
+
+/* Images that no container has mounted and nothing names any more, and what a crash has left of
+ * one. */
+static void sweep_images(struct backend *backend)
+{
+	AUTO_STRV struct strv used = { 0 };
+	DIR *dir = opendir(backend->images_dir);
+	struct dirent *entry;
+	struct err err;
+	bool is_known = store_images(backend->db, &used, &err) == 0 &&
+		rootfs_known_images(&backend->rootfs, backend->config.default_rootfs, &used) == 0 &&
+		!is_among(&used, STORE_ANY_IMAGE);
+
+	while (dir && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.' &&
+			(!strncmp(entry->d_name, "tmp-", 4) ||
+				(is_known && !is_among(&used, entry->d_name))))
+			move_to_dead(backend, backend->images_dir, entry->d_name);
+	if (dir)
+		closedir(dir);
 }
 
 int recover(struct backend *backend, struct err *err)
@@ -368,7 +393,7 @@ int recover(struct backend *backend, struct err *err)
 	cgroup_each(&backend->cgroups, sweep_group, backend);
 	each_unknown(backend, backend->run_dir, sweep_socket);
 	each_unknown(backend, backend->live_dir, sweep_live);
-	each_unknown(backend, backend->images_dir, sweep_image);
+	sweep_images(backend);
 	backend->has_dead = true;
 	return 0;
 }

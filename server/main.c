@@ -1,5 +1,5 @@
 /* cloche - a Garden server. Without a sub-command it serves; "tree" is its own helper for
- * trees of files, "manual" prints the options for cloche(8). */
+ * trees of files, "doctor" says what this host lacks, "manual" prints the options for cloche(8). */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -15,8 +15,10 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/parse.h"
-#include "linux/cgroup.h"
+#include "linux/devices.h"
+#include "doctor.h"
 #include "server/http.h"
+#include "server/oci.h"
 #include "server/options.h"
 #include "server/p2p.h"
 #include "volumes/tree_main.h"
@@ -72,6 +74,7 @@ static char *find_default_rootfs(void)
 /* Limits and privileges. */
 static int check_policy(const struct options *options, struct err *err)
 {
+	struct device_rule rule;
 	enum privileged_mode mode;
 	double entitlement;
 
@@ -79,8 +82,11 @@ static int check_policy(const struct options *options, struct err *err)
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--containerd-privileged-mode '%s': expected full, userns, fuse-only or ignore",
 			options->privileged_mode);
+	if (options->more_devices.n_items > MAX_DEVICE_RULES / 2)
+		return err_set(err, ERR_INVALID, E2BIG, "--containerd-allowed-device: more than %d",
+			MAX_DEVICE_RULES / 2);
 	for (size_t i = 0; i < options->more_devices.n_items; i++)
-		if (!device_is_valid(options->more_devices.items[i]))
+		if (device_rule_parse(options->more_devices.items[i], &rule) < 0)
 			return err_set(err, ERR_INVALID, EINVAL,
 				"--containerd-allowed-device '%s': expected as in \"b 7:* rwm\"",
 				options->more_devices.items[i]);
@@ -189,6 +195,9 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.explains_oom = options->explain_oom,
 		.limits_policy = { .cpu_quota_us_per_share = options->cpu_quota_per_share,
 			.leaves_swap = options->leave_swap },
+		.cgroup_parent = *options->cgroup_parent ? options->cgroup_parent : NULL,
+		.image_map = *options->image_map ? options->image_map : NULL,
+		.read_layout = oci_read,
 		.self_exe_fd = open_self() };
 	struct server_config server_config = { .bind_ip = options->bind_ip,
 		.port = (uint16_t)options->bind_port,
@@ -218,6 +227,27 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 	return 0;
 }
 
+/* With the server's options, so that it looks at what the server would use. */
+static int doctor(int argc, char **argv)
+{
+	AUTO(options_done) struct options options = { 0 };
+	struct err err = { 0 };
+	int r = options_parse(&options, argc, argv, environ, &err);
+
+	if (r == 0)
+		r = check_options(&options, &err);
+	if (r < 0) {
+		fprintf(stderr, "cloche: %s\n", err.msg);
+		return DOCTOR_FAILS;
+	}
+	if (r == 1) {
+		printf("usage: cloche doctor [OPTION...]\n\n"
+		       "Says what this host lacks. Options are those of the server; see cloche(8).\n");
+		return 0;
+	}
+	return doctor_main(options.work_dir, (uint32_t)options.id_pool_start);
+}
+
 int main(int argc, char **argv)
 {
 	AUTO(options_done) struct options options = { 0 };
@@ -233,6 +263,8 @@ int main(int argc, char **argv)
 		options_manual(stdout);
 		return 0;
 	}
+	if (argc >= 2 && !strcmp(argv[1], "doctor"))
+		return doctor(argc - 1, argv + 1);
 	normalise(&stop);
 	r = options_parse(&options, argc, argv, environ, &err);
 	if (r == 1) {

@@ -194,7 +194,7 @@ const struct hierarchy *cgroup_find(const struct cgroups *groups, const char *co
 	for (int i = 0; i < groups->n_all; i++)
 		if (!groups->all[i].is_v2 && is_in(groups->all[i].name, controller))
 			return &groups->all[i];
-	if (groups->v2 >= 0 && is_in(groups->all[groups->v2].controllers, name_on_v2(controller)))
+	if (groups->v2 >= 0 && is_in(groups->handed_down, name_on_v2(controller)))
 		return &groups->all[groups->v2];
 	return NULL;
 }

@@ -232,7 +232,7 @@ def snapshot(server):
     shims = [pid for pid in tasks if tasks[pid].name.startswith("cloche-shim")]
     counts = {
         "processes": sorted(f"{t.name}" for t in tasks.values()),
-        "zombies": sorted(f"{t.name}" for t in tasks.values() if t.state == "Z"),
+        "zombies": sorted(f"{t.name} of {Task(t.parent).name}" for t in tasks.values() if t.state == "Z"),
         "mounts of the server": mount_points(server.pid),
         "mounts of the shims": sorted(m for pid in shims for m in mount_points(pid)),
         "descriptors of the server": open_files(server.pid),

@@ -29,8 +29,7 @@ static struct cgroups groups_of(void **state, const char *name, bool is_v2)
 	struct cgroups groups = { .n_all = 1, .v2 = is_v2 ? 0 : -1 };
 
 	snprintf(groups.all[0].name, sizeof(groups.all[0].name), "%s", is_v2 ? "" : name);
-	snprintf(groups.all[0].controllers, sizeof(groups.all[0].controllers), "%s",
-		is_v2 ? name : "");
+	snprintf(groups.handed_down, sizeof(groups.handed_down), "%s", is_v2 ? name : "");
 	groups.all[0].parent = *state;
 	groups.all[0].is_v2 = is_v2;
 	mkdir(unit_path(state, "c1"), 0755);

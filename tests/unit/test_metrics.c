@@ -22,7 +22,7 @@ static struct cgroups groups_of(void **state, const char *v1, const char *v2)
 	groups.all[0].parent = *state;
 	groups.all[0].is_v2 = !v1;
 	snprintf(groups.all[0].name, sizeof(groups.all[0].name), "%s", v1 ? v1 : "");
-	snprintf(groups.all[0].controllers, sizeof(groups.all[0].controllers), "%s", v2 ? v2 : "");
+	snprintf(groups.handed_down, sizeof(groups.handed_down), "%s", v2 ? v2 : "");
 	mkdir(unit_path(state, "c1"), 0755);
 	return groups;
 }

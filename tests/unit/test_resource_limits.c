@@ -16,8 +16,9 @@ static const struct cgroups v1 = {
 	.v2 = -1,
 };
 static const struct cgroups v2 = {
-	.all = { { .controllers = "cpu memory pids", .is_v2 = true } },
+	.all = { { .is_v2 = true } },
 	.n_all = 1,
+	.handed_down = "cpu memory pids",
 };
 static const struct cgroups bare = { .all = { { .name = "devices" } }, .n_all = 1, .v2 = -1 };
 
