@@ -18,6 +18,7 @@
 #include "base/registry.h"
 #include "container.h"
 #include "link.h"
+#include "pea.h"
 #include "process.h"
 #include "spec.h"
 #include "store.h"
@@ -179,6 +180,7 @@ static int adopt_process(struct container *container, uint32_t token, struct err
 	if (!process)
 		return err_system(err, -ENOMEM, "adopt");
 	process->is_started = true;
+	process->is_pea = pea_is_one(container, token);
 	r = enter_table(container, process, err);
 	/* an exit that was told before the table knew the process was told to nobody: ask again */
 	if (r == 1 && told.state != PROCESS_EXITED &&
@@ -213,6 +215,8 @@ static int adopt(struct container *container, struct err *err)
 	for (uint32_t i = 0; i < welcome->n_tokens && r == 0; i++)
 		r = adopt_process(container, welcome->tokens[i], err);
 	container_watch(container);
+	if (r == 0)
+		pea_recover(container);
 	if (r == 0 && welcome->state == SHIM_DEAD)
 		container_on_dead(container, &(struct msg){ .type = MSG_DEAD });
 	return r;
@@ -297,8 +301,10 @@ static void free_records(struct records *records)
 
 static int same_id(const char *handle, void *value, void *arg)
 {
+	struct container *container = value;
+
 	(void)handle;
-	return !strcmp(((struct container *)value)->id, arg);
+	return !strcmp(container->id, arg) || pea_is_user(container, arg);
 }
 
 static bool is_known(const char *id, void *arg)
@@ -394,6 +400,6 @@ int recover(struct backend *backend, struct err *err)
 	each_unknown(backend, backend->run_dir, sweep_socket);
 	each_unknown(backend, backend->live_dir, sweep_live);
 	sweep_images(backend);
-	backend->has_dead = true;
+	keeper_has_dead(backend); /* a process with an image may have ended meanwhile */
 	return 0;
 }
