@@ -31,7 +31,7 @@ B        := build/break/$(BREAK)
 endif
 CFLAGS   += $(COMMON) $($(MODE))
 CPPFLAGS += -D_GNU_SOURCE -iquote . -iquote backend $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread
+LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread -lm
 LDFLAGS_release := -pie -Wl,-z,relro,-z,now
 
 # Static programs cannot carry the address and thread sanitizers: the shim gets the undefined one.
@@ -43,7 +43,7 @@ static_analyze  := $(analyze) -fPIE
 STATIC   := $(COMMON) $(static_$(MODE))
 
 SRC      := $(wildcard server/*.c backend/*.c backend/base/*.c backend/linux/*.c volumes/*.c)
-SHIM_SRC := $(wildcard backend/shim/*.c) $(addprefix backend/,base/auto.c base/clock.c base/memfd.c base/msg.c linux/caps.c linux/ring.c linux/sys.c)
+SHIM_SRC := $(wildcard backend/shim/*.c) $(addprefix backend/,base/auto.c base/clock.c base/memfd.c base/msg.c base/size_text.c linux/caps.c linux/ring.c linux/sys.c)
 TEST     := $(wildcard tests/unit/test_*.c)
 FUZZ     := $(filter-out %/replay_main.c,$(wildcard tests/fuzz/*.c))
 object    = $(patsubst %.c,$(B)/%.o,$(1))

@@ -19,8 +19,10 @@
 #include "base/log.h"
 #include "base/registry.h"
 #include "container.h"
+#include "disk_usage.h"
 #include "doctor.h"
 #include "link.h"
+#include "linux/caps.h"
 #include "pea.h"
 #include "linux/seccomp.h"
 #include "linux/sys.h"
@@ -31,6 +33,11 @@
 uint64_t backend_ring_bytes(const struct backend *backend)
 {
 	return backend->config.ring_bytes;
+}
+
+uint64_t backend_bounding(const struct backend *backend)
+{
+	return backend->bounding;
 }
 
 /* ---- directories ----------------------------------------------------------------------------- */
@@ -239,8 +246,11 @@ static int learn_host(struct backend *backend, struct err *err)
 	r = store_instance(backend->db, instance, err);
 	if (r == 0)
 		r = open_groups(backend, instance, err);
-	if (r == 0)
-		r = seccomp_filter_build(&backend->filter, &backend->filter_bytes, err);
+	for (enum seccomp_kind kind = 0; kind < N_SECCOMP_KINDS && r == 0; kind++)
+		r = seccomp_filter_build(kind, &backend->filters[kind].program,
+			&backend->filters[kind].n_bytes, err);
+	backend->bounding = caps_bounding();
+	backend->cgroups.more_devices = backend->config.more_devices;
 	if (r == 0)
 		log_groups(&backend->cgroups);
 	return r;
@@ -299,7 +309,8 @@ static int open_base(struct backend *backend, struct err *err)
 
 static int open_parts(struct backend *backend, struct err *err)
 {
-	static const struct link_events events = { container_on_exited, container_on_dead };
+	static const struct link_events events = { container_on_exited, container_on_dead,
+		container_on_hit };
 	const struct backend_config *config = &backend->config;
 	int r = open_volumes(backend, err);
 
@@ -319,6 +330,9 @@ static int open_parts(struct backend *backend, struct err *err)
 		return err_system(err, r,
 			"--id-pool-start and --id-pool-count: the ids must lie between 65536 "
 			"and 4294901760");
+	r = disk_usage_open(backend);
+	if (r < 0)
+		return err_system(err, r, "sizes of images");
 	r = peas_start(backend, err);
 	if (r == 0)
 		r = links_open(&events, &backend->links, err);
@@ -377,6 +391,7 @@ void backend_close(struct backend *backend)
 	keeper_stop(backend);
 	registry_each(backend->containers, drop, NULL);
 	registry_free(backend->containers);
+	disk_usage_close(backend);
 	links_close(backend->links);
 	peas_stop(backend);
 	volumes_close(backend->volumes);
@@ -386,7 +401,8 @@ void backend_close(struct backend *backend)
 	image_map_done(&backend->image_map);
 	strv_done(&backend->masked);
 	strv_done(&backend->readonly);
-	free(backend->filter);
+	for (int kind = 0; kind < N_SECCOMP_KINDS; kind++)
+		free(backend->filters[kind].program);
 	free(backend->work_dir);
 	free(backend->live_dir);
 	free(backend->dead_dir);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/strv.h"
+#include "privilege.h"
 #include "layout.h"
 #include "spec.h"
 
@@ -27,12 +28,17 @@ struct backend_config {
 	const char *work_dir; /* made if missing, 0700; one server per directory */
 	const char *default_rootfs; /* as in a create; NULL: a create must name one */
 	const struct strv *allow_raw; /* parents of what raw:// may name */
-	bool idmap_maximal, privileged_allowed, destroy_on_start;
+	bool idmap_maximal, destroy_on_start;
+	enum privileged_mode privileged_mode;
+	const struct strv *more_devices; /* each as device_rule_parse takes it; NULL: none */
 	uint64_t ring_bytes; /* a power of two, 4096 to 1 GiB */
 	int64_t default_grace_ns; /* 0: never reaped */
 	uint32_t max_containers; /* 0: as many as there are id ranges */
 	uint32_t id_pool_start, id_pool_count;
 	uint32_t n_unborn; /* containers prepared ahead of requests */
+	struct limits_policy limits_policy;
+	bool explains_oom; /* a line on the standard error of what the kernel has killed */
+	double cpu_entitlement_per_share; /* percent; 0: by the machine's size */
 	const char *volume_driver; /* a name that volume_driver_is_known */
 	const char *cgroup_parent; /* v2 group that containers' groups lie below; NULL: found out */
 	const char *image_map; /* a file, see image_map.h; NULL: none */
@@ -75,6 +81,11 @@ struct container_info {
 };
 int container_info(struct container *container, struct container_info *ret_info, struct err *err);
 void container_info_done(struct container_info *info);
+
+/* As they were asked for. */
+void container_limits(struct container *container, struct limits *ret_limits);
+/* What weighs against other containers on this host's own scale; 0: nothing was asked for. */
+uint64_t container_cpu_weight(struct container *container);
 
 int container_set_grace(struct container *container, int64_t grace_ns, struct err *err);
 

@@ -9,6 +9,7 @@
 #include "idpool.h"
 #include "image_map.h"
 #include "linux/cgroup.h"
+#include "linux/seccomp.h"
 #include "rootfs.h"
 #include "volumes/volumes.h"
 
@@ -31,14 +32,19 @@ struct backend {
 	char *work_dir, *skeleton_dir, *live_dir, *dead_dir, *run_dir, *images_dir;
 	int lock_fd, dead_fd, run_fd, proc_fd, shim_exe_fd;
 	char boot_id[64];
+	uint64_t bounding; /* capabilities that we can give */
 	struct db *db;
 	struct cgroups cgroups;
 	struct links *links;
 	struct image_map image_map;
 	struct rootfs_config rootfs;
 	struct volumes *volumes;
-	void *filter; /* seccomp */
-	size_t filter_bytes;
+	pthread_mutex_t image_lock; /* guards the sizes of images, disk_usage.c; innermost */
+	struct registry *image_sizes; /* struct usage * by path */
+	struct filter {
+		void *program;
+		size_t n_bytes;
+	} filters[N_SECCOMP_KINDS]; /* seccomp */
 	struct strv masked, readonly; /* of /proc and /sys, as far as this host has them */
 
 	pthread_mutex_t lock; /* guards the rest; taken before a container's lock */
@@ -56,9 +62,9 @@ struct backend {
 /* container.c */
 /* With a range of ids of its own where it needs one; NULL when there is none left. Lock held. */
 struct container *container_new_with_ids(
-	struct backend *backend, const char *handle, bool privileged, struct err *err);
-struct container *container_new(struct backend *backend, const char *handle, bool privileged,
-	int64_t id_range, struct err *err);
+	struct backend *backend, const char *handle, enum privilege privilege, struct err *err);
+struct container *container_new(struct backend *backend, const char *handle,
+	enum privilege privilege, int64_t id_range, struct err *err);
 /* Ends whatever there is of it: shim, processes, groups, directories, record, range. Idempotent;
  * what fails stays in the record for another try. */
 int container_teardown(struct container *container, struct err *err);

@@ -18,7 +18,6 @@
 #include "binds.h"
 #include "container.h"
 #include "link.h"
-#include "linux/caps.h"
 #include "linux/spawn.h"
 #include "linux/sys.h"
 #include "shim/protocol.h"
@@ -144,7 +143,8 @@ static int begin(struct container *container, struct birth *birth, struct err *e
 	if (r == 0)
 		r = make_dirs(birth->input.container_dir, err);
 	if (r == 0)
-		r = cgroup_create(&backend->cgroups, container->id, container->privileged, err);
+		r = cgroup_create(&backend->cgroups, container->id,
+			privilege_rights(container->privilege)->has_fuse, err);
 	if (r < 0)
 		return r;
 	r = send_prepare(container, birth);
@@ -154,9 +154,12 @@ static int begin(struct container *container, struct birth *birth, struct err *e
 static int send_start(struct container *container, struct birth *birth)
 {
 	const struct backend *backend = container->backend;
-	struct msg_start start = { .bounding =
-					   container->privileged ? caps_bounding() : CAPS_DEFAULT,
-		.filter_bytes = container->privileged ? 0 : backend->filter_bytes,
+	const struct rights *rights = privilege_rights(container->privilege);
+	const struct filter *filter = rights->filter == NO_FILTER
+		? &(struct filter){ 0 }
+		: &backend->filters[rights->filter];
+	struct msg_start start = { .bounding = backend->bounding & rights->root_caps,
+		.filter_bytes = filter->n_bytes,
 		.new_namespaces = CLONE_NEWNS | CLONE_NEWCGROUP };
 	AUTO_FREE char *body = malloc(sizeof(start) + start.filter_bytes);
 
@@ -165,7 +168,8 @@ static int send_start(struct container *container, struct birth *birth)
 	start.effective = start.bounding;
 	hostname_of(container, start.hostname);
 	memcpy(body, &start, sizeof(start));
-	memcpy(body + sizeof(start), backend->filter, start.filter_bytes);
+	if (filter->program)
+		memcpy(body + sizeof(start), filter->program, start.filter_bytes);
 	birth->start_seq = link_send(container->link,
 		&(struct msg){ .type = MSG_START,
 			.body = body,
@@ -260,7 +264,8 @@ static struct plan_input input_of(const struct container *container, const char 
 	return (struct plan_input){ .id = container->id,
 		.cgroups = &backend->cgroups,
 		.map = container->map,
-		.privileged = container->privileged,
+		.privileged = privilege_rights(container->privilege)->is_of_host,
+		.has_fuse = privilege_rights(container->privilege)->has_fuse,
 		.skeleton_dir = backend->skeleton_dir,
 		.container_dir = dir,
 		.masked = &backend->masked,
@@ -302,6 +307,18 @@ static int make_plans(const struct container *container, struct birth *birth, st
 	return 0;
 }
 
+/* Last, because the builder counts too; nobody can run anything yet. */
+static int take_limits(struct container *container, struct err *err)
+{
+	struct backend *backend = container->backend;
+	int r = limits_apply(&container->limits, &backend->config.limits_policy, &backend->cgroups,
+		container->id, err);
+
+	if (r == 0)
+		container_watch(container);
+	return r;
+}
+
 int container_bear(struct container *container, const struct container_spec *spec,
 	const struct rootfs *rootfs, struct err *err)
 {
@@ -326,5 +343,7 @@ int container_bear(struct container *container, const struct container_spec *spe
 		r = copy_root_mode(dir, rootfs->lower, err);
 	if (r == 0)
 		r = send_rest(container, &birth, err);
-	return r < 0 ? r : await_all(container, &birth, err);
+	if (r == 0)
+		r = await_all(container, &birth, err);
+	return r < 0 ? r : take_limits(container, err);
 }

@@ -26,13 +26,14 @@ static void init_sync(struct container *container)
 {
 	pthread_mutex_init(&container->lock, NULL);
 	pthread_mutex_init(&container->table_lock, NULL);
+	pthread_mutex_init(&container->disk.lock, NULL);
 	clock_cond_init(&container->died);
 	clock_cond_init(&container->released);
 	pthread_mutex_init(&container->refresh_lock, NULL);
 }
 
-struct container *container_new(struct backend *backend, const char *handle, bool privileged,
-	int64_t id_range, struct err *err)
+struct container *container_new(struct backend *backend, const char *handle,
+	enum privilege privilege, int64_t id_range, struct err *err)
 {
 	struct container *container = calloc(1, sizeof(*container));
 
@@ -41,7 +42,7 @@ struct container *container_new(struct backend *backend, const char *handle, boo
 		return NULL;
 	}
 	*container = (struct container){ .backend = backend,
-		.privileged = privileged,
+		.privilege = privilege,
 		.n_refs = 1,
 		.id_range = id_range,
 		.root_fd = -1,
@@ -57,7 +58,7 @@ struct container *container_new(struct backend *backend, const char *handle, boo
 		err_system(err, -ENOMEM, "container");
 		return NULL;
 	}
-	if (privileged)
+	if (!privilege_rights(privilege)->has_userns)
 		id_map_none(&container->map);
 	else if (backend->config.idmap_maximal)
 		id_map_maximal(&container->map);
@@ -100,6 +101,8 @@ static void container_free(struct container *container)
 	pthread_mutex_destroy(&container->refresh_lock);
 	binds_free(container->binds, container->n_binds);
 	pthread_mutex_destroy(&container->table_lock);
+	pthread_mutex_destroy(&container->disk.lock);
+	free(container->root_uri);
 	pthread_mutex_destroy(&container->lock);
 	free(container->handle);
 	free(container);
@@ -168,7 +171,8 @@ void container_put(struct container *container)
 /* ---- what shims say -------------------------------------------------------------------------- */
 
 struct exit_search {
-	const struct msg_exited *exited;
+	struct container *container;
+	const struct msg_end *end;
 };
 
 static int set_exited_if_token(const char *key, void *value, void *arg)
@@ -177,20 +181,22 @@ static int set_exited_if_token(const char *key, void *value, void *arg)
 	const struct exit_search *search = arg;
 
 	(void)key;
-	if (process->token != search->exited->token)
+	if (process->token != search->end->exited.token)
 		return 0;
-	process_set_exited(process, search->exited);
+	container_report_end(search->container, process->id, search->end);
+	process_set_exited(process, search->end);
 	return 1;
 }
 
 void container_on_exited(void *owner, const struct msg *msg)
 {
 	struct container *container = owner;
-	struct msg_exited exited;
+	struct msg_end end;
 
-	msg_body(msg, &exited, sizeof(exited));
+	msg_body(msg, &end, sizeof(end));
 	pthread_mutex_lock(&container->table_lock);
-	registry_each(container->processes, set_exited_if_token, &(struct exit_search){ &exited });
+	registry_each(container->processes, set_exited_if_token,
+		&(struct exit_search){ container, &end });
 	pthread_mutex_unlock(&container->table_lock);
 }
 
@@ -236,16 +242,14 @@ static int check_spec(
 			"handle '%.64s': must be 1 to 255 of [A-Za-z0-9_.~:@+-], not begin with '-', "
 			"and not be '.', '..', 'bulk_info' or 'bulk_metrics'",
 			spec->handle);
-	if (spec->privileged && !backend->config.privileged_allowed)
-		return err_set(
-			err, ERR_INVALID, EPERM, "privileged container creation is disabled");
-	return 0;
+	return limits_check(&spec->limits, &backend->cgroups, err);
 }
 
 struct container *container_new_with_ids(
-	struct backend *backend, const char *handle, bool privileged, struct err *err)
+	struct backend *backend, const char *handle, enum privilege privilege, struct err *err)
 {
-	bool wants_range = !privileged && !backend->config.idmap_maximal;
+	bool wants_range =
+		privilege_rights(privilege)->has_userns && !backend->config.idmap_maximal;
 	int64_t id_range = wants_range ? idpool_take(&backend->ids) : -1;
 	struct container *container;
 
@@ -253,7 +257,7 @@ struct container *container_new_with_ids(
 		err_set(err, ERR_EXHAUSTED, EAGAIN, "the pool of id ranges is exhausted");
 		return NULL;
 	}
-	container = container_new(backend, handle, privileged, id_range, err);
+	container = container_new(backend, handle, privilege, id_range, err);
 	if (!container)
 		idpool_give(&backend->ids, id_range);
 	return container;
@@ -287,7 +291,7 @@ static int enter(struct backend *backend, struct container *container, const cha
 }
 
 /* A range for the ids, and the handle, before anything is made. Backend lock held. */
-static int reserve(struct backend *backend, const char *handle, bool privileged,
+static int reserve(struct backend *backend, const char *handle, enum privilege privilege,
 	struct container **ret_container, struct err *err)
 {
 	uint32_t max = backend->config.max_containers;
@@ -298,10 +302,10 @@ static int reserve(struct backend *backend, const char *handle, bool privileged,
 		return err_set(err, ERR_EXISTS, EEXIST, "Handle '%s' already in use", handle);
 	if (max && registry_count(backend->containers) >= max)
 		return err_set(err, ERR_INVALID, EAGAIN, "max containers reached");
-	if (!privileged)
+	if (privilege == PRIVILEGE_NONE)
 		container = pool_take(backend);
 	if (!container)
-		container = container_new_with_ids(backend, handle, privileged, err);
+		container = container_new_with_ids(backend, handle, privilege, err);
 	if (!container)
 		return -EAGAIN;
 	r = enter(backend, container, handle);
@@ -358,9 +362,12 @@ static int record(struct container *container, const struct container_spec *spec
 		.id_base = container->id_range < 0 ? -1 : (int64_t)container->map.root,
 		.grace_ns = container->grace_ns,
 		.state = CONTAINER_CREATING,
-		.privileged = container->privileged,
+		.privileged = (int)container->privilege,
 		.binds = spec->binds,
-		.n_binds = spec->n_binds };
+		.n_binds = spec->n_binds,
+		.limits = &container->limits,
+		.created_ms = container->created_ms,
+		.root = container->root_uri };
 
 	return store_add(container->backend->db, &record, &spec->env, spec->properties,
 		spec->n_properties, err);
@@ -401,7 +408,12 @@ static int bear(struct container *container, const struct container_spec *spec, 
 	if (!uri)
 		return err_set(
 			err, ERR_INVALID, EINVAL, "rootfs: none is given and there is no default");
+	container->limits = spec->limits;
+	container->created_ms = clock_ms();
 	container->grace_ns = spec->has_grace ? spec->grace_ns : backend->config.default_grace_ns;
+	container->root_uri = strdup(uri);
+	if (!container->root_uri)
+		return err_system(err, -ENOMEM, "rootfs");
 	if (strv_copy(&container->env, &spec->env) < 0)
 		return err_system(err, -ENOMEM, "env");
 	for (size_t i = 0; i < spec->n_binds; i++)
@@ -452,8 +464,12 @@ static int create(struct backend *backend, const struct container_spec *spec,
 	char handle[HANDLE_SIZE];
 	struct container *container = NULL;
 	int64_t start_ms = clock_ms();
+	enum privilege privilege;
 	int r = check_spec(backend, spec, err);
 
+	if (r == 0)
+		r = privilege_decide(
+			backend->config.privileged_mode, spec->privileged, &privilege, err);
 	if (r < 0)
 		return r;
 	if (spec->handle)
@@ -461,7 +477,7 @@ static int create(struct backend *backend, const struct container_spec *spec,
 	else if (random_uuid(handle) < 0)
 		return err_system(err, -EIO, "handle");
 	pthread_mutex_lock(&backend->lock);
-	r = reserve(backend, handle, spec->privileged, &container, err);
+	r = reserve(backend, handle, privilege, &container, err);
 	pthread_mutex_unlock(&backend->lock);
 	if (r < 0)
 		return r;

@@ -10,7 +10,9 @@
 
 #include "backend.h"
 #include "base/clock.h"
+#include "linux/usage.h"
 #include "plan.h"
+#include "watch.h"
 
 struct bind_mount;
 struct link;
@@ -35,11 +37,20 @@ struct container {
 	char id[CONTAINER_ID_SIZE]; /* ours, random: directories, cgroups and sockets are named by it */
 	char nonce[NONCE_SIZE];
 	char *handle;
-	bool privileged;
+	enum privilege privilege;
 	bool is_prepared;
 	struct id_map map;
 	int64_t id_range; /* -1: none */
 	struct strv env, image_env;
+	struct limits limits;
+	int64_t created_ms; /* clock_ms; 0: not known */
+	char *root_uri; /* as it was asked for, or the default; NULL: not known */
+	struct disk_cache {
+		pthread_mutex_t lock; /* held during a walk; only innermost ones are taken then */
+		bool is_valid;
+		struct usage usage;
+		int64_t until_ms;
+	} disk;
 
 	pthread_mutex_t lock;
 	unsigned n_refs;
@@ -64,6 +75,7 @@ struct container {
 	bool is_dead; /* init or the shim is gone */
 	bool is_shim_gone;
 
+	struct container_watch watch;
 	struct link *link;
 	pid_t shim_pid; /* 0: not our child */
 	int root_fd, kick_fd;
@@ -74,6 +86,7 @@ void container_cut_files(struct container *container);
 
 void container_hold(struct container *container); /* one more reference, as container_get gives */
 uint64_t backend_ring_bytes(const struct backend *backend);
+uint64_t backend_bounding(const struct backend *backend);
 
 /* 0, or -ESRCH (ERR_INVALID) once the container's init is gone. */
 int container_check_alive(struct container *container, struct err *err);

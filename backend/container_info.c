@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "base/registry.h"
 #include "container.h"
+#include "linux/cgroup_limits.h"
 #include "process.h"
 #include "store.h"
 
@@ -82,6 +83,8 @@ int container_info(struct container *container, struct container_info *ret_info,
 	pthread_mutex_lock(&container->table_lock);
 	r = registry_each(container->processes, add_process_id, &ret_info->process_ids);
 	pthread_mutex_unlock(&container->table_lock);
+	if (r == 0)
+		r = container_events(container, &ret_info->events);
 	if (r < 0 ||
 		asprintf(&ret_info->path, "%s/%s", container->backend->live_dir, container->id) <
 			0) {
@@ -97,6 +100,19 @@ void container_info_done(struct container_info *info)
 	strv_done(&info->events);
 	strv_done(&info->process_ids);
 	*info = (struct container_info){ 0 };
+}
+
+void container_limits(struct container *container, struct limits *ret_limits)
+{
+	*ret_limits = container->limits; /* does not change */
+}
+
+uint64_t container_cpu_weight(struct container *container)
+{
+	const struct hierarchy *hierarchy = cgroup_find(&container->backend->cgroups, "cpu");
+	uint64_t shares = limits_cpu_shares(&container->limits);
+
+	return hierarchy && hierarchy->is_v2 ? cgroup_cpu_weight(shares) : shares;
 }
 
 /* ---- properties and grace time --------------------------------------------------------------- */
@@ -122,6 +138,12 @@ int container_properties(struct container *container,
 	r = registry_each(
 		container->properties, visit_property, &(struct property_visit){ visit, arg });
 	pthread_mutex_unlock(&container->lock);
+	for (int i = 0; container_made_properties[i] && r == 0; i++) {
+		AUTO_FREE char *text = NULL;
+
+		if (container_made_property(container, container_made_properties[i], &text))
+			r = visit(container_made_properties[i], text, arg);
+	}
 	return r;
 }
 
@@ -130,6 +152,8 @@ int property_get(struct container *container, const char *key, char **ret_value,
 	const char *value;
 	char *copy = NULL;
 
+	if (container_made_property(container, key, ret_value))
+		return 0;
 	pthread_mutex_lock(&container->lock);
 	value = registry_find(container->properties, key);
 	if (value)
@@ -176,6 +200,9 @@ static int refuse_own(const char *key, struct err *err)
 
 bool property_is_own(const char *key)
 {
+	for (int i = 0; container_made_properties[i]; i++)
+		if (!strcmp(key, container_made_properties[i]))
+			return true;
 	return !strcmp(key, "garden.state") || !strcmp(key, "garden.grace-time");
 }
 

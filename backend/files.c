@@ -58,7 +58,8 @@ static uint64_t caps_of(const struct container *container, const struct user *us
 {
 	if (user->uid != 0)
 		return 0;
-	return FILE_CAPS & (container->privileged ? caps_bounding() : CAPS_DEFAULT);
+	return FILE_CAPS & backend_bounding(container->backend) &
+		privilege_rights(container->privilege)->root_caps;
 }
 
 static char *absolute(const struct user *user, const char *path)

@@ -71,7 +71,7 @@ static void finish_call(struct link *link, struct msg *msg)
 	TAILQ_FOREACH (call, &link->calls, entry)
 		if (call->seq == msg->seq)
 			break;
-	if (!call)
+	if (!call || call->is_done) /* a second answer is none */
 		return;
 	call->is_done = true;
 	call->answer.body = malloc(msg->body_bytes + 1);
@@ -116,6 +116,9 @@ static void dispatch(struct link *link, struct msg *msg)
 		break;
 	case MSG_EXITED:
 		link->links->events.exited(link->owner, msg);
+		break;
+	case MSG_HIT:
+		link->links->events.hit(link->owner, msg);
 		break;
 	case MSG_DEAD:
 		lose_calls(link);

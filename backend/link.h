@@ -17,6 +17,7 @@ struct link;
 struct link_events {
 	void (*exited)(void *owner, const struct msg *msg);
 	void (*dead)(void *owner, const struct msg *msg); /* msg NULL: the shim itself is gone */
+	void (*hit)(void *owner, const struct msg *msg);
 };
 
 /* The answer to a call. link_answer_done closes what nobody has taken. */

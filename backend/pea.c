@@ -17,7 +17,6 @@
 #include "binds.h"
 #include "container.h"
 #include "link.h"
-#include "linux/caps.h"
 #include "linux/sys.h"
 #include "process.h"
 #include "program.h"
@@ -276,7 +275,8 @@ static int build_plan(struct pea *pea, struct err *err)
 	struct plan_input input = { .id = container->id,
 		.cgroups = &backend->cgroups,
 		.map = container->map,
-		.privileged = container->privileged,
+		.privileged = privilege_rights(container->privilege)->is_of_host,
+		.has_fuse = privilege_rights(container->privilege)->has_fuse,
 		.skeleton_dir = backend->skeleton_dir,
 		.container_dir = pea->dir,
 		.lower = pea->rootfs.lower,
@@ -318,11 +318,15 @@ static int send_run(struct pea *pea, struct answer *ret_answer, struct err *err)
 {
 	const struct container *container = pea->container;
 	const struct backend *backend = container->backend;
+	const struct rights *rights = privilege_rights(container->privilege);
+	const struct filter *filter = rights->filter == NO_FILTER
+		? &(struct filter){ 0 }
+		: &backend->filters[rights->filter];
 	struct msg_run_image head = { .run = process_head(pea->process, pea->spec, &pea->user),
-		.bounding = container->privileged ? caps_bounding() : CAPS_DEFAULT,
+		.bounding = backend->bounding & rights->root_caps,
 		.plan_bytes = (uint32_t)pea->plan_bytes,
 		.program_bytes = (uint32_t)pea->program_bytes,
-		.filter_bytes = container->privileged ? 0 : (uint32_t)backend->filter_bytes };
+		.filter_bytes = (uint32_t)filter->n_bytes };
 	size_t program_at = sizeof(head) + padded(pea->plan_bytes);
 	size_t filter_at = program_at + padded(pea->program_bytes);
 	AUTO_FREE char *body = calloc(1, filter_at + head.filter_bytes);
@@ -333,7 +337,8 @@ static int send_run(struct pea *pea, struct answer *ret_answer, struct err *err)
 	memcpy(body, &head, sizeof(head));
 	memcpy(body + sizeof(head), pea->plan, pea->plan_bytes);
 	memcpy(body + program_at, pea->program, pea->program_bytes);
-	memcpy(body + filter_at, backend->filter, head.filter_bytes);
+	if (filter->program)
+		memcpy(body + filter_at, filter->program, head.filter_bytes);
 	return link_call(container->link,
 		&(struct msg){ .type = MSG_RUN_IMAGE,
 			.body = body,

@@ -185,7 +185,7 @@ static void add_dev(struct list *list, const struct plan_input *input)
 	for (size_t i = 0; i < N_ELEMENTS(nodes); i++)
 		add(list, OP_MKNOD, 0, nodes[i].path, "", 0,
 			makedev(nodes[i].major, nodes[i].minor));
-	if (input->privileged)
+	if (input->has_fuse)
 		add(list, OP_MKNOD, 0, "dev/fuse", "", 0, makedev(10, 229));
 	for (size_t i = 0; i < N_ELEMENTS(links); i++)
 		add(list, OP_SYMLINK, 0, links[i][0], links[i][1], 0, 0);

@@ -28,7 +28,8 @@ struct plan_input {
 	const char *id;
 	const struct cgroups *cgroups;
 	struct id_map map;
-	bool privileged;
+	bool privileged; /* /sys and cgroups can be written, nothing is masked */
+	bool has_fuse;
 	const char *skeleton_dir; /* an empty directory of the host */
 	const char *container_dir; /* holds upper/ and work/ */
 	const char *hostname;

@@ -49,7 +49,7 @@ static struct container *make(struct backend *backend, struct err *err)
 	int r;
 
 	pthread_mutex_lock(&backend->lock);
-	container = container_new_with_ids(backend, "unborn", false, err);
+	container = container_new_with_ids(backend, "unborn", PRIVILEGE_NONE, err);
 	pthread_mutex_unlock(&backend->lock);
 	if (!container)
 		return NULL;

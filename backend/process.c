@@ -14,7 +14,6 @@
 #include "base/registry.h"
 #include "container.h"
 #include "link.h"
-#include "linux/caps.h"
 #include "pea.h"
 #include "program.h"
 #include "users.h"
@@ -84,11 +83,11 @@ void process_release_if_delivered(struct process *process)
 				.type = MSG_FORGET, .body = &body, .body_bytes = sizeof(body) });
 }
 
-void process_set_exited(struct process *process, const struct msg_exited *exited)
+void process_set_exited(struct process *process, const struct msg_end *end)
 {
 	pthread_mutex_lock(&process->lock);
 	if (!process->has_exited) {
-		process->exited = *exited;
+		process->exited = end->exited;
 		process->has_exited = true;
 		if (process->is_pea)
 			pea_ended(process);
@@ -119,10 +118,10 @@ void process_set_lost(struct process *process)
 {
 	end_rings(process);
 	process_set_exited(process,
-		&(struct msg_exited){ .token = process->token,
-			.exit_status = 137,
-			.wait_status = 9,
-			.reason = EXIT_CONTAINER_DEAD });
+		&(struct msg_end){ .exited = { .token = process->token,
+					   .exit_status = 137,
+					   .wait_status = 9,
+					   .reason = EXIT_CONTAINER_DEAD } });
 }
 
 struct process *process_find(struct container *container, const char *process_id)
@@ -182,9 +181,10 @@ static void leave_table(struct container *container, struct process *process)
 
 uint64_t process_bounding(const struct container *container, const struct user *user)
 {
-	if (!container->privileged)
-		return CAPS_DEFAULT;
-	return user->uid == 0 ? caps_bounding() : CAPS_PRIVILEGED_USER & caps_bounding();
+	const struct rights *rights = privilege_rights(container->privilege);
+
+	return backend_bounding(container->backend) &
+		(user->uid == 0 ? rights->root_caps : rights->user_caps);
 }
 
 static int build_program(struct container *container, const struct process_spec *spec,

@@ -41,7 +41,7 @@ struct process *process_new(struct container *container, const char *id, uint32_
 	bool is_tty, int take_ring_fd, int take_data_fd, int take_input_fd);
 void process_put(struct process *process);
 /* The shim has said so. Any thread, container lock not needed. */
-void process_set_exited(struct process *process, const struct msg_exited *exited);
+void process_set_exited(struct process *process, const struct msg_end *end);
 /* The shim is gone: what it had not said becomes 137. */
 void process_set_lost(struct process *process);
 

@@ -53,7 +53,7 @@ static int add_own_property(struct container *container, const char *key, const 
 /* The range is the record's, even if it is none of the pool that we were started with. */
 static void load_ids(struct container *container, const struct record *record)
 {
-	if (record->id_base < 0 && !container->privileged)
+	if (record->id_base < 0 && privilege_rights(container->privilege)->has_userns)
 		id_map_maximal(&container->map);
 	if (record->id_base < 0)
 		return;
@@ -66,7 +66,7 @@ static int load(struct backend *backend, const struct record *record,
 	struct container **ret_container, struct err *err)
 {
 	struct container *container =
-		container_new(backend, record->handle, record->privileged, 0, err);
+		container_new(backend, record->handle, (enum privilege)record->privileged, 0, err);
 	char grace[32];
 	int r;
 
@@ -78,6 +78,9 @@ static int load(struct backend *backend, const struct record *record,
 	snprintf(grace, sizeof(grace), "%lld", (long long)record->grace_ns);
 	container->grace_ns = record->grace_ns;
 	container->state = record->state;
+	container->created_ms = record->created_ms;
+	if (record->root)
+		container->root_uri = strdup(record->root); /* without it: only metrics miss it */
 	load_ids(container, record);
 	r = store_env(backend->db, record->id, &container->env, err);
 	if (r == 0)
@@ -85,6 +88,8 @@ static int load(struct backend *backend, const struct record *record,
 	if (r == 0)
 		r = store_properties(
 			backend->db, record->id, load_property, container->properties, err);
+	if (r == 0)
+		r = limits_load(backend->db, record->id, &container->limits, err);
 	if (r == 0)
 		r = store_binds(backend->db, record->id, load_bind, container, err);
 	if (r == 0)
@@ -151,6 +156,17 @@ static int enter_table(struct container *container, struct process *process, str
 	return r == -EEXIST ? 0 : err_system(err, r, "adopt a process");
 }
 
+static void adopt_end(
+	struct container *container, struct process *process, const struct msg_process *told)
+{
+	struct msg_end end = { told->exited, told->usage };
+
+	pthread_mutex_lock(&container->table_lock);
+	container_note_end(container, process->id, &end);
+	pthread_mutex_unlock(&container->table_lock);
+	process_set_exited(process, &end);
+}
+
 static int adopt_process(struct container *container, uint32_t token, struct err *err)
 {
 	struct msg_process told;
@@ -171,7 +187,7 @@ static int adopt_process(struct container *container, uint32_t token, struct err
 		ask_for(container, token, &told, NULL, err) < 0)
 		return -ESRCH;
 	if (r == 1 && told.state == PROCESS_EXITED)
-		process_set_exited(process, &told.exited);
+		adopt_end(container, process, &told);
 	return r < 0 ? r : 0;
 }
 
@@ -198,6 +214,7 @@ static int adopt(struct container *container, struct err *err)
 	container->kick_fd = TAKE_FD(answer.fds[1]);
 	for (uint32_t i = 0; i < welcome->n_tokens && r == 0; i++)
 		r = adopt_process(container, welcome->tokens[i], err);
+	container_watch(container);
 	if (r == 0)
 		pea_recover(container);
 	if (r == 0 && welcome->state == SHIM_DEAD)
@@ -264,6 +281,7 @@ static int copy_record(const struct record *record, void *arg)
 	more->handle = strdup(record->handle);
 	more->nonce = strdup(record->nonce);
 	more->boot_id = strdup(record->boot_id);
+	more->root = record->root ? strdup(record->root) : NULL;
 	return more->id && more->handle && more->nonce && more->boot_id ? 0 : -ENOMEM;
 }
 
@@ -274,6 +292,7 @@ static void free_records(struct records *records)
 		free((char *)records->all[i].handle);
 		free((char *)records->all[i].nonce);
 		free((char *)records->all[i].boot_id);
+		free((char *)records->all[i].root);
 	}
 	free(records->all);
 }

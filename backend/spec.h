@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/strv.h"
+#include "resource_limits.h"
 
 struct bind_mount {
 	char *src, *dst;
@@ -30,6 +31,7 @@ struct container_spec {
 	struct property *properties;
 	size_t n_properties;
 	struct strv env;
+	struct limits limits;
 };
 void container_spec_done(struct container_spec *spec);
 

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "base/parse.h"
 #include "base/strv.h"
+#include "resource_limits.h"
 #include "spec.h"
 
 static const char schema[] =
@@ -26,6 +27,12 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS properties ("
 	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
 	" key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, key)) STRICT;"
+	"CREATE TABLE IF NOT EXISTS births ("
+	" container TEXT PRIMARY KEY REFERENCES containers(id) ON DELETE CASCADE,"
+	" clock_ms INTEGER NOT NULL, root TEXT) STRICT;"
+	"CREATE TABLE IF NOT EXISTS limits ("
+	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
+	" name TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (container, name)) STRICT;"
 	"CREATE TABLE IF NOT EXISTS images ("
 	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
 	" name TEXT NOT NULL, PRIMARY KEY (container, name)) STRICT;"
@@ -128,6 +135,11 @@ static int add(struct db *db, void *arg, struct err *err)
 			record->id, (int64_t)i, record->binds[i].src, record->binds[i].dst,
 			(int64_t)(record->binds[i].read_write ? BIND_READ_WRITE : 0) |
 				(record->binds[i].from_container ? BIND_OF_ROOT : 0));
+	if (r == 0 && record->created_ms)
+		r = db_change(db, err, "INSERT INTO births VALUES (?, ?, ?)", "sis", record->id,
+			record->created_ms, record->root);
+	if (r == 0 && record->limits)
+		r = limits_store(db, record->id, record->limits, err);
 	for (size_t i = 0; i < add->n_properties && r == 0; i++)
 		r = store_set_property(
 			db, record->id, add->properties[i].key, add->properties[i].value, err);
@@ -216,7 +228,9 @@ static int visit_record(const struct db_row *row, void *arg)
 		.id_base = db_row_int(row, 4),
 		.state = (int)db_row_int(row, 5),
 		.privileged = (int)db_row_int(row, 6),
-		.grace_ns = db_row_int(row, 7) };
+		.grace_ns = db_row_int(row, 7),
+		.created_ms = db_row_int(row, 8),
+		.root = db_row_text(row, 9) };
 
 	return visitor->record(&record, visitor->arg);
 }
@@ -227,8 +241,8 @@ int store_each(struct db *db, int (*visit)(const struct record *record, void *ar
 	struct visitor visitor = { .record = visit, .arg = arg };
 
 	return db_each(db, visit_record, &visitor, err,
-		"SELECT id, handle, nonce, boot_id, id_base, state, privileged, grace_ns"
-		" FROM containers ORDER BY rowid",
+		"SELECT id, handle, nonce, boot_id, id_base, state, privileged, grace_ns, clock_ms, root"
+		" FROM containers LEFT JOIN births ON container = id ORDER BY containers.rowid",
 		"");
 }
 

@@ -8,6 +8,7 @@ struct bind_mount;
 struct container;
 struct db;
 struct err;
+struct limits;
 struct property;
 struct strv;
 
@@ -15,9 +16,12 @@ struct record {
 	const char *id, *handle, *nonce, *boot_id;
 	int64_t id_base, grace_ns; /* id_base: host id of the range's id 0, -1: none */
 	int state; /* enum container_state */
-	int privileged;
+	int privileged; /* enum privilege */
 	const struct bind_mount *binds; /* for store_add; see store_binds */
 	size_t n_binds;
+	const struct limits *limits; /* for store_add; NULL: none; see limits_load */
+	int64_t created_ms; /* clock_ms; 0: not known */
+	const char *root; /* the image that was asked for; NULL: not known */
 };
 
 int store_open(const char *path, struct db **ret_db, struct err *err);

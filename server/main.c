@@ -14,6 +14,8 @@
 #include "base/auto.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/parse.h"
+#include "linux/devices.h"
 #include "doctor.h"
 #include "server/http.h"
 #include "server/oci.h"
@@ -69,6 +71,35 @@ static char *find_default_rootfs(void)
 	return NULL;
 }
 
+/* Limits and privileges. */
+static int check_policy(const struct options *options, struct err *err)
+{
+	struct device_rule rule;
+	enum privileged_mode mode;
+	double entitlement;
+
+	if (privileged_mode_parse(options->privileged_mode, &mode) < 0)
+		return err_set(err, ERR_INVALID, EINVAL,
+			"--containerd-privileged-mode '%s': expected full, userns, fuse-only or ignore",
+			options->privileged_mode);
+	if (options->more_devices.n_items > MAX_DEVICE_RULES / 2)
+		return err_set(err, ERR_INVALID, E2BIG, "--containerd-allowed-device: more than %d",
+			MAX_DEVICE_RULES / 2);
+	for (size_t i = 0; i < options->more_devices.n_items; i++)
+		if (device_rule_parse(options->more_devices.items[i], &rule) < 0)
+			return err_set(err, ERR_INVALID, EINVAL,
+				"--containerd-allowed-device '%s': expected as in \"b 7:* rwm\"",
+				options->more_devices.items[i]);
+	if (parse_double(options->cpu_entitlement_per_share, &entitlement) < 0 || entitlement < 0)
+		return err_set(err, ERR_INVALID, EINVAL,
+			"--cpu-entitlement-per-share '%s': expected a number of percent",
+			options->cpu_entitlement_per_share);
+	if (options->cpu_quota_per_share > 1000000)
+		return err_set(
+			err, ERR_INVALID, EINVAL, "--cpu-quota-per-share: expected 0 to 1000000");
+	return 0;
+}
+
 static int check_options(const struct options *options, struct err *err)
 {
 	uint64_t ring = options->ring_bytes;
@@ -90,7 +121,7 @@ static int check_options(const struct options *options, struct err *err)
 		options->max_containers > UINT32_MAX || options->n_unborn > 1024)
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--id-pool-start, --id-pool-count, --max-containers or --container-pool: too large");
-	return 0;
+	return check_policy(options, err);
 }
 
 static int ms_of(int64_t ns)
@@ -152,7 +183,7 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.default_rootfs = found,
 		.allow_raw = &options->allow_raw,
 		.idmap_maximal = !strcmp(options->idmap, "maximal"),
-		.privileged_allowed = !options->disable_privileged,
+		.more_devices = &options->more_devices,
 		.destroy_on_start = options->destroy_on_start,
 		.ring_bytes = options->ring_bytes,
 		.default_grace_ns = options->default_grace_time,
@@ -161,6 +192,9 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.id_pool_count = (uint32_t)options->id_pool_count,
 		.n_unborn = (uint32_t)options->n_unborn,
 		.volume_driver = options->volume_driver,
+		.explains_oom = options->explain_oom,
+		.limits_policy = { .cpu_quota_us_per_share = options->cpu_quota_per_share,
+			.leaves_swap = options->leave_swap },
 		.cgroup_parent = *options->cgroup_parent ? options->cgroup_parent : NULL,
 		.image_map = *options->image_map ? options->image_map : NULL,
 		.read_layout = oci_read,
@@ -176,6 +210,10 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 	struct backend *backend;
 	int r;
 
+	privileged_mode_parse(options->privileged_mode, &backend_config.privileged_mode);
+	if (options->disable_privileged)
+		backend_config.privileged_mode = PRIVILEGED_OFF;
+	parse_double(options->cpu_entitlement_per_share, &backend_config.cpu_entitlement_per_share);
 	r = backend_open(&backend_config, &backend, err);
 	if (r < 0)
 		return r;

@@ -10,6 +10,7 @@
 #include "base/auto.h"
 #include "base/err.h"
 #include "server/json.h"
+#include "server/limits_json.h"
 #include "spec.h"
 
 #define MAX_BINDS 1000
@@ -163,7 +164,7 @@ static int check_env(const struct strv *env, struct err *err)
 
 int container_spec_parse(const json_t *json, struct container_spec *ret_spec, struct err *err)
 {
-	static const char *const unbuilt[] = { "network", "limits", "netout_rules", "netin" };
+	static const char *const unbuilt[] = { "network", "netout_rules", "netin" };
 	int r = json_string_field(json, "", "handle", &ret_spec->handle, err);
 
 	if (r == 0 && ret_spec->handle && !*ret_spec->handle) {
@@ -184,6 +185,8 @@ int container_spec_parse(const json_t *json, struct container_spec *ret_spec, st
 		r = check_env(&ret_spec->env, err);
 	if (r == 0)
 		r = json_bool_field(json, "", "privileged", &ret_spec->privileged, err);
+	if (r == 0)
+		r = limits_parse(json, &ret_spec->limits, err);
 	return r < 0 ? r : refuse_if_given(json, unbuilt, N_ELEMENTS(unbuilt), err);
 }
 

@@ -249,10 +249,24 @@ static int write_to(
 	return path ? sys_write_file(AT_FDCWD, path, text) : -ENOMEM;
 }
 
-static int list_devices(const struct hierarchy *hierarchy, const char *id, bool privileged)
+/* Those that all have, and those of the operator. */
+static size_t all_rules(
+	const struct cgroups *groups, bool with_fuse, struct device_rule rules[MAX_DEVICE_RULES])
+{
+	size_t n = device_rules(with_fuse, rules);
+
+	for (size_t i = 0; groups->more_devices && i < groups->more_devices->n_items; i++)
+		if (n < MAX_DEVICE_RULES &&
+			device_rule_parse(groups->more_devices->items[i], &rules[n]) == 0)
+			n++;
+	return n;
+}
+
+static int list_devices(const struct cgroups *groups, const struct hierarchy *hierarchy,
+	const char *id, bool with_fuse)
 {
 	struct device_rule rules[MAX_DEVICE_RULES];
-	size_t n = device_rules(privileged, rules);
+	size_t n = all_rules(groups, with_fuse, rules);
 	int r = GUARD(DEVICES) ? write_to(hierarchy, id, "devices.deny", "a") : 0;
 
 	for (size_t i = 0; i < n && r == 0; i++) {
@@ -264,10 +278,11 @@ static int list_devices(const struct hierarchy *hierarchy, const char *id, bool 
 	return r;
 }
 
-static int program_devices(const char *group, bool privileged, struct err *err)
+static int program_devices(
+	const struct cgroups *groups, const char *group, bool with_fuse, struct err *err)
 {
 	struct device_rule rules[MAX_DEVICE_RULES];
-	size_t n = device_rules(privileged, rules);
+	size_t n = all_rules(groups, with_fuse, rules);
 	AUTO_FD int group_fd = sys_open_at(AT_FDCWD, group, O_RDONLY | O_DIRECTORY, 0, 0);
 
 	if (group_fd < 0)
@@ -285,18 +300,18 @@ bool cgroups_list_devices(const struct cgroups *groups)
 
 /* By the v1 controller where there is one, else by a program on the v2 group. */
 static int narrow_devices(const struct cgroups *groups, const struct hierarchy *hierarchy,
-	const char *id, const char *group, bool privileged, struct err *err)
+	const char *id, const char *group, bool with_fuse, struct err *err)
 {
 	int r = 0;
 
 	if (strstr(hierarchy->name, "devices"))
-		r = list_devices(hierarchy, id, privileged);
+		r = list_devices(groups, hierarchy, id, with_fuse);
 	else if (hierarchy->is_v2 && !cgroups_list_devices(groups))
-		return program_devices(group, privileged, err);
+		return program_devices(groups, group, with_fuse, err);
 	return r < 0 ? err_system(err, r, "cgroup %s: device list", group) : 0;
 }
 
-int cgroup_create(const struct cgroups *groups, const char *id, bool privileged, struct err *err)
+int cgroup_create(const struct cgroups *groups, const char *id, bool with_fuse, struct err *err)
 {
 	for (int i = 0; i < groups->n_all; i++) {
 		const struct hierarchy *hierarchy = &groups->all[i];
@@ -307,7 +322,7 @@ int cgroup_create(const struct cgroups *groups, const char *id, bool privileged,
 			r = -errno;
 		if (r < 0)
 			return err_system(err, r, "cgroup %s", path ? path : hierarchy->name);
-		r = narrow_devices(groups, hierarchy, id, path, privileged, err);
+		r = narrow_devices(groups, hierarchy, id, path, with_fuse, err);
 		if (r < 0)
 			return r;
 	}

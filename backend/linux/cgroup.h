@@ -23,6 +23,8 @@ struct cgroups {
 	struct hierarchy all[MAX_HIERARCHIES];
 	int n_all;
 	int v2; /* index in all, -1: none */
+	const struct strv
+		*more_devices; /* for every container, as devices.allow takes them; NULL: none */
 	char handed_down
 		[64]; /* v2 controllers that containers' groups have: "memory io cpu pids" */
 	bool is_chosen; /* v2: by option */
@@ -44,7 +46,7 @@ void cgroups_close(struct cgroups *groups);
 bool cgroups_list_devices(const struct cgroups *groups);
 
 /* Makes the container's group everywhere and narrows its devices; what exists is used as it is. */
-int cgroup_create(const struct cgroups *groups, const char *id, bool privileged, struct err *err);
+int cgroup_create(const struct cgroups *groups, const char *id, bool with_fuse, struct err *err);
 /* Kills what is inside and removes the group. 0, also if there was none; -EBUSY while dying. */
 int cgroup_destroy(const struct cgroups *groups, const char *id);
 /* Kills all processes by cgroup.kill (v2), or one by one. */

@@ -36,6 +36,53 @@ size_t device_rules(bool privileged, struct device_rule rules[MAX_DEVICE_RULES])
 	return n;
 }
 
+/* What stands behind the number, NULL: there is none. */
+static const char *parse_number(const char *text, int *ret)
+{
+	size_t n = strspn(text, "0123456789");
+
+	*ret = -1;
+	if (*text == '*')
+		return text + 1;
+	if (n == 0 || n > 7)
+		return NULL;
+	*ret = 0;
+	for (size_t i = 0; i < n; i++)
+		*ret = *ret * 10 + (text[i] - '0');
+	return text + n;
+}
+
+static int parse_access(const char *text, unsigned *ret)
+{
+	for (*ret = 0; *text; text++) {
+		unsigned one = *text == 'r' ? DEVICE_READ
+			: *text == 'w'      ? DEVICE_WRITE
+			: *text == 'm'      ? DEVICE_MKNOD
+					    : 0;
+
+		if (!one || *ret & one)
+			return -EINVAL;
+		*ret |= one;
+	}
+	return *ret ? 0 : -EINVAL;
+}
+
+int device_rule_parse(const char *text, struct device_rule *ret)
+{
+	const char *p = text;
+
+	ret->type = *p;
+	if ((*p != 'b' && *p != 'c') || *++p != ' ')
+		return -EINVAL;
+	p = parse_number(p + 1, &ret->major);
+	if (!p || *p != ':')
+		return -EINVAL;
+	p = parse_number(p + 1, &ret->minor);
+	if (!p || *p != ' ')
+		return -EINVAL;
+	return parse_access(p + 1, &ret->access);
+}
+
 static void print_number(char text[12], int number)
 {
 	if (number < 0)

@@ -25,6 +25,8 @@ struct device_rule {
 /* What a container may use. Returns how many. */
 size_t device_rules(bool privileged, struct device_rule rules[MAX_DEVICE_RULES]);
 
+/* "b 7:* rwm": a type (b or c), numbers or stars, and what may be done. 0 or -EINVAL. */
+int device_rule_parse(const char *text, struct device_rule *ret);
 /* "c 1:3 rwm", as in devices.allow. */
 void device_rule_print(const struct device_rule *rule, char text[DEVICE_RULE_TEXT]);
 

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -83,6 +84,22 @@ ssize_t ring_fill(struct ring *ring, int from_fd)
 		return -errno;
 	atomic_store(&ring->shared->head, head + n);
 	return n;
+}
+
+bool ring_put(struct ring *ring, const void *data, size_t n_bytes)
+{
+	uint64_t head = atomic_load(&ring->shared->head);
+	uint64_t at = head & (ring->capacity_bytes - 1);
+	uint64_t first = ring->capacity_bytes - at;
+
+	if (n_bytes > free_bytes(ring, head))
+		return false;
+	if (first > n_bytes)
+		first = n_bytes;
+	memcpy(ring->data + at, data, first);
+	memcpy(ring->data, (const char *)data + first, n_bytes - first);
+	atomic_store(&ring->shared->head, head + n_bytes);
+	return true;
 }
 
 bool ring_wants_wake(struct ring *ring)

@@ -43,6 +43,8 @@ void ring_unmap(struct ring rings[N_STREAMS]);
 ssize_t ring_fill(struct ring *ring, int from_fd);
 /* Writer. True if a reader waits: signal it. */
 bool ring_wants_wake(struct ring *ring);
+/* Writer. The bytes go in whole; false if there is no room for them. */
+bool ring_put(struct ring *ring, const void *data, size_t n_bytes);
 /* Writer, only while opened is 0: forgets the oldest n bytes. */
 void ring_drop(struct ring *ring, uint64_t n_bytes);
 

@@ -35,6 +35,13 @@ static const char *const allowed[] = {
 static const char *const missing[] = { "clone3", "keyctl", "add_key", "request_key",
 	"io_uring_setup", "io_uring_enter", "io_uring_register", "memfd_secret" };
 
+/* For a root with CAP_SYS_ADMIN in a user namespace of its own: it can mount what such a root may (tmpfs,
+ * overlay, FUSE), and undo nothing that its container was given. */
+static const char *const mounting[] = { "mount", "umount", "umount2", "mount_setattr", "move_mount",
+	"open_tree", "fsopen", "fsconfig", "fsmount", "fspick" };
+static const char *const making_namespaces[] = { "unshare", "setns", "clone", "pivot_root",
+	"sethostname", "setdomainname" };
+
 static const uint32_t personalities[] = { 0, 8, 0x20000, 0x20008, 0xffffffff };
 /* Which protocols of NETLINK, the program in front decides. */
 static const uint32_t socket_domains[] = { 1 /* UNIX */, 2 /* INET */, 10 /* INET6 */,
@@ -79,6 +86,30 @@ static int allow_by_argument(scmp_filter_ctx ctx)
 	 * ten years call socket itself. */
 	for (uint32_t call = 2; call <= 20 && r == 0; call++)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socketcall), 1, LOW(0, call));
+	return r;
+}
+
+static int allow_names(scmp_filter_ctx ctx, const char *const names[], size_t n_names)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < n_names && r == 0; i++) {
+		int nr = seccomp_syscall_resolve_name(names[i]);
+
+		if (nr != __NR_SCMP_ERROR)
+			r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0);
+	}
+	return r;
+}
+
+static int allow_more(scmp_filter_ctx ctx, enum seccomp_kind kind)
+{
+	int r = 0;
+
+	if (kind >= SECCOMP_MOUNTS)
+		r = allow_names(ctx, mounting, N_ELEMENTS(mounting));
+	if (r == 0 && kind >= SECCOMP_NAMESPACES)
+		r = allow_names(ctx, making_namespaces, N_ELEMENTS(making_namespaces));
 	return r;
 }
 
@@ -192,7 +223,8 @@ static int export_with_front(scmp_filter_ctx ctx, void **ret_filter, size_t *ret
 	return 0;
 }
 
-int seccomp_filter_build(void **ret_filter, size_t *ret_bytes, struct err *err)
+int seccomp_filter_build(
+	enum seccomp_kind kind, void **ret_filter, size_t *ret_bytes, struct err *err)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int r;
@@ -208,6 +240,8 @@ int seccomp_filter_build(void **ret_filter, size_t *ret_bytes, struct err *err)
 		r = allow_unconditional(ctx);
 	if (r == 0)
 		r = allow_by_argument(ctx);
+	if (r == 0)
+		r = allow_more(ctx, kind);
 	if (r == 0)
 		r = export_with_front(ctx, ret_filter, ret_bytes);
 	seccomp_release(ctx);

@@ -7,6 +7,10 @@
 
 struct err;
 
+/* What else is let through, each with what stands before it. */
+enum seccomp_kind { SECCOMP_DEFAULT, SECCOMP_MOUNTS, SECCOMP_NAMESPACES, N_SECCOMP_KINDS };
+
 /* *ret_filter is an array of struct sock_filter in *ret_bytes bytes; the caller frees it.
  * sys_seccomp_load (sys.h) puts it into force. */
-int seccomp_filter_build(void **ret_filter, size_t *ret_bytes, struct err *err);
+int seccomp_filter_build(
+	enum seccomp_kind kind, void **ret_filter, size_t *ret_bytes, struct err *err);

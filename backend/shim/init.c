@@ -29,6 +29,9 @@
 #define MAX_PROCESSES 4096
 #define CONTROL_FD 0 /* low, so that descriptors that arrive for a child never lie in its way */
 #define SIGNAL_FD 1
+#define OOM_FD 2 /* our own oom_score_adj; or, where there is none, just taken */
+#define CHILD_OOM_SCORE "100" /* a tenth of all memory worse than we are */
+#define BLOCK_BYTES 512 /* getrusage(2) */
 
 struct process {
 	pid_t pid;
@@ -40,6 +43,7 @@ static struct process processes[MAX_PROCESSES];
 static unsigned n_processes;
 static uint64_t own_bounding; /* children that want the same need not ask for it */
 static int early_code;
+static char own_oom_score[8];
 static unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
 
 static void send_or_die(const struct msg *msg)
@@ -180,6 +184,27 @@ static void start(const struct msg *msg)
 
 /* ---- processes ------------------------------------------------------------------------------ */
 
+/* Who is killed when memory runs out? Not we, the container would end; a child inherits what we are when it
+ * is made. Whoever raises the number may lower it again to where it was, without any privilege. */
+static void set_oom_score(const char *score)
+{
+	if (*own_oom_score && pwrite(OOM_FD, score, strlen(score), 0) < 0)
+		own_oom_score[0] = '\0';
+}
+
+static pid_t fork_child(void)
+{
+	pid_t pid;
+
+	set_oom_score(CHILD_OOM_SCORE);
+	pid = fork();
+	if (pid < 0)
+		pid = -errno;
+	if (pid != 0)
+		set_oom_score(own_oom_score);
+	return pid;
+}
+
 static void exec_program(struct msg *msg)
 {
 	struct msg_token head;
@@ -194,11 +219,9 @@ static void exec_program(struct msg *msg)
 	else if (n_processes == MAX_PROCESSES)
 		execed.pid = -EAGAIN;
 	else
-		execed.pid = fork();
+		execed.pid = fork_child();
 	if (execed.pid == 0)
 		child_become(program, msg->fds, own_bounding);
-	if (execed.pid == -1)
-		execed.pid = -errno;
 	if (execed.pid > 0)
 		processes[n_processes++] = (struct process){ execed.pid, head.token };
 	send_or_die(&(struct msg){ .type = MSG_EXECED,
@@ -256,21 +279,23 @@ static uint64_t microseconds(struct timeval t)
 
 static void announce(unsigned i, int status, const struct rusage *use)
 {
-	struct msg_exited exited = { .token = processes[i].token,
-		.wait_status = status,
-		.user_us = microseconds(use->ru_utime),
-		.system_us = microseconds(use->ru_stime),
-		.max_rss_kb = use->ru_maxrss };
+	struct msg_end end = { .exited = { .token = processes[i].token,
+				       .wait_status = status,
+				       .user_us = microseconds(use->ru_utime),
+				       .system_us = microseconds(use->ru_stime),
+				       .max_rss_kb = use->ru_maxrss },
+		.usage = { .read_bytes = (uint64_t)use->ru_inblock * BLOCK_BYTES,
+			.written_bytes = (uint64_t)use->ru_oublock * BLOCK_BYTES,
+			.pid = processes[i].pid } };
 
 	if (WIFSIGNALED(status)) {
-		exited.exit_status = 128 + WTERMSIG(status);
-		exited.reason = EXIT_SIGNAL;
+		end.exited.exit_status = 128 + WTERMSIG(status);
+		end.exited.reason = EXIT_SIGNAL;
 	} else {
-		exited.exit_status = WEXITSTATUS(status);
+		end.exited.exit_status = WEXITSTATUS(status);
 	}
 	processes[i] = processes[--n_processes];
-	send_or_die(
-		&(struct msg){ .type = MSG_EXITED, .body = &exited, .body_bytes = sizeof(exited) });
+	send_or_die(&(struct msg){ .type = MSG_EXITED, .body = &end, .body_bytes = sizeof(end) });
 }
 
 static void reap(void)
@@ -289,7 +314,7 @@ static void reap(void)
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
-static void close_all_but_control(int control_fd, const sigset_t *signals)
+static void close_all_but_control(int control_fd, int oom_fd, const sigset_t *signals)
 {
 	int fd;
 
@@ -301,9 +326,19 @@ static void close_all_but_control(int control_fd, const sigset_t *signals)
 		_exit(1);
 	/* 2 and 3 stay taken: what arrives for a child must not get the numbers it will have there
 	 */
-	if (dup3(SIGNAL_FD, 2, O_CLOEXEC) < 0 || dup3(SIGNAL_FD, 3, O_CLOEXEC) < 0 ||
-		sys_close_from(4) < 0)
+	if (dup3(oom_fd < 0 ? SIGNAL_FD : oom_fd, OOM_FD, O_CLOEXEC) < 0 ||
+		dup3(SIGNAL_FD, 3, O_CLOEXEC) < 0 || sys_close_from(4) < 0)
 		_exit(1);
+}
+
+/* While the host's procfs is in sight. Ours may be better than a container's processes are to have it. */
+static int open_oom_score(void)
+{
+	int fd = sys_open_at(AT_FDCWD, "/proc/self/oom_score_adj", O_RDWR, 0, 0);
+	ssize_t n = fd < 0 ? -1 : read(fd, own_oom_score, sizeof(own_oom_score) - 1);
+
+	own_oom_score[n < 0 ? 0 : n] = '\0';
+	return fd;
 }
 
 static void loop(void)
@@ -343,7 +378,7 @@ _Noreturn void init_main(int control_fd, char *argv0)
 	memcpy(argv0, "garden-init", 12);
 	umask(022);
 	setsid();
-	close_all_but_control(control_fd, &signals);
+	close_all_but_control(control_fd, open_oom_score(), &signals);
 	early_code = raise_loopback();
 	if (early_code == 0)
 		early_code = rights_limit_files();

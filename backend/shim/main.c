@@ -20,7 +20,7 @@
 #include "linux/sys.h"
 #include "shim/shim.h"
 
-#define N_FIXED 5 /* server, listen, init, signals, kick */
+#define N_FIXED (5 + N_WATCH_POLLS) /* server, listen, init, signals, kick, limits */
 #define POLLS_PER_PROC 3
 
 static unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
@@ -79,6 +79,7 @@ static void shim_open(struct shim *shim, char **argv)
 		.is_greeted = true };
 	TAILQ_INIT(&shim->procs);
 	TAILQ_INIT(&shim->ended);
+	watch_init(&shim->watch);
 	sys_close_from(SHIM_CONTROL_FD + 1);
 	prctl(PR_SET_NAME, "cloche-shim", 0, 0, 0);
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -152,6 +153,11 @@ void shim_hear_init(struct shim *shim)
 	msg_done(&msg);
 }
 
+static bool init_has_news(const struct shim *shim)
+{
+	return shim->init_fd >= 0 && recv(shim->init_fd, NULL, 0, MSG_PEEK | MSG_DONTWAIT) >= 0;
+}
+
 static void reap(struct shim *shim)
 {
 	struct signalfd_siginfo info;
@@ -166,8 +172,7 @@ static void reap(struct shim *shim)
 			pea_reaped(shim, pid, status, &use);
 		} else {
 			/* what init still said comes before its end */
-			while (shim->init_fd >= 0 &&
-				recv(shim->init_fd, NULL, 0, MSG_PEEK | MSG_DONTWAIT) >= 0)
+			while (init_has_news(shim))
 				shim_hear_init(shim);
 			shim->init_status = status;
 			shim_container_died(shim);
@@ -206,6 +211,8 @@ static size_t fill_polls(struct shim *shim, int *timeout_ms)
 	polls[n++] = (struct pollfd){ .fd = shim->init_fd, .events = POLLIN };
 	polls[n++] = (struct pollfd){ .fd = shim->signal_fd, .events = POLLIN };
 	polls[n++] = (struct pollfd){ .fd = shim->kick_fd, .events = POLLIN };
+	watch_fill_polls(&shim->watch, polls + n);
+	n += N_WATCH_POLLS;
 	TAILQ_FOREACH (proc, &shim->procs, entry) {
 		if (n + POLLS_PER_PROC > room)
 			break;
@@ -223,6 +230,14 @@ static size_t fill_polls(struct shim *shim, int *timeout_ms)
 	return n;
 }
 
+/* A report that ends without a word means success, but also that there was no fork: init says that
+ * before it closes its copy, so what it has said is heard first. */
+static void serve_report(struct shim *shim, struct proc *proc)
+{
+	if (!init_has_news(shim))
+		shim_child_reported(shim, proc);
+}
+
 static void serve_procs(struct shim *shim, size_t n_polls)
 {
 	struct proc *proc, *next;
@@ -235,10 +250,26 @@ static void serve_procs(struct shim *shim, size_t n_polls)
 			if (polls[n + 1 + i].revents)
 				proc_pump(proc, i, clock_ms());
 		if (polls[n].revents)
-			shim_child_reported(shim, proc);
+			serve_report(shim, proc);
 		else
 			shim_retire(shim, proc);
 	}
+}
+
+static void hear_watch(struct shim *shim)
+{
+	for (int i = 0; i < N_WATCH_POLLS; i++)
+		if (polls[N_FIXED - N_WATCH_POLLS + i].revents)
+			watch_hear(&shim->watch, i);
+}
+
+static void tell_hits(struct shim *shim)
+{
+	struct msg_hit hit;
+
+	while (watch_news(&shim->watch, &hit))
+		shim_send(shim,
+			&(struct msg){ .type = MSG_HIT, .body = &hit, .body_bytes = sizeof(hit) });
 }
 
 static void serve(struct shim *shim, size_t n_polls)
@@ -250,6 +281,7 @@ static void serve(struct shim *shim, size_t n_polls)
 	if (polls[4].revents && read(shim->kick_fd, &kicks, sizeof(kicks)) > 0)
 		TAILQ_FOREACH (proc, &shim->procs, entry)
 			proc_trim(proc);
+	hear_watch(shim);
 	if (polls[2].revents)
 		shim_hear_init(shim);
 	if (polls[3].revents)
@@ -258,6 +290,7 @@ static void serve(struct shim *shim, size_t n_polls)
 		from_server(shim);
 	if (polls[1].revents)
 		from_listener(shim);
+	tell_hits(shim);
 }
 
 int main(int argc, char **argv)

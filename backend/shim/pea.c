@@ -97,6 +97,7 @@ void pea_request(struct shim *shim, struct msg *msg)
 		return;
 	}
 	proc->run_seq = msg->seq;
+	proc->mark = watch_begin(&shim->watch);
 	shim_add(shim, proc);
 }
 
@@ -145,23 +146,23 @@ static uint64_t microseconds(struct timeval t)
 /* One that was never let go has no proc: its builder is dead, and its report has said so. */
 void pea_reaped(struct shim *shim, pid_t pid, int status, const struct rusage *use)
 {
-	struct msg_exited exited = { .wait_status = status,
-		.user_us = microseconds(use->ru_utime),
-		.system_us = microseconds(use->ru_stime),
-		.max_rss_kb = (uint64_t)use->ru_maxrss };
+	struct msg_end end = { .exited = { .wait_status = status,
+				       .user_us = microseconds(use->ru_utime),
+				       .system_us = microseconds(use->ru_stime),
+				       .max_rss_kb = (uint64_t)use->ru_maxrss } };
 	struct proc *proc;
 
 	if (WIFSIGNALED(status)) {
-		exited.exit_status = 128 + WTERMSIG(status);
-		exited.reason = EXIT_SIGNAL;
+		end.exited.exit_status = 128 + WTERMSIG(status);
+		end.exited.reason = EXIT_SIGNAL;
 	} else {
-		exited.exit_status = WEXITSTATUS(status);
+		end.exited.exit_status = WEXITSTATUS(status);
 	}
 	TAILQ_FOREACH (proc, &shim->procs, entry)
 		if (proc->is_pea && proc->state != PROCESS_EXITED && pea_has_begun(proc) &&
 			proc->pid == pid) {
-			exited.token = proc->token;
-			shim_exited(shim, &exited);
+			end.exited.token = proc->token;
+			shim_exited(shim, &end);
 			return;
 		}
 }

@@ -265,14 +265,26 @@ int64_t proc_check_time(struct proc *proc, int64_t now_ms)
 	return next;
 }
 
-void proc_exited(struct proc *proc, const struct msg_exited *exited, int64_t now_ms)
+static void put_words(struct proc *proc, const char *words)
 {
-	proc->exited = *exited;
+	size_t n_bytes = strlen(words);
+
+	if (n_bytes && !proc->tty && proc->rings[STREAM_ERR].shared &&
+		ring_put(&proc->rings[STREAM_ERR], words, n_bytes))
+		wake_readers(proc, STREAM_ERR);
+}
+
+void proc_exited(
+	struct proc *proc, const struct msg_end *end, const char *last_words, int64_t now_ms)
+{
+	proc->end = *end;
 	proc->state = PROCESS_EXITED;
 	auto_fd(&proc->stdin_fd);
 	for (int i = 0; i < N_STREAMS; i++) {
 		if (proc->streams[i].fd >= 0)
 			proc_pump(proc, i, now_ms);
+		if (i == STREAM_ERR)
+			put_words(proc, last_words);
 		if (proc->streams[i].fd < 0)
 			end_stream(proc, i);
 	}

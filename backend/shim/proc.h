@@ -7,6 +7,7 @@
 
 #include "linux/ring.h"
 #include "shim/protocol.h"
+#include "shim/watch.h"
 
 /* Grandchildren may hold the pipes after the exit: what they write within this time is delivered.
  */
@@ -34,7 +35,9 @@ struct proc {
 	struct stream streams[N_STREAMS];
 	struct ring rings[N_STREAMS];
 	uint64_t trimmed[N_STREAMS]; /* up to here the pages were given back */
-	struct msg_exited exited;
+	struct msg_end end;
+	struct watch_mark mark;
+	char name[32]; /* of the program */
 	char process_id[PROCESS_ID_SIZE];
 };
 
@@ -48,8 +51,10 @@ void proc_pump(struct proc *proc, int stream, int64_t now_ms);
 /* After the exit, or at a deadline: ends streams whose time has come. Returns the next deadline, 0:
  * none. */
 int64_t proc_check_time(struct proc *proc, int64_t now_ms);
-/* The status is known: the streams get their grace time. */
-void proc_exited(struct proc *proc, const struct msg_exited *exited, int64_t now_ms);
+/* The status is known: the streams get their grace time. last_words go behind what is on standard
+ * error, unless that is a terminal or has no room. */
+void proc_exited(
+	struct proc *proc, const struct msg_end *end, const char *last_words, int64_t now_ms);
 /* The container is gone: takes what lies in the pipes, as far as the rings go, and ends the
  * streams. */
 void proc_finish(struct proc *proc, int64_t now_ms);

@@ -29,10 +29,12 @@ enum msg_type {
 	MSG_REFRESH, /* a plan that changes the mounts of the container; fds: procfs */
 	MSG_USERNS, /* fds: procfs; reply fds: the user namespace of init */
 	MSG_RUN_IMAGE, /* struct msg_run_image and three blobs; fds: procfs; reply as MSG_RUN's */
+	MSG_WATCH, /* struct msg_watch; fds: one for each WATCH_ bit of what is given, in order */
 
 	/* shim to server, unasked */
-	MSG_EXITED = 48, /* struct msg_exited */
+	MSG_EXITED = 48, /* struct msg_end */
 	MSG_DEAD, /* init is gone, or BYE was obeyed: struct msg_dead */
+	MSG_HIT, /* a limit was hit: struct msg_hit */
 
 	/* shim to init (START, SIGNAL, KILL_ALL as above), init to shim */
 	MSG_EXEC = 64, /* struct msg_token, padding, a program blob; fds: 0, 1, 2, report */
@@ -85,7 +87,45 @@ struct msg_exited {
 	uint32_t reason; /* enum exit_reason */
 	uint64_t user_us, system_us, max_rss_kb;
 };
-enum exit_reason { EXIT_NORMAL, EXIT_SIGNAL, EXIT_CONTAINER_DEAD };
+enum exit_reason { EXIT_NORMAL, EXIT_SIGNAL, EXIT_CONTAINER_DEAD, EXIT_OOM };
+
+/* What a process has used, with its children that it has waited for; of its group where said. */
+struct msg_usage {
+	uint64_t elapsed_ms;
+	uint64_t ended_ms; /* clock_ms */
+	uint64_t read_bytes, written_bytes; /* from and to disks */
+	uint64_t group_memory_peak_bytes,
+		group_pids_peak; /* since the container began; 0: not known */
+	uint64_t oom_kills, pids_hits; /* in the group, while the process was there */
+	int32_t pid; /* in the container; 0: not known */
+	uint32_t padding;
+	char name[32]; /* the program's, without its directory, cut off */
+};
+struct msg_end {
+	struct msg_exited exited;
+	struct msg_usage usage;
+};
+
+/* Files of the container's groups that tell of limits. */
+enum watch_file {
+	WATCH_OOM_COUNT = 1, /* has a line "oom_kill N" */
+	WATCH_OOM_EVENT = 2, /* an eventfd (v1); without it the file above is polled (v2) */
+	WATCH_MEMORY_PEAK = 4, /* has one number */
+	WATCH_PIDS_EVENTS = 8, /* has a line "max N", and is polled */
+	WATCH_PIDS_PEAK = 16, /* has one number */
+};
+#define N_WATCH_FILES 5
+struct msg_watch {
+	uint64_t memory_limit_bytes; /* 0: none */
+	uint32_t given; /* enum watch_file */
+	uint32_t explains; /* 1: an OOM kill is explained on the process's standard error */
+};
+struct msg_hit {
+	uint32_t limit; /* enum hit_limit */
+	uint32_t padding;
+	uint64_t count; /* since the container began; may still be behind */
+};
+enum hit_limit { HIT_MEMORY, HIT_PIDS };
 
 struct msg_dead {
 	int32_t wait_status; /* of init */
@@ -126,6 +166,7 @@ struct msg_process {
 	struct msg_exited exited;
 	uint32_t state, tty;
 	char process_id[PROCESS_ID_SIZE];
+	struct msg_usage usage;
 };
 enum process_state { PROCESS_STARTING, PROCESS_RUNNING, PROCESS_EXITED };
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -257,6 +258,20 @@ static int pass_to_init(struct shim *shim, struct msg *msg, uint32_t token, cons
 	return r == -EPIPE ? -ESRCH : r;
 }
 
+/* For reports. The blob is init's to check; here only what is used must be sound. */
+static void take_name(struct proc *proc, const struct msg *msg)
+{
+	const char *blob = (const char *)msg->body + sizeof(struct msg_run), *path, *slash;
+	size_t n_bytes = msg->body_bytes - sizeof(struct msg_run);
+	const struct program_wire *program = (const void *)blob;
+
+	if (program_check(program, n_bytes) < 0)
+		return;
+	path = blob + *(const uint64_t *)(const void *)(blob + program->argv);
+	slash = strrchr(path, '/');
+	snprintf(proc->name, sizeof(proc->name), "%.31s", slash ? slash + 1 : path);
+}
+
 static void request_run(struct shim *shim, struct msg *msg)
 {
 	int child_fds[4] = { -1, -1, -1, -1 }, r = -EPROTO;
@@ -268,6 +283,8 @@ static void request_run(struct shim *shim, struct msg *msg)
 		proc = proc_new(&run, shim->pts_fd, child_fds, &r);
 	if (proc) {
 		proc->run_seq = msg->seq;
+		take_name(proc, msg);
+		proc->mark = watch_begin(&shim->watch);
 		r = pass_to_init(shim, msg, run.token, child_fds);
 	}
 	for (int i = 0; i < 4; i++)
@@ -329,28 +346,37 @@ static void init_execed(struct shim *shim, const struct msg *msg)
 static void announce(struct shim *shim, struct proc *proc)
 {
 	shim_send(shim,
-		&(struct msg){ .type = MSG_EXITED,
-			.body = &proc->exited,
-			.body_bytes = sizeof(proc->exited) });
+		&(struct msg){
+			.type = MSG_EXITED, .body = &proc->end, .body_bytes = sizeof(proc->end) });
 }
 
-void shim_exited(struct shim *shim, const struct msg_exited *exited)
+/* What init knows of the end, and what the groups know. */
+static void end_proc(struct shim *shim, struct proc *proc, struct msg_end *end)
 {
-	struct proc *proc = shim_find(shim, exited->token);
+	char words[WATCH_WORDS_BYTES];
+
+	memcpy(end->usage.name, proc->name, sizeof(end->usage.name));
+	watch_end(&shim->watch, &proc->mark, end, words);
+	proc_exited(proc, end, words, clock_ms());
+}
+
+void shim_exited(struct shim *shim, struct msg_end *end)
+{
+	struct proc *proc = shim_find(shim, end->exited.token);
 
 	if (proc && proc->report_fd >= 0) {
 		shim_child_reported(shim, proc); /* it is dead: its report is complete */
-		proc = shim_find(shim, exited->token);
+		proc = shim_find(shim, end->exited.token);
 	}
 	if (!proc)
 		return;
-	proc_exited(proc, exited, clock_ms());
+	end_proc(shim, proc, end);
 	announce(shim, proc);
 }
 
 static void init_exited(struct shim *shim, const struct msg *msg)
 {
-	struct msg_exited body;
+	struct msg_end body;
 
 	msg_body(msg, &body, sizeof(body));
 	shim_exited(shim, &body);
@@ -381,6 +407,11 @@ static void request_opened(struct shim *shim, struct msg *msg)
 	if (proc && body.signo >= 0 && body.signo < N_STREAMS && proc->rings[body.signo].shared)
 		atomic_store(&proc->rings[body.signo].shared->opened, 1);
 	shim_reply(shim, msg->seq, proc ? 0 : -ESRCH, 0);
+}
+
+static void request_watch(struct shim *shim, struct msg *msg)
+{
+	shim_reply(shim, msg->seq, watch_take(&shim->watch, msg), 0);
 }
 
 static void request_forget(struct shim *shim, struct msg *msg)
@@ -422,7 +453,7 @@ void shim_retire(struct shim *shim, struct proc *proc)
 	ended = calloc(1, sizeof(*ended) + id_bytes);
 	if (!ended)
 		return;
-	ended->exited = proc->exited;
+	ended->end = proc->end;
 	ended->tty = proc->tty;
 	memcpy(ended->process_id, proc->process_id, id_bytes);
 	TAILQ_INSERT_HEAD(&shim->ended, ended, entry); /* the newest are listed first */
@@ -456,12 +487,12 @@ void shim_container_died(struct shim *shim)
 			continue;
 		}
 		if (proc->state != PROCESS_EXITED) {
-			struct msg_exited exited = { .token = proc->token,
-				.exit_status = 137,
-				.wait_status = SIGKILL,
-				.reason = EXIT_CONTAINER_DEAD };
+			struct msg_end end = { .exited = { .token = proc->token,
+						       .exit_status = 137,
+						       .wait_status = SIGKILL,
+						       .reason = EXIT_CONTAINER_DEAD } };
 
-			proc_exited(proc, &exited, now_ms);
+			end_proc(shim, proc, &end);
 			proc_finish(proc, now_ms);
 			announce(shim, proc);
 		} else {
@@ -513,7 +544,7 @@ static void request_hello(struct shim *shim, struct msg *msg)
 		if (proc->report_fd < 0)
 			add_token(&welcome, proc->token);
 	TAILQ_FOREACH (ended, &shim->ended, entry)
-		add_token(&welcome, ended->exited.token);
+		add_token(&welcome, ended->end.exited.token);
 	shim_send(shim,
 		&(struct msg){ .type = MSG_REPLY,
 			.seq = msg->seq,
@@ -526,7 +557,8 @@ static void request_hello(struct shim *shim, struct msg *msg)
 
 static void describe_ended(const struct ended *ended, struct msg_process *ret)
 {
-	ret->exited = ended->exited;
+	ret->exited = ended->end.exited;
+	ret->usage = ended->end.usage;
 	ret->state = PROCESS_EXITED;
 	ret->tty = ended->tty;
 	memcpy(ret->process_id, ended->process_id, strlen(ended->process_id) + 1);
@@ -536,7 +568,8 @@ static void describe_proc(const struct proc *proc, struct msg *answer, struct ms
 {
 	int input_fd = proc->tty ? proc->streams[STREAM_OUT].fd : proc->stdin_fd;
 
-	ret->exited = proc->exited;
+	ret->exited = proc->end.exited;
+	ret->usage = proc->end.usage;
 	ret->state = proc->state;
 	ret->tty = proc->tty;
 	memcpy(ret->process_id, proc->process_id, sizeof(ret->process_id));
@@ -553,7 +586,7 @@ static const struct ended *find_ended(const struct shim *shim, uint32_t token)
 	const struct ended *ended;
 
 	TAILQ_FOREACH (ended, &shim->ended, entry)
-		if (ended->exited.token == token)
+		if (ended->end.exited.token == token)
 			return ended;
 	return NULL;
 }
@@ -605,6 +638,7 @@ static const struct request {
 	{ MSG_OPENED, ANY, request_opened },
 	{ MSG_FORGET, ANY, request_forget },
 	{ MSG_ADOPT, ANY, request_adopt },
+	{ MSG_WATCH, ANY, request_watch },
 	{ MSG_BYE, ANY, request_bye },
 };
 

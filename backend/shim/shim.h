@@ -9,11 +9,12 @@
 
 #include "base/msg.h"
 #include "shim/proc.h"
+#include "shim/watch.h"
 
 /* What stays of a process for the container's life. */
 struct ended {
 	TAILQ_ENTRY(ended) entry;
-	struct msg_exited exited;
+	struct msg_end end;
 	bool tty;
 	char process_id[];
 };
@@ -31,6 +32,7 @@ struct shim {
 	bool must_end; /* BYE was said */
 	TAILQ_HEAD(, proc) procs; /* with descriptors to watch */
 	unsigned n_procs;
+	struct watch watch;
 	TAILQ_HEAD(, ended) ended; /* delivered and forgotten but for their statuses */
 };
 
@@ -42,7 +44,7 @@ void shim_hear_init(struct shim *shim);
 void shim_send(struct shim *shim, const struct msg *msg); /* to the server, if there is one */
 void shim_reply(struct shim *shim, uint32_t seq, int code, uint32_t step);
 /* init or the kernel says that a process has ended. */
-void shim_exited(struct shim *shim, const struct msg_exited *exited);
+void shim_exited(struct shim *shim, struct msg_end *end);
 /* The blob behind its struct has come, its fds are made: it is one of ours from here on. */
 void shim_add(struct shim *shim, struct proc *proc);
 struct proc *shim_find(const struct shim *shim, uint32_t token);

@@ -144,8 +144,8 @@ def test_leftovers_without_a_record_are_removed(start_server, tmp_path):
 def test_grace_time_and_ids_do_not_depend_on_the_next_start(restarted):
     server, restart = restarted
     server.client.create("box", grace_time=3_600_000_000_000)
-    before = server.client.ok("GET", "/containers/box/properties")
     ids = server.client.output("box", "cat /proc/self/uid_map")
+    before = server.client.ok("GET", "/containers/box/properties")
     restart("--id-pool-start", str(server.pool[0] + 65536 * 3 + 1000), "--id-pool-count", "8")
     assert server.client.ok("GET", "/containers/box/properties") == before
     assert server.client.output("box", "cat /proc/self/uid_map; echo out > /dev/stdout", user="1000:1000") == ids + "out\n"

@@ -187,10 +187,7 @@ def test_unknown_handle_is_typed_on_every_route(client, method, path):
     assert_unknown(client.request(method, f"/containers/nobody{path}", body), "nobody")
 
 
-UNBUILT = [("GET", "/limits/bandwidth"),
-           ("GET", "/limits/cpu"), ("GET", "/limits/disk"), ("GET", "/limits/memory"),
-           ("POST", "/net/in"), ("POST", "/net/out"), ("POST", "/net/out/bulk"),
-           ("GET", "/metrics")]
+UNBUILT = [("POST", "/net/in"), ("POST", "/net/out"), ("POST", "/net/out/bulk")]
 
 
 @pytest.mark.parametrize("method,path", UNBUILT)
@@ -199,13 +196,7 @@ def test_routes_not_built_yet_say_so(client, container, method, path):
     assert_error(reply, 501)
 
 
-def test_bulk_metrics_is_not_built_yet(client):
-    assert_error(client.request("GET", "/containers/bulk_metrics?handles=a"), 501)
-
-
 NOT_OFFERED = [
-    {"limits": {"memory_limits": {"limit_in_bytes": 67108864}}},
-    {"limits": {"cpu_limits": {"weight": 100}}}, {"limits": {"pid_limits": {"max": 50}}},
     {"limits": {"disk_limits": {"byte_hard": 10485760}}},
     {"netin": [{"host_port": 0, "container_port": 8080}]},
     {"netout_rules": [{"protocol": 1}]}, {"network": "10.1.2.0/24"},

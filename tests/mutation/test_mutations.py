@@ -40,6 +40,9 @@ GUARDS = {
     "DEVICES": {
         f"{KERNEL}::test_p0_44_device_list": "a *:* rwm",
         f"{KERNEL}::test_p0_44_device_list_of_a_privileged_container": "a *:* rwm"},
+    "PRIVILEGE": {
+        "test_privileged_modes.py::test_every_mode_but_full_has_ids_of_its_own[ignore]": "'4294967295'",
+        "test_privileged_modes.py::test_capabilities[fuse-only]": "{'CapEff': "},
     "DEVICE_PROGRAM": {
         "test_devices.py::test_p0_44_devices_that_a_group_may_use[by program-False]": "'c:1:1'",
         "test_devices.py::test_p0_44_a_privileged_container_makes_nodes_but_cannot_open_them[by program]": "['open', 'b:7:0', 'ok']"},

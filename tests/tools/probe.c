@@ -208,6 +208,7 @@ static const struct {
 	{ "terminal", cmd_terminal },
 	{ "hunt", cmd_hunt },
 	{ "trace", cmd_trace },
+	{ "bomb", cmd_bomb },
 	{ "enter", cmd_enter },
 };
 

@@ -11,3 +11,4 @@ int cmd_syscalls(int argc, char **argv); /* probe_calls.c */
 int cmd_sockets(int argc, char **argv);
 int cmd_terminal(int argc, char **argv);
 int cmd_hunt(int argc, char **argv); /* probe_hunt.c */
+int cmd_bomb(int argc, char **argv); /* probe_bombs.c */

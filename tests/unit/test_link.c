@@ -17,6 +17,7 @@ struct stage {
 	struct links *links;
 	struct link *link;
 	struct msg_exited exited; /* the last one */
+	struct msg_hit hit;
 	bool dead_had_message;
 	char space[MSG_INLINE_BYTES];
 };
@@ -53,7 +54,15 @@ static void on_dead(void *owner, const struct msg *msg)
 	signal_event(stage->dead_fd);
 }
 
-static const struct link_events events = { .exited = on_exited, .dead = on_dead };
+static void on_hit(void *owner, const struct msg *msg)
+{
+	struct stage *stage = owner;
+
+	msg_body(msg, &stage->hit, sizeof(stage->hit));
+	signal_event(stage->exited_fd);
+}
+
+static const struct link_events events = { .exited = on_exited, .dead = on_dead, .hit = on_hit };
 
 static int set_up(void **state)
 {

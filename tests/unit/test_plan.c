@@ -68,7 +68,7 @@ static struct plan_input privileged(void)
 	struct plan_input input = unprivileged();
 
 	id_map_none(&input.map);
-	input.privileged = true;
+	input.privileged = input.has_fuse = true;
 	return input;
 }
 

@@ -41,7 +41,8 @@ static int build(void **state)
 	size_t n_bytes = 0;
 
 	*state = program;
-	if (!program || seccomp_filter_build((void **)&program->ops, &n_bytes, &err))
+	if (!program ||
+		seccomp_filter_build(SECCOMP_DEFAULT, (void **)&program->ops, &n_bytes, &err))
 		return -1;
 	program->n_ops = n_bytes / sizeof(*program->ops);
 	return n_bytes % sizeof(*program->ops) ? -1 : 0;
@@ -314,9 +315,46 @@ static void two_builds_give_the_same_bytes(void **state)
 	AUTO_FREE void *other = NULL;
 	size_t n_bytes = 0;
 
-	assert_int_equal(seccomp_filter_build(&other, &n_bytes, NULL), 0);
+	assert_int_equal(seccomp_filter_build(SECCOMP_DEFAULT, &other, &n_bytes, NULL), 0);
 	assert_int_equal(n_bytes, program->n_ops * sizeof(*program->ops));
 	assert_memory_equal(other, program->ops, n_bytes);
+}
+
+static void others_get_what_they_need_and_no_more(void **state UNUSED)
+{
+	static const struct {
+		const char *name;
+		uint64_t argument;
+		uint32_t answers[N_SECCOMP_KINDS];
+	} rows[] = {
+		{ "mount", 0, { DENY, ALLOW, ALLOW } },
+		{ "umount2", 0, { DENY, ALLOW, ALLOW } },
+		{ "fsopen", 0, { DENY, ALLOW, ALLOW } },
+		{ "unshare", 0x20000000, { DENY, DENY, ALLOW } },
+		{ "setns", 0, { DENY, DENY, ALLOW } },
+		{ "clone", 0x10000000, { DENY, DENY, ALLOW } },
+		{ "pivot_root", 0, { DENY, DENY, ALLOW } },
+		{ "bpf", 0, { DENY, DENY, DENY } },
+		{ "init_module", 0, { DENY, DENY, DENY } },
+		{ "kexec_load", 0, { DENY, DENY, DENY } },
+		{ "open_by_handle_at", 0, { DENY, DENY, DENY } },
+		{ "read", 0, { ALLOW, ALLOW, ALLOW } },
+	};
+
+	for (enum seccomp_kind kind = 0; kind < N_SECCOMP_KINDS; kind++) {
+		struct program program;
+		void *one = &program;
+		size_t n_bytes;
+
+		assert_int_equal(
+			seccomp_filter_build(kind, (void **)&program.ops, &n_bytes, NULL), 0);
+		program.n_ops = n_bytes / sizeof(*program.ops);
+		for (size_t i = 0; i < N_ELEMENTS(rows); i++)
+			if (ask(&one, rows[i].name, rows[i].argument, 0, 0) !=
+				rows[i].answers[kind])
+				fail_msg("%s with filter %d", rows[i].name, (int)kind);
+		free(program.ops);
+	}
 }
 
 int main(void)
@@ -336,6 +374,7 @@ int main(void)
 		cmocka_unit_test(only_harmless_personalities_are_allowed),
 		cmocka_unit_test(the_filter_is_short_and_its_jumps_stay_inside),
 		cmocka_unit_test(two_builds_give_the_same_bytes),
+		cmocka_unit_test(others_get_what_they_need_and_no_more),
 	};
 
 	return cmocka_run_group_tests(tests, build, done);

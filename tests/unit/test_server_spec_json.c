@@ -151,11 +151,6 @@ static void container_specs_that_cannot_be_meant_are_refused_by_field(void **sta
 			ERR_INVALID, "bind_mounts[0].origin" },
 		/* what later changes bring */
 		{ "{\"network\":\"10.0.0.0/30\"}", ERR_UNSUPPORTED, "network" },
-		{ "{\"limits\":{\"memory_limits\":{\"limit_in_bytes\":1}}}", ERR_UNSUPPORTED,
-			"limits" },
-		{ "{\"limits\":{\"memory_limits\":{\"limit_in_bytes\":18446744073709551615}}}",
-			ERR_UNSUPPORTED, "limits" },
-		{ "{\"Limits\":{\"PID_limits\":{\"max\":50}}}", ERR_UNSUPPORTED, "limits" },
 		{ "{\"netin\":[{\"host_port\":0,\"container_port\":0}]}", ERR_UNSUPPORTED,
 			"netin" },
 		{ "{\"netout_rules\":[{}]}", ERR_UNSUPPORTED, "netout_rules" },
@@ -194,6 +189,67 @@ static void expect_limit(const char *begin, const char *item, const char *end, i
 		assert_int_equal(parse_container(buf_str(&text), &spec, &err) == 0, n == limit);
 		container_spec_done(&spec);
 	}
+}
+
+static void limits_that_cannot_be_meant_are_refused_by_field(void **state UNUSED)
+{
+	static const struct {
+		const char *text;
+		enum err_kind kind;
+		const char *field;
+	} rows[] = {
+		{ "{\"limits\":[]}", ERR_INVALID, "limits: expected" },
+		{ "{\"limits\":{\"cpu_limits\":5}}", ERR_INVALID, "limits.cpu_limits" },
+		{ "{\"limits\":{\"memory_limits\":{\"limit_in_bytes\":18446744073709551616}}}",
+			ERR_INVALID, "limits.memory_limits.limit_in_bytes" },
+		{ "{\"limits\":{\"memory_limits\":{\"limit_in_bytes\":-1}}}", ERR_INVALID,
+			"limits.memory_limits.limit_in_bytes" },
+		{ "{\"limits\":{\"pid_limits\":{\"max\":\"5\"}}}", ERR_INVALID,
+			"limits.pid_limits.max" },
+		{ "{\"limits\":{\"pid_limits\":{\"max\":5,\"MAX\":6}}}", ERR_BAD_REQUEST,
+			"limits.pid_limits.max" },
+		{ "{\"limits\":{\"disk_limits\":{\"scope\":2}}}", ERR_INVALID,
+			"limits.disk_limits.scope" },
+	};
+
+	for (size_t i = 0; i < N_ELEMENTS(rows); i++) {
+		struct container_spec spec;
+		struct err err;
+		int r = parse_container(rows[i].text, &spec, &err);
+
+		if (r >= 0 || err.kind != rows[i].kind || !strstr(err.msg, rows[i].field))
+			fail_msg("%s: %d, kind %d (%s)", rows[i].text, r, (int)err.kind, err.msg);
+		container_spec_done(&spec);
+	}
+}
+
+static void every_limit_has_its_field(void **state UNUSED)
+{
+	struct container_spec spec;
+	struct err err;
+
+	assert_int_equal(
+		parse_container(
+			"{\"limits\":{\"bandwidth_limits\":{\"rate\":1,\"burst\":2},"
+			"\"CPU_limits\":{\"weight\":3,\"limit_in_shares\":4},"
+			"\"disk_limits\":{\"inode_soft\":5,\"inode_hard\":6,\"byte_soft\":7,"
+			"\"byte_hard\":8,\"scope\":1},"
+			"\"memory_limits\":{\"limit_in_bytes\":18446744073709551615},"
+			"\"pid_limits\":{\"max\":9}}}",
+			&spec, &err),
+		0);
+	assert_int_equal(spec.limits.rate_bytes, 1);
+	assert_int_equal(spec.limits.burst_bytes, 2);
+	assert_int_equal(spec.limits.cpu_weight, 3);
+	assert_int_equal(spec.limits.cpu_shares, 4);
+	assert_int_equal(spec.limits.disk_inodes_soft, 5);
+	assert_int_equal(spec.limits.disk_inodes_hard, 6);
+	assert_int_equal(spec.limits.disk_bytes_soft, 7);
+	assert_int_equal(spec.limits.disk_bytes_hard, 8);
+	assert_int_equal(spec.limits.disk_scope, 1);
+	assert_true(spec.limits.memory_bytes == UINT64_MAX);
+	assert_int_equal(spec.limits.n_pids, 9);
+	container_spec_done(&spec);
 }
 
 static void lists_have_their_limits(void **state UNUSED)
@@ -358,6 +414,8 @@ int main(void)
 		cmocka_unit_test(a_full_container_spec_is_read),
 		cmocka_unit_test(image_and_rootfs_are_one_field),
 		cmocka_unit_test(container_specs_that_cannot_be_meant_are_refused_by_field),
+		cmocka_unit_test(limits_that_cannot_be_meant_are_refused_by_field),
+		cmocka_unit_test(every_limit_has_its_field),
 		cmocka_unit_test(lists_have_their_limits),
 		cmocka_unit_test(properties_have_their_limits),
 		cmocka_unit_test(a_full_process_spec_is_read),

@@ -1,0 +1,97 @@
+/* Handlers of metrics: of one container, and of many. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend.h"
+#include "base/auto.h"
+#include "base/err.h"
+#include "metrics.h"
+#include "server/json.h"
+#include "server/request.h"
+#include "server/router.h"
+
+static const char *const memory_names[N_MEMORY_STATS] = {
+#define MEMORY_STAT(name) [MEMORY_##name] = #name,
+#include "memory_stat.def"
+#undef MEMORY_STAT
+};
+
+static json_t *number(uint64_t value)
+{
+	return json_integer(value > INT64_MAX ? INT64_MAX : (json_int_t)value);
+}
+
+static json_t *memory_json(const struct metrics *metrics)
+{
+	json_t *json = json_object();
+
+	for (int i = 0; json && i < N_MEMORY_STATS; i++)
+		json_object_set_new(json, memory_names[i], number(metrics->memory[i]));
+	return json;
+}
+
+static json_t *metrics_json(const struct metrics *metrics)
+{
+	return json_pack(
+		"{s:o, s:{s:o, s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:n, s:{s:o, s:o}, s:o, s:o}",
+		"MemoryStat", memory_json(metrics), "CPUStat", "Usage", number(metrics->cpu_ns),
+		"User", number(metrics->user_ns), "System", number(metrics->system_ns), "DiskStat",
+		"TotalBytesUsed", number(metrics->total_bytes), "TotalInodesUsed",
+		number(metrics->total_inodes), "ExclusiveBytesUsed", number(metrics->own_bytes),
+		"ExclusiveInodesUsed", number(metrics->own_inodes), "NetworkStat", "PidStat",
+		"Current", number(metrics->n_pids), "Max", number(metrics->max_pids), "Age",
+		number(metrics->age_ns), "CPUEntitlement", number(metrics->entitlement_ns));
+}
+
+void handle_container_metrics(struct request *request)
+{
+	struct err err;
+	struct metrics metrics;
+	struct container *container =
+		container_get(request_backend(request), request_param(request, "handle"), &err);
+	int r = container ? container_metrics(container, &metrics, &err) : -ESRCH;
+
+	container_put(container);
+	if (r < 0)
+		reply_error(request, &err);
+	else
+		reply_json(request, 200, metrics_json(&metrics));
+}
+
+/* What cannot be told has zeroes, and an error without type and handle, as the reference flattens it. */
+static json_t *bulk_entry(struct backend *backend, const char *handle)
+{
+	struct metrics metrics = { 0 };
+	struct err err;
+	struct container *container = container_get(backend, handle, &err);
+	int r = container ? container_metrics(container, &metrics, &err) : -ESRCH;
+
+	container_put(container);
+	if (r == 0)
+		return json_pack("{s:o, s:n}", "Metrics", metrics_json(&metrics), "Err");
+	metrics = (struct metrics){ 0 };
+	return json_pack("{s:o, s:{s:s, s:s, s:s, s:s, s:s}}", "Metrics", metrics_json(&metrics),
+		"Err", "Type", "", "Message", err.msg, "Handle", "", "ProcessID", "", "Binary", "");
+}
+
+void handle_container_bulk_metrics(struct request *request)
+{
+	const char *given = request_query(request, "handles");
+	AUTO_FREE char *handles = given ? strdup(given) : NULL;
+	char *rest = handles, *handle;
+	json_t *json;
+	struct err err;
+
+	if (!handles) {
+		err_set(&err, ERR_INVALID, EINVAL, "handles: the query parameter is missing");
+		reply_error(request, &err);
+		return;
+	}
+	json = json_object();
+	while ((handle = strsep(&rest, ",")))
+		if (*handle)
+			json_object_set_new(
+				json, handle, bulk_entry(request_backend(request), handle));
+	reply_json(request, 200, json);
+}
