@@ -23,6 +23,7 @@
 #include "link.h"
 #include "linux/seccomp.h"
 #include "linux/sys.h"
+#include "network.h"
 #include "shim_image.h"
 #include "store.h"
 #include "volumes/volumes.h"
@@ -206,6 +207,9 @@ static int learn_host(struct backend *backend, struct err *err)
 		return err_system(err, r, "learn about this host");
 	r = store_instance(backend->db, instance, err);
 	if (r == 0)
+		r = network_open(backend->config.network, backend->db, instance,
+			backend->config.self_exe_fd, &backend->network, err);
+	if (r == 0)
 		r = cgroups_open(&backend->cgroups, instance, err);
 	if (r == 0)
 		r = seccomp_filter_build(&backend->filter, &backend->filter_bytes, err);
@@ -319,6 +323,7 @@ void backend_close(struct backend *backend)
 	registry_each(backend->containers, drop, NULL);
 	registry_free(backend->containers);
 	links_close(backend->links);
+	network_close(backend->network);
 	volumes_close(backend->volumes);
 	db_close(backend->db);
 	idpool_done(&backend->ids);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/strv.h"
+#include "network.h"
 #include "spec.h"
 
 struct attach;
@@ -32,7 +33,8 @@ struct backend_config {
 	uint32_t max_containers; /* 0: as many as there are id ranges */
 	uint32_t id_pool_start, id_pool_count;
 	const char *volume_driver; /* a name that volume_driver_is_known */
-	int self_exe_fd; /* the running program, for its helper "cloche tree" */
+	int self_exe_fd; /* the running program, for its helpers "cloche tree" and "cloche nft" */
+	const struct network_config *network;
 };
 
 int backend_open(
@@ -64,6 +66,7 @@ int container_list(struct backend *backend, const struct property *filter, size_
 	struct strv *ret_handles, struct err *err);
 
 struct container_info {
+	struct network_facts network;
 	const char *state; /* "active" or "stopped" */
 	char *path;
 	struct strv events, process_ids;

@@ -13,6 +13,7 @@
 
 struct db;
 struct links;
+struct network;
 struct registry;
 struct volumes;
 
@@ -24,6 +25,7 @@ struct backend {
 	struct db *db;
 	struct cgroups cgroups;
 	struct links *links;
+	struct network *network;
 	struct rootfs_config rootfs;
 	struct volumes *volumes;
 	void *filter; /* seccomp */

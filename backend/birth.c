@@ -20,6 +20,7 @@
 #include "linux/caps.h"
 #include "linux/spawn.h"
 #include "linux/sys.h"
+#include "network.h"
 #include "shim/protocol.h"
 #include "volumes/volumes.h"
 
@@ -106,6 +107,8 @@ static int start_shim(struct container *container, struct err *err)
 
 struct birth {
 	struct plan_input input;
+	struct network_link link;
+	struct buf hosts, hostname, resolvers;
 	void *prepare, *birth;
 	size_t prepare_bytes, birth_bytes;
 	int64_t prepare_seq, birth_seq, start_seq;
@@ -209,6 +212,9 @@ static int await_all(struct container *container, struct birth *birth, struct er
 
 static void auto_birth(struct birth *birth)
 {
+	buf_done(&birth->hosts);
+	buf_done(&birth->hostname);
+	buf_done(&birth->resolvers);
 	free(birth->prepare);
 	free(birth->birth);
 	for (size_t i = 0; birth->mounts && i < birth->input.n_binds; i++)
@@ -255,12 +261,54 @@ static int check_binds(
 	return 0;
 }
 
+#define FILE_BYTES 65536
+
+/* What the network and the files about it look like from inside. */
+static int describe_network(const struct container *container, struct birth *birth)
+{
+	const struct network *network = container->backend->network;
+	char hostname[HOSTNAME_MAX + 1];
+	int r;
+
+	hostname_of(container, hostname);
+	buf_init(&birth->hosts, FILE_BYTES);
+	buf_init(&birth->hostname, FILE_BYTES);
+	buf_init(&birth->resolvers, FILE_BYTES);
+	network_hosts(network, container->lease, hostname, &birth->hosts);
+	buf_addf(&birth->hostname, "%s\n", hostname);
+	network_resolvers(network, container->lease, &birth->resolvers);
+	birth->input.hosts = buf_str(&birth->hosts);
+	birth->input.hostname_file = buf_str(&birth->hostname);
+	birth->input.resolvers = buf_str(&birth->resolvers);
+	if (container->lease) {
+		network_describe(container->lease, &birth->link);
+		birth->input.link = &birth->link;
+	}
+	r = buf_failed(&birth->hosts);
+	return r ? r : buf_failed(&birth->resolvers);
+}
+
+/* What its plans name on the host. */
+static int make_places(
+	struct container *container, const char *dir, const struct rootfs *rootfs, struct err *err)
+{
+	struct backend *backend = container->backend;
+	int r = make_dirs(dir, err);
+
+	if (r == 0 && rootfs->lower)
+		r = copy_root_mode(dir, rootfs->lower, err);
+	if (r == 0)
+		r = cgroup_create(&backend->cgroups, container->id, container->privileged, err);
+	if (r == 0 && container->lease)
+		r = network_admit(container->lease, err); /* before it has a link */
+	return r;
+}
+
 int container_bear(struct container *container, const struct container_spec *spec,
 	const struct rootfs *rootfs, struct err *err)
 {
 	struct backend *backend = container->backend;
 	AUTO_FREE char *dir = NULL;
-	char hostname[HOSTNAME_MAX + 1];
 	AUTO(auto_birth)
 	struct birth birth = { .input = { .id = container->id,
 				       .cgroups = &backend->cgroups,
@@ -288,19 +336,16 @@ int container_bear(struct container *container, const struct container_spec *spe
 		return r;
 	if (asprintf(&dir, "%s/%s", backend->live_dir, container->id) < 0)
 		return err_system(err, -ENOMEM, "create");
-	hostname_of(container, hostname);
 	birth.input.container_dir = dir;
-	birth.input.hostname = hostname;
+	r = describe_network(container, &birth);
+	if (r < 0)
+		return err_system(err, r, "network");
 	if (plan_prepare(&birth.input, &birth.prepare, &birth.prepare_bytes) < 0 ||
 		plan_birth(&birth.input, &birth.birth, &birth.birth_bytes) < 0)
 		return err_system(err, -ENOMEM, "plan");
 	r = start_shim(container, err); /* first: it starts up while we make directories */
 	if (r == 0)
-		r = make_dirs(dir, err);
-	if (r == 0 && rootfs->lower)
-		r = copy_root_mode(dir, rootfs->lower, err);
-	if (r == 0)
-		r = cgroup_create(&backend->cgroups, container->id, container->privileged, err);
+		r = make_places(container, dir, rootfs, err);
 	if (r == 0)
 		r = send_all(container, &birth, err);
 	return r < 0 ? r : await_all(container, &birth, err);

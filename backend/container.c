@@ -15,6 +15,7 @@
 #include "base/parse.h"
 #include "base/registry.h"
 #include "link.h"
+#include "network.h"
 #include "process.h"
 #include "program.h"
 #include "store.h"
@@ -85,6 +86,7 @@ static int put_process(const char *key, void *value, void *arg)
 static void container_free(struct container *container)
 {
 	link_close(container->link);
+	network_forget(container->lease);
 	if (container->processes)
 		registry_each(container->processes, put_process, NULL);
 	registry_free(container->processes);
@@ -361,6 +363,9 @@ static int bear(struct container *container, const struct container_spec *spec, 
 	r = put_properties(container, spec, err);
 	if (r == 0)
 		r = record(container, spec, err);
+	if (r == 0)
+		r = network_reserve(
+			backend->network, container->id, spec->network, &container->lease, err);
 	if (r == 0)
 		r = resolve_root(container, uri, &rootfs, err);
 	if (r == 0)

@@ -13,6 +13,7 @@
 #include "plan.h"
 
 struct bind_mount;
+struct lease;
 struct link;
 struct msg;
 struct process;
@@ -61,6 +62,7 @@ struct container {
 	bool is_dead; /* init or the shim is gone */
 	bool is_shim_gone;
 
+	struct lease *lease; /* network.h; NULL: a loopback only */
 	struct link *link;
 	pid_t shim_pid; /* 0: not our child */
 	int root_fd, kick_fd;

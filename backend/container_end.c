@@ -16,6 +16,7 @@
 #include "container.h"
 #include "link.h"
 #include "linux/cgroup.h"
+#include "network.h"
 #include "shim/protocol.h"
 #include "store.h"
 #include "volumes/volumes.h"
@@ -91,6 +92,12 @@ int container_teardown(struct container *container, struct err *err)
 	if (r < 0)
 		return r;
 	volume_detach_all(backend->volumes, container->id);
+	if (container->lease) {
+		r = network_release(container->lease, err);
+		if (r < 0)
+			return r;
+		container->lease = NULL;
+	}
 	keeper_has_dead(
 		backend); /* also when the record cannot go: on a full disk that is what makes room */
 	r = store_remove(backend->db, container->id, err);

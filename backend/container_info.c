@@ -82,6 +82,7 @@ int container_info(struct container *container, struct container_info *ret_info,
 	pthread_mutex_lock(&container->table_lock);
 	r = registry_each(container->processes, add_process_id, &ret_info->process_ids);
 	pthread_mutex_unlock(&container->table_lock);
+	network_facts(container->backend->network, container->lease, &ret_info->network);
 	if (r < 0 ||
 		asprintf(&ret_info->path, "%s/%s", container->backend->live_dir, container->id) <
 			0) {

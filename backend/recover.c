@@ -18,6 +18,7 @@
 #include "base/registry.h"
 #include "container.h"
 #include "link.h"
+#include "network.h"
 #include "process.h"
 #include "spec.h"
 #include "store.h"
@@ -84,6 +85,8 @@ static int load(struct backend *backend, const struct record *record,
 			backend->db, record->id, load_property, container->properties, err);
 	if (r == 0)
 		r = store_binds(backend->db, record->id, load_bind, container, err);
+	if (r == 0)
+		r = network_adopt(backend->network, container->id, &container->lease, err);
 	if (r == 0)
 		r = add_own_property(container, "garden.state", "created");
 	if (r == 0 && record->grace_ns > 0)
@@ -345,6 +348,7 @@ int recover(struct backend *backend, struct err *err)
 	if (r < 0)
 		return r;
 	volumes_settle(backend->volumes, is_known, backend);
+	network_start(backend->network, is_known, backend);
 	cgroup_each(&backend->cgroups, sweep_group, backend);
 	each_unknown(backend, backend->run_dir, sweep_socket);
 	each_unknown(backend, backend->live_dir, sweep_live);

@@ -31,6 +31,7 @@ void container_spec_done(struct container_spec *spec)
 {
 	free(spec->handle);
 	free(spec->rootfs);
+	free(spec->network);
 	binds_free(spec->binds, spec->n_binds);
 	for (size_t i = 0; i < spec->n_properties; i++) {
 		free(spec->properties[i].key);

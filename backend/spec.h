@@ -23,6 +23,7 @@ struct property {
 struct container_spec {
 	char *handle; /* NULL: make one up */
 	char *rootfs; /* NULL: the server's default */
+	char *network; /* see netpool.h; NULL: the next free one */
 	int64_t grace_ns; /* 0: never reaped; only if has_grace */
 	bool has_grace, privileged;
 	struct bind_mount *binds;

@@ -24,7 +24,11 @@ static const char schema[] =
 	" read_write INTEGER NOT NULL, PRIMARY KEY (container, position)) STRICT;"
 	"CREATE TABLE IF NOT EXISTS properties ("
 	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
-	" key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, key)) STRICT;";
+	" key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, key)) STRICT;"
+	/* before there is a container of the id: no reference */
+	"CREATE TABLE IF NOT EXISTS addresses ("
+	" container TEXT PRIMARY KEY, address INTEGER NOT NULL, gateway INTEGER NOT NULL,"
+	" prefix INTEGER NOT NULL, shared INTEGER NOT NULL) STRICT;";
 
 #define SCHEMA_VERSION 1
 

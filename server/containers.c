@@ -184,7 +184,6 @@ static json_t *properties_json(struct container *container)
 	return json;
 }
 
-/* The network is a loopback for now: addresses are empty. */
 static json_t *info_json(struct container *container, struct err *err)
 {
 	AUTO(container_info_done) struct container_info info = { 0 };
@@ -192,10 +191,11 @@ static json_t *info_json(struct container *container, struct err *err)
 	if (container_info(container, &info, err) < 0)
 		return NULL;
 	return json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:[]}", "State", info.state,
-		"Events", info.events.n_items ? strings(&info.events) : json_null(), "HostIP", "",
-		"ContainerIP", "", "ContainerIPv6", "", "ExternalIP", "", "ContainerPath",
-		info.path, "ProcessIDs", strings(&info.process_ids), "Properties",
-		properties_json(container), "MappedPorts");
+		"Events", info.events.n_items ? strings(&info.events) : json_null(), "HostIP",
+		info.network.host_ip, "ContainerIP", info.network.container_ip, "ContainerIPv6", "",
+		"ExternalIP", info.network.external_ip, "ContainerPath", info.path, "ProcessIDs",
+		strings(&info.process_ids), "Properties", properties_json(container),
+		"MappedPorts");
 }
 
 void handle_container_info(struct request *request)

@@ -1,5 +1,5 @@
-/* cloche - a Garden server. Without a sub-command it serves; "tree" is its own helper for
- * trees of files, "manual" prints the options for cloche(8). */
+/* cloche - a Garden server. Without a sub-command it serves; "tree" and "nft" are its own helpers for
+ * trees of files and for packet rules, "manual" prints the options for cloche(8). */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -14,6 +14,7 @@
 #include "base/auto.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "nft_main.h"
 #include "server/http.h"
 #include "server/options.h"
 #include "server/p2p.h"
@@ -142,10 +143,27 @@ static int serve_both(const struct server_config *garden_config, const struct op
 	return 0;
 }
 
+static struct network_config network_config_of(const struct options *options)
+{
+	return (struct network_config){ .pool = options->network_pool,
+		.tag = options->tag,
+		.external_ip = options->external_ip,
+		.denied = &options->deny_networks,
+		.restricted = &options->restricted_networks,
+		.dns_servers = &options->dns_servers,
+		.additional_dns = &options->additional_dns_servers,
+		.hosts = &options->additional_hosts,
+		.mtu = options->mtu,
+		.own_ports = { (uint16_t)options->bind_port, (uint16_t)options->volumes_bind_port },
+		.n_own_ports = 2,
+		.host_access = options->allow_host_access };
+}
+
 static int serve(const struct options *options, const sigset_t *stop, struct err *err)
 {
 	AUTO_FREE char *found =
 		*options->default_rootfs ? strdup(options->default_rootfs) : find_default_rootfs();
+	struct network_config network = network_config_of(options);
 	struct backend_config backend_config = { .work_dir = options->work_dir,
 		.default_rootfs = found,
 		.allow_raw = &options->allow_raw,
@@ -158,7 +176,8 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.id_pool_start = (uint32_t)options->id_pool_start,
 		.id_pool_count = (uint32_t)options->id_pool_count,
 		.volume_driver = options->volume_driver,
-		.self_exe_fd = open_self() };
+		.self_exe_fd = open_self(),
+		.network = &network };
 	struct server_config server_config = { .bind_ip = options->bind_ip,
 		.port = (uint16_t)options->bind_port,
 		.socket_path = *options->bind_socket ? options->bind_socket : NULL,
@@ -194,6 +213,8 @@ int main(int argc, char **argv)
 	if (argc >= 2 && !strcmp(argv[1], "tree"))
 		_exit(tree_main(
 			argc - 1, argv + 1)); /* its /proc is gone: nothing is to run at exit */
+	if (argc == 2 && !strcmp(argv[1], "nft"))
+		return nft_main();
 	if (argc == 2 && !strcmp(argv[1], "manual")) {
 		options_manual(stdout);
 		return 0;

@@ -174,6 +174,8 @@ int container_spec_parse(const json_t *json, struct container_spec *ret_spec, st
 	if (r == 0)
 		r = parse_image(json, ret_spec, err);
 	if (r == 0)
+		r = json_string_field(json, "", "network", &ret_spec->network, err);
+	if (r == 0)
 		r = parse_binds(json, ret_spec, err);
 	if (r == 0)
 		r = parse_properties(json, ret_spec, err);

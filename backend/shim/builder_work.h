@@ -1,4 +1,4 @@
-/* builder_work.h - what the three files of the builder share: builder.c walks plans, builder_ops.c
+/* builder_work.h - what the files of the builder share: builder.c walks plans, builder_ops.c
  * does each operation, builder_place.c finds and makes the places where things go. */
 #pragma once
 #include <stdbool.h>
@@ -23,7 +23,15 @@ static inline const char *text(const struct work *work, uint32_t offset)
 }
 
 /* builder_ops.c: each 0 or -errno */
+/* "123/<name>" below our procfs, 123 being init. */
+int builder_open_init_proc(const struct work *work, const char *name, int flags);
 extern int (*const builder_run[N_OPS])(struct work *work, const struct op_wire *op);
+
+/* builder_net.c: operations, too */
+int builder_sysctl(struct work *work, const struct op_wire *op);
+int builder_veth(struct work *work, const struct op_wire *op);
+int builder_address(struct work *work, const struct op_wire *op);
+int builder_route(struct work *work, const struct op_wire *op);
 
 /* builder_place.c */
 /* Below the skeleton, following no link. */

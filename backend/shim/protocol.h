@@ -142,6 +142,10 @@ enum op_code {
 	OP_ENTER, /* init's mount namespace; its root is the root from now on */
 	OP_KEEP, /* a: path in the root; number: where to keep a copy of what is mounted there */
 	OP_PUT, /* a: target; number: what to put there */
+	OP_SYSCTL, /* a: below /proc/sys, of the network namespace that one is in; b: value */
+	OP_VETH, /* a: name of the host's end, eth0 inside; b: MTU; number: group << 32 | bridge */
+	OP_ADDRESS, /* a: link; b: "address/prefix" */
+	OP_ROUTE, /* a: gateway of the default route */
 	N_OPS
 };
 #define MAX_SLOTS 1024

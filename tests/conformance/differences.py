@@ -10,9 +10,9 @@ VARYING_KEYS = {
     "disk_in_bytes": "the machine's disk",
     "schedulable_disk_in_bytes": "the machine's disk",
     "max_containers": "the recorded server had a pool of 64 subnets",
-    "HostIP": "an address; none until networks are built",
-    "ContainerIP": "an address; none until networks are built",
-    "ExternalIP": "an address; none until networks are built",
+    "HostIP": "an address of another pool",
+    "ContainerIP": "an address of another pool",
+    "ExternalIP": "an address of another pool",
     "ContainerPath": "below the work directory",
 }
 

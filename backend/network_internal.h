@@ -1,0 +1,57 @@
+/* network_internal.h - the network's own state, for its files. */
+#pragma once
+#include <pthread.h>
+#include <sys/queue.h>
+
+#include "linux/nft.h"
+#include "network.h"
+#include "network_table.h"
+
+#define LINK_NAME_SIZE 16
+
+struct lease {
+	LIST_ENTRY(lease) entry;
+	struct network *network;
+	char id[17];
+	struct net_place place;
+	char link[LINK_NAME_SIZE]; /* the host's end of the veth pair */
+	char source_link[LINK_NAME_SIZE]; /* where its packets come in: link, or the bridge */
+	uint32_t bridge; /* ifindex; 0: none */
+	bool is_admitted;
+};
+
+struct network {
+	const struct network_config *config;
+	struct db *db;
+	int self_exe_fd;
+	uint32_t group; /* marks our links: the instance as a number */
+	char table[16], links[8], owner[24];
+	char missing[300]; /* "": nothing */
+	char external_ip[46];
+	uint32_t mtu;
+	struct network_policy policy;
+
+	pthread_mutex_t lock; /* guards the rest */
+	struct netpool pool;
+	LIST_HEAD(, lease) leases;
+	struct nft nft;
+	unsigned n_repairs;
+	uint32_t helper; /* port of the last helper's socket; atomic, the watcher reads it */
+
+	int watch_fd, end_fd;
+	pthread_t watcher;
+	bool is_watching;
+};
+
+/* network_rules.c; the lock is held. */
+/* Makes the table anew with everything that is in it. */
+int network_repair(struct network *network, struct err *err);
+int network_rules_admit(struct lease *lease, struct err *err);
+void network_rules_withdraw(struct lease *lease);
+
+/* network_watch.c */
+int network_watch_start(struct network *network);
+void network_watch_stop(struct network *network);
+
+/* network_setup.c: facts of this host. */
+int network_setup(struct network *network, struct err *err);
