@@ -67,12 +67,21 @@ int container_list(struct backend *backend, const struct property *filter, size_
 
 struct container_info {
 	struct network_facts network;
+	struct net_port *ports; /* net_rule.h */
+	size_t n_ports;
 	const char *state; /* "active" or "stopped" */
 	char *path;
 	struct strv events, process_ids;
 };
 int container_info(struct container *container, struct container_info *ret_info, struct err *err);
 void container_info_done(struct container_info *info);
+
+/* Opens a way in from a port of the host; *ret_port is what was taken (net_rule.h). */
+int container_net_in(struct container *container, const struct net_port *wanted,
+	struct net_port *ret_port, struct err *err);
+/* Lets through what the rules name, all or none. */
+int container_net_out(
+	struct container *container, const struct net_rule *rules, size_t n_rules, struct err *err);
 
 int container_set_grace(struct container *container, int64_t grace_ns, struct err *err);
 

@@ -364,13 +364,14 @@ static int bear(struct container *container, const struct container_spec *spec, 
 	if (r == 0)
 		r = record(container, spec, err);
 	if (r == 0)
-		r = network_reserve(
-			backend->network, container->id, spec->network, &container->lease, err);
+		r = container_reserve_network(container, spec, err);
 	if (r == 0)
 		r = resolve_root(container, uri, &rootfs, err);
 	if (r == 0)
 		r = container_bear(container, spec, &rootfs, err);
 	volume_mounted(backend->volumes, container->id);
+	if (r == 0)
+		r = container_put_network_properties(container, err);
 	if (r == 0)
 		r = store_set_state(backend->db, container->id, CONTAINER_ACTIVE, err);
 	return r;

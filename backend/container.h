@@ -82,6 +82,12 @@ void container_begin_run(struct container *container); /* waits while it is held
 void container_end_run(struct container *container);
 int container_refresh(struct container *container, struct err *err);
 
+/* container_net.c: container-ip and its like; the container's lock is held, or nobody else knows it. */
+int container_put_network_properties(struct container *container, struct err *err);
+/* An address, and the ports and rules that a create asks for, before there is a link. */
+int container_reserve_network(
+	struct container *container, const struct container_spec *spec, struct err *err);
+
 bool property_is_own(const char *key); /* set by the server alone */
 
 /* For link.h: what shims say. */

@@ -1,6 +1,8 @@
 #include "network.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +13,7 @@
 #include "base/log.h"
 #include "base/parse.h"
 #include "linux/rtnl.h"
+#include "linux/sys.h"
 #include "network_internal.h"
 
 #define MAX_TAG 2
@@ -108,6 +111,11 @@ int network_open(const struct network_config *config, struct db *db, const char 
 		return err_set(err, ERR_INVALID, -r,
 			"--network-pool '%s': expected a network from /8 to /30", config->pool);
 	}
+	r = network_ports_open(network, err);
+	if (r < 0) {
+		network_close(network);
+		return r;
+	}
 	if (network_setup(network, err) < 0) {
 		snprintf(network->missing, sizeof(network->missing), "%.290s", err->msg);
 		LOG(LOG_WARN, "no-network", KV_STR("reason", network->missing));
@@ -123,6 +131,7 @@ void network_close(struct network *network)
 	network_watch_stop(network);
 	nft_close(&network->nft);
 	netpool_done(&network->pool);
+	idpool_done(&network->port_pool);
 	pthread_mutex_destroy(&network->lock);
 	free(network);
 }
@@ -161,7 +170,14 @@ static int copy_place(const struct db_row *row, void *arg)
 
 static int forget_record(struct network *network, const char *id, struct err *err)
 {
-	return db_change(network->db, err, "DELETE FROM addresses WHERE container = ?", "s", id);
+	static const char *const tables[] = { "DELETE FROM rules WHERE container = ?",
+		"DELETE FROM ports WHERE container = ?",
+		"DELETE FROM addresses WHERE container = ?" };
+	int r = 0;
+
+	for (size_t i = 0; i < N_ELEMENTS(tables) && r == 0; i++)
+		r = db_change(network->db, err, tables[i], "s", id);
+	return r;
 }
 
 /* ---- leases ---------------------------------------------------------------------------------- */
@@ -177,12 +193,53 @@ static struct lease *lease_new(struct network *network, const char *id)
 	return lease;
 }
 
-/* Named by the address, which nobody else has. */
+static void lease_free(struct lease *lease)
+{
+	free(lease->ports);
+	net_rules_free(lease->rules, lease->n_rules);
+	free(lease);
+}
+
+static void auto_lease(struct lease **lease)
+{
+	if (*lease)
+		lease_free(*lease);
+}
+
+/* Named by the address, which nobody else has, and a bridge by its subnet. */
 static void name_link(struct lease *lease)
 {
-	snprintf(lease->link, sizeof(lease->link), "%s%08x", lease->network->links,
-		lease->place.address);
+	const char *links = lease->network->links;
+
+	snprintf(lease->link, sizeof(lease->link), "%s%08x", links, lease->place.address);
 	memcpy(lease->source_link, lease->link, sizeof(lease->link));
+	if (lease->place.is_shared)
+		snprintf(lease->source_link, sizeof(lease->source_link), "%sb%08x", links,
+			net_subnet(&lease->place));
+}
+
+/* The bridge of a subnet comes with its first container and goes with its last. Lock held. */
+static int open_bridge(struct lease *lease, struct err *err)
+{
+	struct network *network = lease->network;
+	uint32_t gateway = htonl(lease->place.gateway);
+	int r;
+
+	if (!lease->place.is_shared || rtnl_link_index(lease->source_link, &lease->bridge) == 0)
+		return 0;
+	r = rtnl_make_bridge(lease->source_link, network->group, network->mtu, &lease->bridge);
+	if (r == 0)
+		r = rtnl_add_address(lease->source_link, AF_INET, &gateway, lease->place.prefix);
+	return r < 0 ? err_system(err, r, "bridge %s", lease->source_link) : 0;
+}
+
+static void close_bridge(struct lease *lease)
+{
+	uint32_t index;
+
+	network_rules_close_bridge(lease);
+	if (rtnl_link_index(lease->source_link, &index) == 0)
+		rtnl_delete_link(index);
 }
 
 struct link_named {
@@ -245,14 +302,19 @@ static int take(struct lease *lease, const char *wanted, struct err *err)
 
 static void drop(struct lease *lease)
 {
+	struct network *network = lease->network;
+
 	LIST_REMOVE(lease, entry);
-	netpool_give(&lease->network->pool, &lease->place);
+	for (size_t i = 0; i < lease->n_ports; i++)
+		network_port_give(network, lease->ports[i].host);
+	if (netpool_give(&network->pool, &lease->place) && lease->place.is_shared)
+		close_bridge(lease);
 }
 
 int network_reserve(struct network *network, const char *id, const char *wanted,
 	struct lease **ret_lease, struct err *err)
 {
-	AUTO_FREE struct lease *lease = NULL;
+	AUTO(auto_lease) struct lease *lease = NULL;
 	int r;
 
 	*ret_lease = NULL;
@@ -270,10 +332,14 @@ int network_reserve(struct network *network, const char *id, const char *wanted,
 	if (r < 0)
 		return r;
 	r = record(lease, err);
-	if (r < 0) {
-		pthread_mutex_lock(&network->lock);
+	pthread_mutex_lock(&network->lock);
+	if (r == 0)
+		r = open_bridge(lease, err);
+	if (r < 0)
 		drop(lease);
-		pthread_mutex_unlock(&network->lock);
+	pthread_mutex_unlock(&network->lock);
+	if (r < 0) {
+		forget_record(network, id, NULL);
 		return r;
 	}
 	*ret_lease = TAKE_PTR(lease);
@@ -283,7 +349,7 @@ int network_reserve(struct network *network, const char *id, const char *wanted,
 int network_adopt(
 	struct network *network, const char *id, struct lease **ret_lease, struct err *err)
 {
-	AUTO_FREE struct lease *lease = lease_new(network, id);
+	AUTO(auto_lease) struct lease *lease = lease_new(network, id);
 	int r;
 
 	*ret_lease = NULL;
@@ -295,6 +361,11 @@ int network_adopt(
 	if (r < 0 || !lease->place.address)
 		return r;
 	name_link(lease);
+	r = network_ports_load(lease, err);
+	if (r < 0)
+		return r;
+	if (lease->place.is_shared)
+		rtnl_link_index(lease->source_link, &lease->bridge);
 	pthread_mutex_lock(&network->lock);
 	r = netpool_mark(&network->pool, &lease->place);
 	if (r == 0)
@@ -333,7 +404,7 @@ int network_release(struct lease *lease, struct err *err)
 	pthread_mutex_lock(&network->lock);
 	drop(lease);
 	pthread_mutex_unlock(&network->lock);
-	free(lease);
+	lease_free(lease);
 	return 0;
 }
 
@@ -344,7 +415,7 @@ void network_forget(struct lease *lease)
 	pthread_mutex_lock(&lease->network->lock);
 	LIST_REMOVE(lease, entry);
 	pthread_mutex_unlock(&lease->network->lock);
-	free(lease);
+	lease_free(lease);
 }
 
 /* ---- after a start --------------------------------------------------------------------------- */
@@ -370,8 +441,10 @@ static void forget_strays(
 	struct strays strays = { .is_known = is_known, .arg = arg };
 	struct err err;
 
-	if (db_each(network->db, note_stray, &strays, &err, "SELECT container FROM addresses", "") <
-		0)
+	if (db_each(network->db, note_stray, &strays, &err,
+		    "SELECT container FROM addresses UNION SELECT container FROM ports"
+		    " UNION SELECT container FROM rules",
+		    "") < 0)
 		LOG(LOG_ERROR, "addresses-not-read", KV_STR("error", err.msg));
 	for (size_t i = 0; i < strays.ids.n_items; i++)
 		if (forget_record(network, strays.ids.items[i], &err) < 0)
@@ -469,6 +542,30 @@ void network_describe(const struct lease *lease, struct network_link *ret_link)
 	if (!lease->bridge)
 		snprintf(ret_link->host_address, sizeof(ret_link->host_address), "%s/%u",
 			ret_link->gateway, place->prefix);
+}
+
+const struct net_port *network_ports(const struct lease *lease, size_t *ret_n)
+{
+	*ret_n = lease ? lease->n_ports : 0;
+	return lease ? lease->ports : NULL;
+}
+
+/* A packet that the host sent itself from 127.0.0.1 gets the gateway's address on its way; what comes
+ * back must be let in as one for 127.0.0.1. The containers' own packets for 127/8 are dropped
+ * before that. */
+void network_link_made(struct lease *lease)
+{
+	char path[64];
+	int r;
+
+	if (!lease->n_ports)
+		return;
+	snprintf(path, sizeof(path), "/proc/sys/net/ipv4/conf/%s/route_localnet",
+		lease->source_link);
+	r = sys_write_file(AT_FDCWD, path, "1");
+	if (r < 0)
+		LOG(LOG_WARN, "ports-not-on-loopback", KV_STR("link", lease->source_link),
+			KV_INT("errno", -r));
 }
 
 void network_facts(

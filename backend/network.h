@@ -24,6 +24,7 @@ struct network_config {
 	const struct strv *denied, *restricted; /* see network_table.h */
 	const struct strv *dns_servers, *additional_dns, *hosts;
 	uint64_t mtu; /* 0: that of the link of the default route, at most 1500 */
+	uint64_t first_pool_port, n_pool_ports; /* what NetIn takes host ports from */
 	uint16_t own_ports[2];
 	size_t n_own_ports;
 	bool host_access;
@@ -51,6 +52,16 @@ int network_adopt(
 	struct network *network, const char *id, struct lease **ret_lease, struct err *err);
 /* Before its link is made: from now on its packets pass. */
 int network_admit(struct lease *lease, struct err *err);
+struct net_port;
+struct net_rule;
+/* Recorded at once, in force at once or with network_admit. A port: see net_rule.h; *ret_port is what
+ * was taken. Rules: all or none; later ones stand in front. */
+int network_in(struct lease *lease, const struct net_port *wanted, struct net_port *ret_port,
+	struct err *err);
+int network_out(struct lease *lease, const struct net_rule *rules, size_t n_rules, struct err *err);
+/* Once its link is there: what came over the host's loopback is answered, too. */
+void network_link_made(struct lease *lease);
+
 /* Ends it: rules, record, address. The link goes with the container's namespace. Idempotent by the
  * record; a lease that is released is freed. */
 int network_release(struct lease *lease, struct err *err);
@@ -65,6 +76,9 @@ struct network_link {
 	uint32_t mtu, group, bridge;
 };
 void network_describe(const struct lease *lease, struct network_link *ret_link);
+
+/* Borrowed: valid as long as the lease is not changed. */
+const struct net_port *network_ports(const struct lease *lease, size_t *ret_n);
 
 struct network_facts {
 	char container_ip[16], host_ip[16], external_ip[46];

@@ -3,7 +3,9 @@
 #include <pthread.h>
 #include <sys/queue.h>
 
+#include "idpool.h"
 #include "linux/nft.h"
+#include "net_rule.h"
 #include "network.h"
 #include "network_table.h"
 
@@ -18,6 +20,10 @@ struct lease {
 	char source_link[LINK_NAME_SIZE]; /* where its packets come in: link, or the bridge */
 	uint32_t bridge; /* ifindex; 0: none */
 	bool is_admitted;
+	struct net_port *ports; /* in the order of their NetIn */
+	size_t n_ports;
+	struct net_rule *rules; /* later ones stand in front */
+	size_t n_rules;
 };
 
 struct network {
@@ -25,7 +31,7 @@ struct network {
 	struct db *db;
 	int self_exe_fd;
 	uint32_t group; /* marks our links: the instance as a number */
-	char table[16], links[8], owner[24];
+	char table[16], links[6], owner[24];
 	char missing[300]; /* "": nothing */
 	char external_ip[46];
 	uint32_t mtu;
@@ -33,6 +39,7 @@ struct network {
 
 	pthread_mutex_t lock; /* guards the rest */
 	struct netpool pool;
+	struct idpool port_pool; /* of numbers above first_pool_port */
 	LIST_HEAD(, lease) leases;
 	struct nft nft;
 	unsigned n_repairs;
@@ -48,6 +55,16 @@ struct network {
 int network_repair(struct network *network, struct err *err);
 int network_rules_admit(struct lease *lease, struct err *err);
 void network_rules_withdraw(struct lease *lease);
+/* The last container of its bridge is gone. */
+void network_rules_close_bridge(struct lease *lease);
+int network_rules_open_port(struct lease *lease, const struct net_port *port, struct err *err);
+/* The lease's rules from the n-th on. */
+int network_rules_open(struct lease *lease, size_t n, struct err *err);
+
+/* network_ports.c */
+int network_ports_open(struct network *network, struct err *err);
+int network_ports_load(struct lease *lease, struct err *err);
+void network_port_give(struct network *network, uint16_t port); /* lock held */
 
 /* network_watch.c */
 int network_watch_start(struct network *network);

@@ -2,7 +2,9 @@
  * made by the helper "cloche nft". The network's lock is held. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,24 +35,195 @@ static struct source_key source_key(const struct lease *lease)
 	return key;
 }
 
-static void put_all(struct lease *lease, struct nft_batch *batch)
-{
-	struct nft *nft = &lease->network->nft;
-	struct source_key source = source_key(lease);
+#define ELEMENT_BYTES 512
+#define RULE_BYTES 2048
+#define MAX_RULE_PARTS 4096 /* networks times ports of all rules of one container */
 
-	nft_put_element(nft, batch,
-		&(struct nft_element){
-			.set = "sources4", .key = &source, .key_bytes = sizeof(source) });
+static struct nft_element source_element(const struct source_key *key)
+{
+	return (struct nft_element){ .set = "sources4", .key = key, .key_bytes = sizeof(*key) };
+}
+
+struct port_pair {
+	uint16_t host; /* network order, all of them */
+	uint32_t address;
+	uint16_t container, padding;
+} __attribute__((packed));
+
+static struct port_pair port_pair(const struct lease *lease, const struct net_port *port)
+{
+	return (struct port_pair){ .host = htons(port->host),
+		.address = htonl(lease->place.address),
+		.container = htons(port->container) };
+}
+
+static struct nft_element port_element(const struct port_pair *pair)
+{
+	return (struct nft_element){ .set = "ports4",
+		.key = &pair->host,
+		.key_bytes = sizeof(pair->host),
+		.data = (const char *)pair + sizeof(pair->host),
+		.data_bytes = sizeof(*pair) - sizeof(pair->host) };
+}
+
+struct bridge_key {
+	char in[LINK_NAME_SIZE], out[LINK_NAME_SIZE];
+};
+
+static struct nft_element bridge_element(const struct lease *lease, struct bridge_key *key)
+{
+	memcpy(key->in, lease->source_link, sizeof(key->in));
+	memcpy(key->out, lease->source_link, sizeof(key->out));
+	return (struct nft_element){ .set = "bridges", .key = key, .key_bytes = sizeof(*key) };
+}
+
+/* ---- rules ----------------------------------------------------------------------------------- */
+
+struct rule_chain {
+	char name[32];
+	uint32_t address; /* network order */
+};
+
+static struct rule_chain rule_chain(const struct lease *lease)
+{
+	struct rule_chain chain = { .address = htonl(lease->place.address) };
+
+	snprintf(chain.name, sizeof(chain.name), "rules-%08x", lease->place.address);
+	return chain;
+}
+
+static struct nft_element chain_element(const struct rule_chain *chain)
+{
+	return (struct nft_element){ .set = "rules4",
+		.key = &chain->address,
+		.key_bytes = sizeof(chain->address),
+		.jump = chain->name };
+}
+
+static uint8_t protocol_of(enum net_protocol protocol, int family)
+{
+	switch (protocol) {
+	case NET_TCP:
+		return IPPROTO_TCP;
+	case NET_UDP:
+		return IPPROTO_UDP;
+	case NET_ICMP:
+		return family == AF_INET6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP;
+	case NET_ALL:
+	case N_NET_PROTOCOLS:
+		break;
+	}
+	return 0;
+}
+
+/* One network (NULL: all of the family but what is reserved) and one range of ports (NULL: all). */
+static void put_part(struct lease *lease, struct nft_batch *batch, const struct net_rule *rule,
+	const struct net_range *range, const struct net_port_range *ports)
+{
+	struct rule_chain chain = rule_chain(lease);
+	int family = range ? range->family : AF_INET;
+	struct nft_range network;
+	struct nft_rule part = { .chain = chain.name,
+		.comment = lease->id,
+		.family = family,
+		.except_set = "reserved4",
+		.protocol = protocol_of(rule->protocol, family),
+		.has_icmp_type = rule->protocol == NET_ICMP && rule->has_type,
+		.has_icmp_code = rule->protocol == NET_ICMP && rule->has_code,
+		.icmp_type = rule->type,
+		.icmp_code = rule->code,
+		.log_prefix = rule->log ? "cloche " : NULL };
+
+	if (range) {
+		memcpy(network.first, range->first, sizeof(network.first));
+		memcpy(network.last, range->last, sizeof(network.last));
+		part.network = &network;
+	}
+	if (ports) {
+		part.has_ports = true;
+		part.first_port = ports->first;
+		part.last_port = ports->last;
+	}
+	nft_insert_rule(&lease->network->nft, batch, &part);
+}
+
+static size_t n_parts(const struct net_rule *rule)
+{
+	return (rule->n_networks ? rule->n_networks : 1) * (rule->n_ports ? rule->n_ports : 1);
+}
+
+static void put_rule(struct lease *lease, struct nft_batch *batch, const struct net_rule *rule)
+{
+	size_t n_ports = rule->n_ports ? rule->n_ports : 1, n = n_parts(rule);
+
+	for (size_t i = 0; i < n; i++)
+		put_part(lease, batch, rule, rule->n_networks ? &rule->networks[i / n_ports] : NULL,
+			rule->n_ports ? &rule->ports[i % n_ports] : NULL);
+}
+
+/* From the n-th on; with the first goes the chain. */
+static void put_rules(struct lease *lease, struct nft_batch *batch, size_t n)
+{
+	struct rule_chain chain = rule_chain(lease);
+	struct nft_element jump = chain_element(&chain);
+
+	if (n == lease->n_rules)
+		return;
+	if (n == 0)
+		nft_put_chain(&lease->network->nft, batch, chain.name);
+	for (size_t i = n; i < lease->n_rules; i++)
+		put_rule(lease, batch, &lease->rules[i]);
+	if (n == 0)
+		nft_put_element(&lease->network->nft, batch, &jump);
+}
+
+/* Room for rules from the n-th on and for every element. 0: too many parts. */
+static size_t batch_bytes(const struct lease *lease, size_t n)
+{
+	size_t total = 0;
+
+	for (size_t i = 0; i < lease->n_rules; i++)
+		total += n_parts(&lease->rules[i]);
+	if (total > MAX_RULE_PARTS)
+		return 0;
+	for (size_t i = total = 0; n + i < lease->n_rules; i++)
+		total += n_parts(&lease->rules[n + i]);
+	return total * RULE_BYTES + (lease->n_ports + 8) * ELEMENT_BYTES;
+}
+
+/* ---- coming and going ------------------------------------------------------------------------ */
+
+static int explain(struct lease *lease, int r, struct err *err)
+{
+	return r < 0 ? err_system(err, r, "table inet %s", lease->network->table) : 0;
 }
 
 static int try_admit(struct lease *lease)
 {
-	unsigned char space[2048] __attribute__((aligned(8)));
+	struct source_key source = source_key(lease);
+	struct nft_element element = source_element(&source);
+	struct nft *nft = &lease->network->nft;
+	size_t size = batch_bytes(lease, 0);
+	AUTO_FREE void *space = size ? malloc(size) : NULL;
+	struct bridge_key key;
 	struct nft_batch batch;
 
-	nft_begin(&lease->network->nft, &batch, space, sizeof(space));
-	put_all(lease, &batch);
-	return nft_commit(&lease->network->nft, &batch);
+	if (!space)
+		return size ? -ENOMEM : -E2BIG;
+	nft_begin(nft, &batch, space, size);
+	nft_put_element(nft, &batch, &element);
+	for (size_t i = 0; i < lease->n_ports; i++) {
+		struct port_pair pair = port_pair(lease, &lease->ports[i]);
+
+		element = port_element(&pair);
+		nft_put_element(nft, &batch, &element);
+	}
+	if (lease->bridge) {
+		element = bridge_element(lease, &key);
+		nft_put_element(nft, &batch, &element);
+	}
+	put_rules(lease, &batch, 0);
+	return nft_commit(nft, &batch);
 }
 
 int network_rules_admit(struct lease *lease, struct err *err)
@@ -64,51 +237,179 @@ int network_rules_admit(struct lease *lease, struct err *err)
 			lease->is_admitted = false;
 		return r;
 	}
-	if (r < 0)
-		return err_system(err, r, "let the container's address into table inet %s",
-			lease->network->table);
-	lease->is_admitted = true;
-	return 0;
+	if (r == 0)
+		lease->is_admitted = true;
+	return explain(lease, r, err);
 }
 
-void network_rules_withdraw(struct lease *lease)
+/* What is gone already does not matter. */
+static void delete_element(struct lease *lease, const struct nft_element *element)
 {
-	unsigned char space[2048] __attribute__((aligned(8)));
+	unsigned char space[ELEMENT_BYTES + 256] __attribute__((aligned(8)));
 	struct nft *nft = &lease->network->nft;
-	struct source_key source = source_key(lease);
 	struct nft_batch batch;
 	int r;
 
 	nft_begin(nft, &batch, space, sizeof(space));
-	nft_delete_element(nft, &batch,
-		&(struct nft_element){
-			.set = "sources4", .key = &source, .key_bytes = sizeof(source) });
+	nft_delete_element(nft, &batch, element);
 	r = nft_commit(nft, &batch);
-	lease->is_admitted = false;
 	if (r < 0 && r != -ENOENT)
-		LOG(LOG_WARN, "rules-not-withdrawn", KV_STR("link", lease->link),
+		LOG(LOG_WARN, "element-not-withdrawn", KV_STR("set", element->set),
 			KV_INT("errno", -r));
+}
+
+static void delete_rules(struct lease *lease)
+{
+	unsigned char space[2048] __attribute__((aligned(8)));
+	struct rule_chain chain = rule_chain(lease);
+	struct nft_element jump = chain_element(&chain);
+	struct nft *nft = &lease->network->nft;
+	struct nft_batch batch;
+	int r;
+
+	nft_begin(nft, &batch, space, sizeof(space));
+	nft_delete_element(nft, &batch, &jump);
+	nft_delete_chain(nft, &batch, chain.name);
+	r = nft_commit(nft, &batch);
+	if (r < 0 && r != -ENOENT)
+		LOG(LOG_WARN, "rules-not-withdrawn", KV_STR("chain", chain.name),
+			KV_INT("errno", -r));
+}
+
+void network_rules_withdraw(struct lease *lease)
+{
+	struct source_key source = source_key(lease);
+	struct nft_element element = source_element(&source);
+
+	delete_element(lease, &element);
+	for (size_t i = 0; i < lease->n_ports; i++) {
+		struct port_pair pair = port_pair(lease, &lease->ports[i]);
+
+		element = port_element(&pair);
+		delete_element(lease, &element);
+	}
+	if (lease->n_rules)
+		delete_rules(lease);
+	lease->is_admitted = false;
+}
+
+void network_rules_close_bridge(struct lease *lease)
+{
+	struct bridge_key key;
+	struct nft_element element = bridge_element(lease, &key);
+
+	delete_element(lease, &element);
+}
+
+int network_rules_open_port(struct lease *lease, const struct net_port *port, struct err *err)
+{
+	unsigned char space[ELEMENT_BYTES + 256] __attribute__((aligned(8)));
+	struct port_pair pair = port_pair(lease, port);
+	struct nft_element element = port_element(&pair);
+	struct nft *nft = &lease->network->nft;
+	struct nft_batch batch;
+	int r;
+
+	nft_begin(nft, &batch, space, sizeof(space));
+	nft_put_element(nft, &batch, &element);
+	r = nft_commit(nft, &batch);
+	if (r == -ENOENT)
+		return network_repair(lease->network, err);
+	return explain(lease, r, err);
+}
+
+int network_rules_open(struct lease *lease, size_t n, struct err *err)
+{
+	struct nft *nft = &lease->network->nft;
+	size_t size = batch_bytes(lease, n);
+	AUTO_FREE void *space = size ? malloc(size) : NULL;
+	struct nft_batch batch;
+	int r;
+
+	if (!space)
+		return size ? err_system(err, -ENOMEM, "rules")
+			    : err_set(err, ERR_INVALID, E2BIG,
+				      "rules: more than %d networks times ports", MAX_RULE_PARTS);
+	nft_begin(nft, &batch, space, size);
+	put_rules(lease, &batch, n);
+	r = nft_commit(nft, &batch);
+	if (r == -ENOENT)
+		return network_repair(lease->network, err);
+	return explain(lease, r, err);
 }
 
 /* ---- the table ------------------------------------------------------------------------------- */
 
+struct set_writer {
+	const char *set;
+	void (*write)(struct buf *text, const struct lease *lease);
+};
+
+static void write_address(struct buf *text, uint32_t address)
+{
+	buf_addf(text, "%u.%u.%u.%u", address >> 24, address >> 16 & 255, address >> 8 & 255,
+		address & 255);
+}
+
+static void write_source(struct buf *text, const struct lease *lease)
+{
+	buf_addf(text, "\"%s\" . ", lease->source_link);
+	write_address(text, lease->place.address);
+	buf_adds(text, ", ");
+}
+
+static void write_ports(struct buf *text, const struct lease *lease)
+{
+	for (size_t i = 0; i < lease->n_ports; i++) {
+		buf_addf(text, "%u : ", lease->ports[i].host);
+		write_address(text, lease->place.address);
+		buf_addf(text, " . %u, ", lease->ports[i].container);
+	}
+}
+
+static void write_bridge(struct buf *text, const struct lease *lease)
+{
+	if (lease->bridge)
+		buf_addf(text, "\"%s\" . \"%s\", ", lease->source_link, lease->source_link);
+}
+
+static const struct set_writer set_writers[] = { { "sources4", write_source },
+	{ "ports4", write_ports }, { "bridges", write_bridge } };
+
+/* nft takes a comma behind the last one. */
 static void write_elements(struct buf *text, const char *set, void *arg)
 {
 	const struct network *network = arg;
 	const struct lease *lease;
-	unsigned n = 0;
 
-	if (strcmp(set, "sources4") != 0)
-		return;
+	for (size_t i = 0; i < N_ELEMENTS(set_writers); i++)
+		if (!strcmp(set_writers[i].set, set))
+			LIST_FOREACH(lease, &network->leases, entry)
+	if (lease->is_admitted)
+		set_writers[i].write(text, lease);
+}
+
+/* Their chains are not part of the text: until they are back, what only they opened stays shut. */
+static int put_back_rules(struct network *network, struct err *err)
+{
+	struct lease *lease;
+	int r = 0;
+
 	LIST_FOREACH(lease, &network->leases, entry)
 	{
-		uint32_t address = lease->place.address;
+		size_t size = batch_bytes(lease, 0);
+		AUTO_FREE void *space = malloc(size ? size : 1);
+		struct nft_batch batch;
 
-		if (lease->is_admitted)
-			buf_addf(text, "%s\"%s\" . %u.%u.%u.%u", n++ ? ", " : "",
-				lease->source_link, address >> 24, address >> 16 & 255,
-				address >> 8 & 255, address & 255);
+		if (r < 0 || !lease->is_admitted || !lease->n_rules)
+			continue;
+		if (!space)
+			return err_system(err, -ENOMEM, "rules");
+		nft_begin(&network->nft, &batch, space, size);
+		put_rules(lease, &batch, 0);
+		r = explain(lease, nft_commit(&network->nft, &batch), err);
 	}
+	return r;
 }
 
 /* The helper's exit status; words gets what it had to say. */
@@ -156,7 +457,7 @@ int network_repair(struct network *network, struct err *err)
 	if (r < 0)
 		return err_system(err, r, "start the helper for table inet %s", network->table);
 	network->n_repairs++;
-	return r == 0 ? 0
+	return r == 0 ? put_back_rules(network, err)
 		      : err_set(err, ERR_SYSTEM, EIO, "table inet %s cannot be made: %s",
 				network->table, *words ? words : "the helper was killed");
 }

@@ -38,7 +38,9 @@ int network_text_check(const char *network, int *ret_family)
 	if (*ret_family < 0)
 		return -EINVAL;
 	if (network[len] == '/')
-		return parse_u64(network + len + 1, *ret_family == AF_INET ? 32 : 128, &prefix);
+		return parse_u64(network + len + 1, *ret_family == AF_INET ? 32 : 128, &prefix) < 0
+			? -EINVAL
+			: 0;
 	if (network[len] != '-')
 		return 0;
 	if (family_of(network + len + 1, strlen(network + len + 1), last) != *ret_family)

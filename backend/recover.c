@@ -88,6 +88,8 @@ static int load(struct backend *backend, const struct record *record,
 	if (r == 0)
 		r = network_adopt(backend->network, container->id, &container->lease, err);
 	if (r == 0)
+		r = container_put_network_properties(container, err);
+	if (r == 0)
 		r = add_own_property(container, "garden.state", "created");
 	if (r == 0 && record->grace_ns > 0)
 		r = add_own_property(container, "garden.grace-time", grace);

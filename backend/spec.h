@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/strv.h"
+#include "net_rule.h"
 
 struct bind_mount {
 	char *src, *dst;
@@ -31,6 +32,10 @@ struct container_spec {
 	struct property *properties;
 	size_t n_properties;
 	struct strv env;
+	struct net_port *net_in;
+	size_t n_net_in;
+	struct net_rule *net_out;
+	size_t n_net_out;
 };
 void container_spec_done(struct container_spec *spec);
 

@@ -28,7 +28,13 @@ static const char schema[] =
 	/* before there is a container of the id: no reference */
 	"CREATE TABLE IF NOT EXISTS addresses ("
 	" container TEXT PRIMARY KEY, address INTEGER NOT NULL, gateway INTEGER NOT NULL,"
-	" prefix INTEGER NOT NULL, shared INTEGER NOT NULL) STRICT;";
+	" prefix INTEGER NOT NULL, shared INTEGER NOT NULL) STRICT;"
+	"CREATE TABLE IF NOT EXISTS ports ("
+	" container TEXT NOT NULL, position INTEGER NOT NULL, host_port INTEGER NOT NULL,"
+	" container_port INTEGER NOT NULL, PRIMARY KEY (container, position)) STRICT;"
+	"CREATE TABLE IF NOT EXISTS rules ("
+	" container TEXT NOT NULL, position INTEGER NOT NULL, rule TEXT NOT NULL,"
+	" PRIMARY KEY (container, position)) STRICT;";
 
 #define SCHEMA_VERSION 1
 

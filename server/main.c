@@ -154,6 +154,8 @@ static struct network_config network_config_of(const struct options *options)
 		.additional_dns = &options->additional_dns_servers,
 		.hosts = &options->additional_hosts,
 		.mtu = options->mtu,
+		.first_pool_port = options->port_pool_start,
+		.n_pool_ports = options->port_pool_size,
 		.own_ports = { (uint16_t)options->bind_port, (uint16_t)options->volumes_bind_port },
 		.n_own_ports = 2,
 		.host_access = options->allow_host_access };

@@ -244,6 +244,8 @@ def snapshot(server):
         "cgroup directories": cgroup_directories(server),
         "id ranges": id_ranges(server),
         "addresses": rows(server, "addresses"),
+        "ports": rows(server, "ports"),
+        "rules": rows(server, "rules"),
         "links": links(server),
         "elements of rules": rule_elements(server),
         "loop devices": loop_devices(server),

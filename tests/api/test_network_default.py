@@ -8,55 +8,7 @@ import internet
 import oracle
 import pytest
 from gardenlib import wait_until
-
-PROC_SYS = ("/proc/sys/net", "/proc/sys/kernel")
-
-
-@pytest.fixture(scope="module")
-def outside(nothing_left):
-    one = internet.Internet()
-    yield one
-    one.close()
-
-
-@pytest.fixture(scope="module")
-def net(outside, server_with_uplink):
-    return server_with_uplink
-
-
-@pytest.fixture(scope="module")
-def server_with_uplink(outside):
-    """A server that was started with the uplink in place."""
-    from serverproc import Server
-    one = Server()
-    yield one
-    one.finish()
-
-
-@pytest.fixture
-def make(net):
-    from conftest import Container
-    made = []
-
-    def make_one(handle=None, **spec):
-        made.append(Container(net, handle, **spec))
-        return made[-1]
-
-    yield make_one
-    for one in made:
-        assert net.client.request("DELETE", one.path).status in (200, 404)
-
-
-def says(container, address, port=80):
-    """What a TCP peer says to the container; empty if it is not reached."""
-    return container.sh(f"nc -w 5 {address} {port} </dev/null")[1].decode().strip()
-
-
-def refused(container, address, port=80):
-    status, out, err = container.sh(f"nc -w 5 {address} {port} </dev/null")
-    assert status != 0 and not out, (address, port, out)
-    return err.decode()
-
+from netfixtures import make, net, outside, refused, says  # noqa: F401 # fixtures, too
 
 # ---- what it looks like -----------------------------------------------------------------------
 

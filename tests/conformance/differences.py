@@ -13,6 +13,10 @@ VARYING_KEYS = {
     "HostIP": "an address of another pool",
     "ContainerIP": "an address of another pool",
     "ExternalIP": "an address of another pool",
+    "garden.network.container-ip": "an address of another pool",
+    "garden.network.host-ip": "an address of another pool",
+    "garden.network.external-ip": "an address of another host",
+    "host_port": "the recorded server had given out a port before",
     "ContainerPath": "below the work directory",
 }
 
@@ -26,7 +30,6 @@ FILLED_KEYS = {"ProcessIDs": "the recorded server never fills it; cloche says wh
 ABSENT_PROPERTIES = [
     (r"kawasaki\..*", "the recorded server's own network module keeps its state there"),
     (r"rundmc\.state", "the recorded server's own module keeps its state there"),
-    (r"garden\.network\..*", "networks are not built yet"),
 ]
 
 
@@ -51,9 +54,6 @@ NOT_BUILT = {
     "limits_memory": "comes with limits and metrics",
     "files_in": "comes with volumes and streams",
     "files_out": "comes with volumes and streams; compare the entries of the archives then",
-    "net_in": "comes with networks",
-    "net_out": "comes with networks",
-    "net_out_bulk": "comes with networks",
 }
 
 UNKNOWN_HANDLE = "an unknown handle is a typed 404 on every route"
