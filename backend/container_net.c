@@ -113,13 +113,26 @@ int container_net_out(
 
 /* ---- at birth -------------------------------------------------------------------------------- */
 
+/* What a hermetic container cannot have. */
+static int check_hermetic(const struct container_spec *spec, struct err *err)
+{
+	if (spec->n_net_in || (spec->network && *spec->network))
+		return err_set(err, ERR_INVALID, EINVAL,
+			"%s: a container without netout_rules is hermetic here",
+			spec->n_net_in ? "netin" : "network");
+	return 0;
+}
+
 int container_reserve_network(
 	struct container *container, const struct container_spec *spec, struct err *err)
 {
 	struct net_port port;
-	int r = network_reserve(
-		container->backend->network, container->id, spec->network, &container->lease, err);
+	int r;
 
+	if (container->backend->config.network->hermetic_without_netout && !spec->n_net_out)
+		return check_hermetic(spec, err);
+	r = network_reserve(
+		container->backend->network, container->id, spec->network, &container->lease, err);
 	if (r == 0 && spec->n_net_in)
 		r = check_lease(container, "netin", err);
 	if (r == 0 && spec->n_net_out)

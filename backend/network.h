@@ -27,7 +27,7 @@ struct network_config {
 	uint64_t first_pool_port, n_pool_ports; /* what NetIn takes host ports from */
 	uint16_t own_ports[2];
 	size_t n_own_ports;
-	bool host_access;
+	bool host_access, hermetic_without_netout;
 };
 
 /* Checks the options (-EINVAL names the one) and what the kernel offers. self_exe_fd: the running
@@ -79,6 +79,12 @@ void network_describe(const struct lease *lease, struct network_link *ret_link);
 
 /* Borrowed: valid as long as the lease is not changed. */
 const struct net_port *network_ports(const struct lease *lease, size_t *ret_n);
+
+struct network_traffic {
+	uint64_t rx_bytes, tx_bytes; /* as the container sees it */
+};
+/* Since its link was made. 0 or -errno. */
+int network_traffic(const struct lease *lease, struct network_traffic *ret_traffic);
 
 struct network_facts {
 	char container_ip[16], host_ip[16], external_ip[46];

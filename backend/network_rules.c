@@ -44,6 +44,13 @@ static struct nft_element source_element(const struct source_key *key)
 	return (struct nft_element){ .set = "sources4", .key = key, .key_bytes = sizeof(*key) };
 }
 
+static struct nft_element sender_element(const struct source_key *key)
+{
+	return (struct nft_element){
+		.set = "senders4", .key = key, .key_bytes = sizeof(*key), .is_arp = true
+	};
+}
+
 struct port_pair {
 	uint16_t host; /* network order, all of them */
 	uint32_t address;
@@ -212,6 +219,8 @@ static int try_admit(struct lease *lease)
 		return size ? -ENOMEM : -E2BIG;
 	nft_begin(nft, &batch, space, size);
 	nft_put_element(nft, &batch, &element);
+	element = sender_element(&source);
+	nft_put_element(nft, &batch, &element);
 	for (size_t i = 0; i < lease->n_ports; i++) {
 		struct port_pair pair = port_pair(lease, &lease->ports[i]);
 
@@ -276,12 +285,29 @@ static void delete_rules(struct lease *lease)
 			KV_INT("errno", -r));
 }
 
+/* Both in one batch: what nearly always is there costs one commit. */
+static void delete_source(struct lease *lease)
+{
+	unsigned char space[2 * ELEMENT_BYTES + 256] __attribute__((aligned(8)));
+	struct source_key key = source_key(lease);
+	struct nft_element source = source_element(&key), sender = sender_element(&key);
+	struct nft *nft = &lease->network->nft;
+	struct nft_batch batch;
+
+	nft_begin(nft, &batch, space, sizeof(space));
+	nft_delete_element(nft, &batch, &source);
+	nft_delete_element(nft, &batch, &sender);
+	if (nft_commit(nft, &batch) == 0)
+		return;
+	delete_element(lease, &source);
+	delete_element(lease, &sender);
+}
+
 void network_rules_withdraw(struct lease *lease)
 {
-	struct source_key source = source_key(lease);
-	struct nft_element element = source_element(&source);
+	struct nft_element element;
 
-	delete_element(lease, &element);
+	delete_source(lease);
 	for (size_t i = 0; i < lease->n_ports; i++) {
 		struct port_pair pair = port_pair(lease, &lease->ports[i]);
 
@@ -374,7 +400,7 @@ static void write_bridge(struct buf *text, const struct lease *lease)
 }
 
 static const struct set_writer set_writers[] = { { "sources4", write_source },
-	{ "ports4", write_ports }, { "bridges", write_bridge } };
+	{ "senders4", write_source }, { "ports4", write_ports }, { "bridges", write_bridge } };
 
 /* nft takes a comma behind the last one. */
 static void write_elements(struct buf *text, const char *set, void *arg)

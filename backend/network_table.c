@@ -259,6 +259,23 @@ static void add_nat(const struct writer *writer)
 	end_chain(writer);
 }
 
+/* Who a container says it is shows in no table of neighbours but as itself. */
+static void add_arp(const struct writer *writer)
+{
+	const struct network_policy *policy = writer->policy;
+
+	buf_addf(writer->text, "table arp %s {\n}\ndelete table arp %s\ntable arp %s {\n",
+		policy->table, policy->table, policy->table);
+	add_set(writer, "set", "senders4", "ifname . ipv4_addr");
+	add_base(writer, "input", "filter", "input", 0);
+	if (GUARD(ANTISPOOF))
+		buf_addf(writer->text,
+			"\t\tiifname \"%s*\" iifname . arp saddr ip != @senders4 drop\n",
+			policy->links);
+	end_chain(writer);
+	buf_adds(writer->text, "}\n");
+}
+
 void network_table_write(struct buf *text, const struct network_policy *policy,
 	void (*elements)(struct buf *text, const char *set, void *arg), void *arg)
 {
@@ -273,4 +290,5 @@ void network_table_write(struct buf *text, const struct network_policy *policy,
 	add_forward(&writer);
 	add_nat(&writer);
 	buf_adds(text, "}\n");
+	add_arp(&writer);
 }

@@ -158,7 +158,8 @@ static struct network_config network_config_of(const struct options *options)
 		.n_pool_ports = options->port_pool_size,
 		.own_ports = { (uint16_t)options->bind_port, (uint16_t)options->volumes_bind_port },
 		.n_own_ports = 2,
-		.host_access = options->allow_host_access };
+		.host_access = options->allow_host_access,
+		.hermetic_without_netout = options->hermetic };
 }
 
 static int serve(const struct options *options, const sigset_t *stop, struct err *err)

@@ -35,12 +35,17 @@ void nft_close(struct nft *nft)
 
 /* ---- batches --------------------------------------------------------------------------------- */
 
-static void begin(struct nft_batch *batch, uint16_t type, uint16_t flags)
+static void begin_of(struct nft_batch *batch, uint8_t family, uint16_t type, uint16_t flags)
 {
-	struct nfgenmsg head = { .nfgen_family = NFPROTO_INET };
+	struct nfgenmsg head = { .nfgen_family = family };
 
 	nl_begin(&batch->nl, TYPE(type), flags | NLM_F_ACK, &head, sizeof(head));
 	batch->n_changes++;
+}
+
+static void begin(struct nft_batch *batch, uint16_t type, uint16_t flags)
+{
+	begin_of(batch, NFPROTO_INET, type, flags);
 }
 
 static void add_mark(struct nft_batch *batch, uint16_t type)
@@ -94,7 +99,7 @@ static void add_element(struct nft *nft, struct nft_batch *batch, uint16_t type,
 	struct nl *nl = &batch->nl;
 	size_t list, item;
 
-	begin(batch, type, flags);
+	begin_of(batch, element->is_arp ? NFPROTO_ARP : NFPROTO_INET, type, flags);
 	nl_put_text(nl, NFTA_SET_ELEM_LIST_TABLE, nft->table);
 	nl_put_text(nl, NFTA_SET_ELEM_LIST_SET, element->set);
 	list = nl_nest(nl, NFTA_SET_ELEM_LIST_ELEMENTS);

@@ -13,7 +13,7 @@
 struct nft {
 	int fd; /* our socket: own changes are known by its port */
 	uint32_t port, seq;
-	const char *table; /* family inet; borrowed */
+	const char *table; /* family inet, unless said; borrowed */
 };
 
 /* 0 or -errno: -EPROTONOSUPPORT or -EPERM where there is no nf_tables for us. */
@@ -34,6 +34,7 @@ struct nft_element {
 	const void *key, *data; /* data NULL: a set; else of a map */
 	size_t key_bytes, data_bytes;
 	const char *jump; /* of a verdict map: the chain, in place of data */
+	bool is_arp; /* of the table of the same name in family arp */
 };
 void nft_put_element(struct nft *nft, struct nft_batch *batch, const struct nft_element *element);
 void nft_delete_element(
