@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +12,6 @@
 #include "base/log.h"
 #include "base/parse.h"
 #include "linux/rtnl.h"
-#include "linux/sys.h"
 #include "network_internal.h"
 
 #define MAX_TAG 2
@@ -57,6 +55,34 @@ static int check_config(const struct network_config *config, struct err *err)
 	return r;
 }
 
+static int parse_pool_6(struct network *network, struct err *err)
+{
+	const char *text = network->config->v6_pool, *slash = strchr(text, '/');
+	char address[INET6_ADDRSTRLEN];
+	uint64_t prefix;
+
+	if (!network->config->v6)
+		return 0;
+	if (slash && (size_t)(slash - text) < sizeof(address)) {
+		memcpy(address, text, (size_t)(slash - text));
+		address[slash - text] = '\0';
+		if (inet_pton(AF_INET6, address, network->v6_prefix) == 1 &&
+			parse_u64(slash + 1, 96, &prefix) == 0 &&
+			!memcmp(network->v6_prefix + 12, "\0\0\0", 4))
+			return 0;
+	}
+	return err_set(err, ERR_INVALID, EINVAL,
+		"--v6-pool '%s': expected an IPv6 network of at most /96", text);
+}
+
+void network_address_6(const struct network *network, uint32_t address, uint8_t ret_address[16])
+{
+	uint32_t low = htonl(address);
+
+	memcpy(ret_address, network->v6_prefix, 12);
+	memcpy(ret_address + 12, &low, sizeof(low));
+}
+
 static uint32_t group_of(const char *instance)
 {
 	uint32_t group = 0;
@@ -82,7 +108,9 @@ static void name_things(struct network *network, const char *instance)
 		.restricted = config->restricted,
 		.own_ports = config->own_ports,
 		.n_own_ports = config->n_own_ports,
-		.host_access = config->host_access };
+		.host_access = config->host_access,
+		.v6 = config->v6,
+		.v6_masquerade = config->v6_masquerade };
 }
 
 int network_open(const struct network_config *config, struct db *db, const char *instance,
@@ -112,6 +140,8 @@ int network_open(const struct network_config *config, struct db *db, const char 
 			"--network-pool '%s': expected a network from /8 to /30", config->pool);
 	}
 	r = network_ports_open(network, err);
+	if (r == 0)
+		r = parse_pool_6(network, err);
 	if (r < 0) {
 		network_close(network);
 		return r;
@@ -168,7 +198,7 @@ static int copy_place(const struct db_row *row, void *arg)
 	return 0;
 }
 
-static int forget_record(struct network *network, const char *id, struct err *err)
+int network_forget_record(struct network *network, const char *id, struct err *err)
 {
 	static const char *const tables[] = { "DELETE FROM rules WHERE container = ?",
 		"DELETE FROM ports WHERE container = ?",
@@ -223,13 +253,20 @@ static int open_bridge(struct lease *lease, struct err *err)
 {
 	struct network *network = lease->network;
 	uint32_t gateway = htonl(lease->place.gateway);
+	uint8_t gateway_6[16], mac[6] = { 0x02, 0x63 }; /* a local address */
 	int r;
 
 	if (!lease->place.is_shared || rtnl_link_index(lease->source_link, &lease->bridge) == 0)
 		return 0;
-	r = rtnl_make_bridge(lease->source_link, network->group, network->mtu, &lease->bridge);
+	memcpy(mac + 2, &gateway, sizeof(gateway));
+	r = rtnl_make_bridge(lease->source_link, mac, network->group, network->mtu, &lease->bridge);
 	if (r == 0)
 		r = rtnl_add_address(lease->source_link, AF_INET, &gateway, lease->place.prefix);
+	if (r == 0 && network->config->v6) {
+		network_address_6(network, lease->place.gateway, gateway_6);
+		r = rtnl_add_address(
+			lease->source_link, AF_INET6, gateway_6, 96 + lease->place.prefix);
+	}
 	return r < 0 ? err_system(err, r, "bridge %s", lease->source_link) : 0;
 }
 
@@ -339,7 +376,7 @@ int network_reserve(struct network *network, const char *id, const char *wanted,
 		drop(lease);
 	pthread_mutex_unlock(&network->lock);
 	if (r < 0) {
-		forget_record(network, id, NULL);
+		network_forget_record(network, id, NULL);
 		return r;
 	}
 	*ret_lease = TAKE_PTR(lease);
@@ -398,7 +435,7 @@ int network_release(struct lease *lease, struct err *err)
 	if (lease->is_admitted)
 		network_rules_withdraw(lease);
 	pthread_mutex_unlock(&network->lock);
-	r = forget_record(network, lease->id, err);
+	r = network_forget_record(network, lease->id, err);
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&network->lock);
@@ -416,187 +453,4 @@ void network_forget(struct lease *lease)
 	LIST_REMOVE(lease, entry);
 	pthread_mutex_unlock(&lease->network->lock);
 	lease_free(lease);
-}
-
-/* ---- after a start --------------------------------------------------------------------------- */
-
-struct strays {
-	bool (*is_known)(const char *id, void *arg);
-	void *arg;
-	struct strv ids;
-};
-
-static int note_stray(const struct db_row *row, void *arg)
-{
-	struct strays *strays = arg;
-
-	return strays->is_known(db_row_text(row, 0), strays->arg)
-		? 0
-		: strv_add(&strays->ids, db_row_text(row, 0));
-}
-
-static void forget_strays(
-	struct network *network, bool (*is_known)(const char *id, void *arg), void *arg)
-{
-	struct strays strays = { .is_known = is_known, .arg = arg };
-	struct err err;
-
-	if (db_each(network->db, note_stray, &strays, &err,
-		    "SELECT container FROM addresses UNION SELECT container FROM ports"
-		    " UNION SELECT container FROM rules",
-		    "") < 0)
-		LOG(LOG_ERROR, "addresses-not-read", KV_STR("error", err.msg));
-	for (size_t i = 0; i < strays.ids.n_items; i++)
-		if (forget_record(network, strays.ids.items[i], &err) < 0)
-			LOG(LOG_ERROR, "address-not-forgotten", KV_STR("error", err.msg));
-	strv_done(&strays.ids);
-}
-
-static bool is_held(const struct network *network, const char *link)
-{
-	struct lease *lease;
-
-	LIST_FOREACH(lease, &network->leases, entry)
-	if (!strcmp(lease->link, link) || !strcmp(lease->source_link, link))
-		return true;
-	return false;
-}
-
-#define MAX_SWEPT 4096
-struct sweep {
-	struct network *network;
-	uint32_t indexes[MAX_SWEPT];
-	size_t n;
-};
-
-/* Ours by the group that it was made with, not only by its name. */
-static int note_link(const struct rtnl_link *link, void *arg)
-{
-	struct sweep *sweep = arg;
-	const struct network *network = sweep->network;
-
-	if (link->group == network->group && sweep->n < MAX_SWEPT &&
-		!strncmp(link->name, network->links, strlen(network->links)) &&
-		!is_held(network, link->name))
-		sweep->indexes[sweep->n++] = link->index;
-	return 0;
-}
-
-static void sweep_links(struct network *network)
-{
-	AUTO_FREE struct sweep *sweep = calloc(1, sizeof(*sweep));
-
-	if (!sweep)
-		return;
-	sweep->network = network;
-	rtnl_each_link(note_link, sweep);
-	for (size_t i = 0; i < sweep->n; i++)
-		rtnl_delete_link(sweep->indexes[i]);
-	if (sweep->n)
-		LOG(LOG_INFO, "links-swept", KV_INT("links", (int64_t)sweep->n));
-}
-
-void network_start(struct network *network, bool (*is_known)(const char *id, void *arg), void *arg)
-{
-	struct err err;
-	int r;
-
-	forget_strays(network, is_known, arg);
-	if (*network->missing)
-		return;
-	pthread_mutex_lock(&network->lock);
-	sweep_links(network);
-	r = network_repair(network, &err);
-	network->n_repairs = 0;
-	pthread_mutex_unlock(&network->lock);
-	if (r == 0)
-		r = network_watch_start(network);
-	if (r == 0)
-		return;
-	snprintf(network->missing, sizeof(network->missing), "%.250s",
-		r == -EIO ? err.msg : "changes of rules cannot be watched");
-	LOG(LOG_WARN, "no-network", KV_STR("reason", network->missing));
-}
-
-/* ---- what others need to know ---------------------------------------------------------------- */
-
-static void write_address(char text[16], uint32_t address)
-{
-	snprintf(text, 16, "%u.%u.%u.%u", address >> 24, address >> 16 & 255, address >> 8 & 255,
-		address & 255);
-}
-
-void network_describe(const struct lease *lease, struct network_link *ret_link)
-{
-	const struct network *network = lease->network;
-	const struct net_place *place = &lease->place;
-	char address[16];
-
-	*ret_link = (struct network_link){ .name = lease->link,
-		.mtu = network->mtu,
-		.group = network->group,
-		.bridge = lease->bridge };
-	write_address(ret_link->gateway, place->gateway);
-	write_address(address, place->address);
-	snprintf(ret_link->address, sizeof(ret_link->address), "%s/%u", address, place->prefix);
-	if (!lease->bridge)
-		snprintf(ret_link->host_address, sizeof(ret_link->host_address), "%s/%u",
-			ret_link->gateway, place->prefix);
-}
-
-static int read_counter(const char *link, const char *name, uint64_t *ret_bytes)
-{
-	char path[96], text[32];
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/sys/class/net/%s/statistics/%s", link, name);
-	n = sys_read_small(AT_FDCWD, path, 0, text, sizeof(text));
-	if (n < 0)
-		return (int)n;
-	text[strcspn(text, "\n")] = '\0';
-	return parse_u64(text, UINT64_MAX, ret_bytes);
-}
-
-/* What the host's end has sent is what the container has received. */
-int network_traffic(const struct lease *lease, struct network_traffic *ret_traffic)
-{
-	int r = read_counter(lease->link, "tx_bytes", &ret_traffic->rx_bytes);
-
-	return r < 0 ? r : read_counter(lease->link, "rx_bytes", &ret_traffic->tx_bytes);
-}
-
-const struct net_port *network_ports(const struct lease *lease, size_t *ret_n)
-{
-	*ret_n = lease ? lease->n_ports : 0;
-	return lease ? lease->ports : NULL;
-}
-
-/* A packet that the host sent itself from 127.0.0.1 gets the gateway's address on its way; what comes
- * back must be let in as one for 127.0.0.1. The containers' own packets for 127/8 are dropped
- * before that. */
-void network_link_made(struct lease *lease)
-{
-	char path[64];
-	int r;
-
-	if (!lease->n_ports)
-		return;
-	snprintf(path, sizeof(path), "/proc/sys/net/ipv4/conf/%s/route_localnet",
-		lease->source_link);
-	r = sys_write_file(AT_FDCWD, path, "1");
-	if (r < 0)
-		LOG(LOG_WARN, "ports-not-on-loopback", KV_STR("link", lease->source_link),
-			KV_INT("errno", -r));
-}
-
-void network_facts(
-	const struct network *network, const struct lease *lease, struct network_facts *ret_facts)
-{
-	*ret_facts = (struct network_facts){ 0 };
-	if (!lease)
-		return;
-	write_address(ret_facts->container_ip, lease->place.address);
-	write_address(ret_facts->host_ip, lease->place.gateway);
-	snprintf(
-		ret_facts->external_ip, sizeof(ret_facts->external_ip), "%s", network->external_ip);
 }

@@ -28,6 +28,8 @@ struct network_config {
 	uint16_t own_ports[2];
 	size_t n_own_ports;
 	bool host_access, hermetic_without_netout;
+	bool v6, v6_masquerade;
+	const char *v6_pool; /* "fd9c:31a6:c759::/64": its last 32 bits are the IPv4 address */
 };
 
 /* Checks the options (-EINVAL names the one) and what the kernel offers. self_exe_fd: the running
@@ -73,6 +75,7 @@ struct network_link {
 	const char *name; /* of the host's end */
 	char address[20], gateway[16]; /* "10.254.0.2/30", "10.254.0.1" */
 	char host_address[20]; /* "10.254.0.1/30"; "" for a port of a bridge */
+	char address_6[52], gateway_6[46], host_address_6[52]; /* "": IPv6 is off */
 	uint32_t mtu, group, bridge;
 };
 void network_describe(const struct lease *lease, struct network_link *ret_link);
@@ -87,7 +90,7 @@ struct network_traffic {
 int network_traffic(const struct lease *lease, struct network_traffic *ret_traffic);
 
 struct network_facts {
-	char container_ip[16], host_ip[16], external_ip[46];
+	char container_ip[16], host_ip[16], external_ip[46], container_ip_6[46];
 };
 void network_facts(
 	const struct network *network, const struct lease *lease, struct network_facts *ret_facts);

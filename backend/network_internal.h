@@ -35,6 +35,7 @@ struct network {
 	char missing[300]; /* "": nothing */
 	char external_ip[46];
 	uint32_t mtu;
+	uint8_t v6_prefix[16];
 	struct network_policy policy;
 
 	pthread_mutex_t lock; /* guards the rest */
@@ -50,9 +51,16 @@ struct network {
 	bool is_watching;
 };
 
-/* network_rules.c; the lock is held. */
-/* Makes the table anew with everything that is in it. */
+/* network.c: the IPv6 address that belongs to an IPv4 one of our subnets. */
+void network_address_6(const struct network *network, uint32_t address, uint8_t ret_address[16]);
+
+/* network.c */
+int network_forget_record(struct network *network, const char *id, struct err *err);
+
+/* network_repair.c; the lock is held. Makes the table anew with everything that is in it. */
 int network_repair(struct network *network, struct err *err);
+
+/* network_rules.c; the lock is held. */
 int network_rules_admit(struct lease *lease, struct err *err);
 void network_rules_withdraw(struct lease *lease);
 /* The last container of its bridge is gone. */
@@ -60,6 +68,7 @@ void network_rules_close_bridge(struct lease *lease);
 int network_rules_open_port(struct lease *lease, const struct net_port *port, struct err *err);
 /* The lease's rules from the n-th on. */
 int network_rules_open(struct lease *lease, size_t n, struct err *err);
+int network_rules_put(struct lease *lease, size_t n); /* 0 or -errno */
 
 /* network_ports.c */
 int network_ports_open(struct network *network, struct err *err);

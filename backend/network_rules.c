@@ -1,24 +1,16 @@
-/* What leases mean in the table of nf_tables: elements that come and go, and the table as a whole,
- * made by the helper "cloche nft". The network's lock is held. */
+/* What leases mean in the table of nf_tables: elements and small chains that come and go. The
+ * network's lock is held. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/auto.h"
-#include "base/buf.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "base/memfd.h"
-#include "linux/spawn.h"
-#include "linux/sys.h"
 #include "network_internal.h"
-
-#define MAX_TABLE_BYTES (64 << 20)
 
 /* ---- elements -------------------------------------------------------------------------------- */
 
@@ -49,6 +41,49 @@ static struct nft_element sender_element(const struct source_key *key)
 	return (struct nft_element){
 		.set = "senders4", .key = key, .key_bytes = sizeof(*key), .is_arp = true
 	};
+}
+
+struct source_key_6 {
+	char link[LINK_NAME_SIZE];
+	uint8_t address[16];
+};
+
+static struct source_key_6 source_key_6(const struct lease *lease)
+{
+	struct source_key_6 key;
+
+	memcpy(key.link, lease->source_link, sizeof(key.link));
+	network_address_6(lease->network, lease->place.address, key.address);
+	return key;
+}
+
+static struct nft_element source_element_6(const struct source_key_6 *key)
+{
+	return (struct nft_element){ .set = "sources6", .key = key, .key_bytes = sizeof(*key) };
+}
+
+struct port_pair_6 {
+	uint16_t host; /* network order, all of them */
+	uint8_t address[16];
+	uint16_t container, padding;
+} __attribute__((packed));
+
+static struct port_pair_6 port_pair_6(const struct lease *lease, const struct net_port *port)
+{
+	struct port_pair_6 pair = { .host = htons(port->host),
+		.container = htons(port->container) };
+
+	network_address_6(lease->network, lease->place.address, pair.address);
+	return pair;
+}
+
+static struct nft_element port_element_6(const struct port_pair_6 *pair)
+{
+	return (struct nft_element){ .set = "ports6",
+		.key = &pair->host,
+		.key_bytes = sizeof(pair->host),
+		.data = (const char *)pair + sizeof(pair->host),
+		.data_bytes = sizeof(*pair) - sizeof(pair->host) };
 }
 
 struct port_pair {
@@ -89,6 +124,7 @@ static struct nft_element bridge_element(const struct lease *lease, struct bridg
 struct rule_chain {
 	char name[32];
 	uint32_t address; /* network order */
+	uint8_t address_6[16];
 };
 
 static struct rule_chain rule_chain(const struct lease *lease)
@@ -96,6 +132,7 @@ static struct rule_chain rule_chain(const struct lease *lease)
 	struct rule_chain chain = { .address = htonl(lease->place.address) };
 
 	snprintf(chain.name, sizeof(chain.name), "rules-%08x", lease->place.address);
+	network_address_6(lease->network, lease->place.address, chain.address_6);
 	return chain;
 }
 
@@ -104,6 +141,14 @@ static struct nft_element chain_element(const struct rule_chain *chain)
 	return (struct nft_element){ .set = "rules4",
 		.key = &chain->address,
 		.key_bytes = sizeof(chain->address),
+		.jump = chain->name };
+}
+
+static struct nft_element chain_element_6(const struct rule_chain *chain)
+{
+	return (struct nft_element){ .set = "rules6",
+		.key = chain->address_6,
+		.key_bytes = sizeof(chain->address_6),
 		.jump = chain->name };
 }
 
@@ -125,15 +170,14 @@ static uint8_t protocol_of(enum net_protocol protocol, int family)
 
 /* One network (NULL: all of the family but what is reserved) and one range of ports (NULL: all). */
 static void put_part(struct lease *lease, struct nft_batch *batch, const struct net_rule *rule,
-	const struct net_range *range, const struct net_port_range *ports)
+	int family, const struct net_range *range, const struct net_port_range *ports)
 {
 	struct rule_chain chain = rule_chain(lease);
-	int family = range ? range->family : AF_INET;
 	struct nft_range network;
 	struct nft_rule part = { .chain = chain.name,
 		.comment = lease->id,
 		.family = family,
-		.except_set = "reserved4",
+		.except_set = family == AF_INET ? "reserved4" : "reserved6",
 		.protocol = protocol_of(rule->protocol, family),
 		.has_icmp_type = rule->protocol == NET_ICMP && rule->has_type,
 		.has_icmp_code = rule->protocol == NET_ICMP && rule->has_code,
@@ -156,23 +200,31 @@ static void put_part(struct lease *lease, struct nft_batch *batch, const struct 
 
 static size_t n_parts(const struct net_rule *rule)
 {
-	return (rule->n_networks ? rule->n_networks : 1) * (rule->n_ports ? rule->n_ports : 1);
+	/* without networks: one for each family */
+	return (rule->n_networks ? rule->n_networks : 2) * (rule->n_ports ? rule->n_ports : 1);
 }
 
 static void put_rule(struct lease *lease, struct nft_batch *batch, const struct net_rule *rule)
 {
-	size_t n_ports = rule->n_ports ? rule->n_ports : 1, n = n_parts(rule);
+	static const int families[] = { AF_INET, AF_INET6 };
+	size_t n_ports = rule->n_ports ? rule->n_ports : 1;
 
-	for (size_t i = 0; i < n; i++)
-		put_part(lease, batch, rule, rule->n_networks ? &rule->networks[i / n_ports] : NULL,
-			rule->n_ports ? &rule->ports[i % n_ports] : NULL);
+	for (size_t i = 0; i < n_parts(rule); i++) {
+		const struct net_port_range *ports =
+			rule->n_ports ? &rule->ports[i % n_ports] : NULL;
+		const struct net_range *range =
+			rule->n_networks ? &rule->networks[i / n_ports] : NULL;
+
+		put_part(lease, batch, rule, range ? range->family : families[i / n_ports], range,
+			ports);
+	}
 }
 
 /* From the n-th on; with the first goes the chain. */
 static void put_rules(struct lease *lease, struct nft_batch *batch, size_t n)
 {
 	struct rule_chain chain = rule_chain(lease);
-	struct nft_element jump = chain_element(&chain);
+	struct nft_element jump = chain_element(&chain), jump_6 = chain_element_6(&chain);
 
 	if (n == lease->n_rules)
 		return;
@@ -180,8 +232,10 @@ static void put_rules(struct lease *lease, struct nft_batch *batch, size_t n)
 		nft_put_chain(&lease->network->nft, batch, chain.name);
 	for (size_t i = n; i < lease->n_rules; i++)
 		put_rule(lease, batch, &lease->rules[i]);
-	if (n == 0)
+	if (n == 0) {
 		nft_put_element(&lease->network->nft, batch, &jump);
+		nft_put_element(&lease->network->nft, batch, &jump_6);
+	}
 }
 
 /* Room for rules from the n-th on and for every element. 0: too many parts. */
@@ -195,7 +249,7 @@ static size_t batch_bytes(const struct lease *lease, size_t n)
 		return 0;
 	for (size_t i = total = 0; n + i < lease->n_rules; i++)
 		total += n_parts(&lease->rules[n + i]);
-	return total * RULE_BYTES + (lease->n_ports + 8) * ELEMENT_BYTES;
+	return total * RULE_BYTES + (2 * lease->n_ports + 10) * ELEMENT_BYTES;
 }
 
 /* ---- coming and going ------------------------------------------------------------------------ */
@@ -205,9 +259,21 @@ static int explain(struct lease *lease, int r, struct err *err)
 	return r < 0 ? err_system(err, r, "table inet %s", lease->network->table) : 0;
 }
 
+static void put_port(struct lease *lease, struct nft_batch *batch, const struct net_port *port)
+{
+	struct port_pair pair = port_pair(lease, port);
+	struct port_pair_6 pair_6 = port_pair_6(lease, port);
+	struct nft_element element = port_element(&pair), element_6 = port_element_6(&pair_6);
+
+	nft_put_element(&lease->network->nft, batch, &element);
+	if (lease->network->config->v6)
+		nft_put_element(&lease->network->nft, batch, &element_6);
+}
+
 static int try_admit(struct lease *lease)
 {
 	struct source_key source = source_key(lease);
+	struct source_key_6 source_6 = source_key_6(lease);
 	struct nft_element element = source_element(&source);
 	struct nft *nft = &lease->network->nft;
 	size_t size = batch_bytes(lease, 0);
@@ -221,12 +287,12 @@ static int try_admit(struct lease *lease)
 	nft_put_element(nft, &batch, &element);
 	element = sender_element(&source);
 	nft_put_element(nft, &batch, &element);
-	for (size_t i = 0; i < lease->n_ports; i++) {
-		struct port_pair pair = port_pair(lease, &lease->ports[i]);
-
-		element = port_element(&pair);
+	if (lease->network->config->v6) {
+		element = source_element_6(&source_6);
 		nft_put_element(nft, &batch, &element);
 	}
+	for (size_t i = 0; i < lease->n_ports; i++)
+		put_port(lease, &batch, &lease->ports[i]);
 	if (lease->bridge) {
 		element = bridge_element(lease, &key);
 		nft_put_element(nft, &batch, &element);
@@ -271,13 +337,14 @@ static void delete_rules(struct lease *lease)
 {
 	unsigned char space[2048] __attribute__((aligned(8)));
 	struct rule_chain chain = rule_chain(lease);
-	struct nft_element jump = chain_element(&chain);
+	struct nft_element jump = chain_element(&chain), jump_6 = chain_element_6(&chain);
 	struct nft *nft = &lease->network->nft;
 	struct nft_batch batch;
 	int r;
 
 	nft_begin(nft, &batch, space, sizeof(space));
 	nft_delete_element(nft, &batch, &jump);
+	nft_delete_element(nft, &batch, &jump_6);
 	nft_delete_chain(nft, &batch, chain.name);
 	r = nft_commit(nft, &batch);
 	if (r < 0 && r != -ENOENT)
@@ -305,14 +372,22 @@ static void delete_source(struct lease *lease)
 
 void network_rules_withdraw(struct lease *lease)
 {
-	struct nft_element element;
+	struct source_key_6 source_6 = source_key_6(lease);
+	struct nft_element element = source_element_6(&source_6);
+	bool v6 = lease->network->config->v6;
 
 	delete_source(lease);
+	if (v6)
+		delete_element(lease, &element);
 	for (size_t i = 0; i < lease->n_ports; i++) {
 		struct port_pair pair = port_pair(lease, &lease->ports[i]);
+		struct port_pair_6 pair_6 = port_pair_6(lease, &lease->ports[i]);
 
 		element = port_element(&pair);
 		delete_element(lease, &element);
+		element = port_element_6(&pair_6);
+		if (v6)
+			delete_element(lease, &element);
 	}
 	if (lease->n_rules)
 		delete_rules(lease);
@@ -329,161 +404,41 @@ void network_rules_close_bridge(struct lease *lease)
 
 int network_rules_open_port(struct lease *lease, const struct net_port *port, struct err *err)
 {
-	unsigned char space[ELEMENT_BYTES + 256] __attribute__((aligned(8)));
-	struct port_pair pair = port_pair(lease, port);
-	struct nft_element element = port_element(&pair);
+	unsigned char space[2 * ELEMENT_BYTES + 256] __attribute__((aligned(8)));
 	struct nft *nft = &lease->network->nft;
 	struct nft_batch batch;
 	int r;
 
 	nft_begin(nft, &batch, space, sizeof(space));
-	nft_put_element(nft, &batch, &element);
+	put_port(lease, &batch, port);
 	r = nft_commit(nft, &batch);
 	if (r == -ENOENT)
 		return network_repair(lease->network, err);
 	return explain(lease, r, err);
 }
 
-int network_rules_open(struct lease *lease, size_t n, struct err *err)
+int network_rules_put(struct lease *lease, size_t n)
 {
 	struct nft *nft = &lease->network->nft;
 	size_t size = batch_bytes(lease, n);
 	AUTO_FREE void *space = size ? malloc(size) : NULL;
 	struct nft_batch batch;
-	int r;
 
 	if (!space)
-		return size ? err_system(err, -ENOMEM, "rules")
-			    : err_set(err, ERR_INVALID, E2BIG,
-				      "rules: more than %d networks times ports", MAX_RULE_PARTS);
+		return size ? -ENOMEM : -E2BIG;
 	nft_begin(nft, &batch, space, size);
 	put_rules(lease, &batch, n);
-	r = nft_commit(nft, &batch);
+	return nft_commit(nft, &batch);
+}
+
+int network_rules_open(struct lease *lease, size_t n, struct err *err)
+{
+	int r = network_rules_put(lease, n);
+
 	if (r == -ENOENT)
 		return network_repair(lease->network, err);
+	if (r == -E2BIG)
+		return err_set(err, ERR_INVALID, E2BIG, "rules: more than %d networks times ports",
+			MAX_RULE_PARTS);
 	return explain(lease, r, err);
-}
-
-/* ---- the table ------------------------------------------------------------------------------- */
-
-struct set_writer {
-	const char *set;
-	void (*write)(struct buf *text, const struct lease *lease);
-};
-
-static void write_address(struct buf *text, uint32_t address)
-{
-	buf_addf(text, "%u.%u.%u.%u", address >> 24, address >> 16 & 255, address >> 8 & 255,
-		address & 255);
-}
-
-static void write_source(struct buf *text, const struct lease *lease)
-{
-	buf_addf(text, "\"%s\" . ", lease->source_link);
-	write_address(text, lease->place.address);
-	buf_adds(text, ", ");
-}
-
-static void write_ports(struct buf *text, const struct lease *lease)
-{
-	for (size_t i = 0; i < lease->n_ports; i++) {
-		buf_addf(text, "%u : ", lease->ports[i].host);
-		write_address(text, lease->place.address);
-		buf_addf(text, " . %u, ", lease->ports[i].container);
-	}
-}
-
-static void write_bridge(struct buf *text, const struct lease *lease)
-{
-	if (lease->bridge)
-		buf_addf(text, "\"%s\" . \"%s\", ", lease->source_link, lease->source_link);
-}
-
-static const struct set_writer set_writers[] = { { "sources4", write_source },
-	{ "senders4", write_source }, { "ports4", write_ports }, { "bridges", write_bridge } };
-
-/* nft takes a comma behind the last one. */
-static void write_elements(struct buf *text, const char *set, void *arg)
-{
-	const struct network *network = arg;
-	const struct lease *lease;
-
-	for (size_t i = 0; i < N_ELEMENTS(set_writers); i++)
-		if (!strcmp(set_writers[i].set, set))
-			LIST_FOREACH(lease, &network->leases, entry)
-	if (lease->is_admitted)
-		set_writers[i].write(text, lease);
-}
-
-/* Their chains are not part of the text: until they are back, what only they opened stays shut. */
-static int put_back_rules(struct network *network, struct err *err)
-{
-	struct lease *lease;
-	int r = 0;
-
-	LIST_FOREACH(lease, &network->leases, entry)
-	{
-		size_t size = batch_bytes(lease, 0);
-		AUTO_FREE void *space = malloc(size ? size : 1);
-		struct nft_batch batch;
-
-		if (r < 0 || !lease->is_admitted || !lease->n_rules)
-			continue;
-		if (!space)
-			return err_system(err, -ENOMEM, "rules");
-		nft_begin(&network->nft, &batch, space, size);
-		put_rules(lease, &batch, 0);
-		r = explain(lease, nft_commit(&network->nft, &batch), err);
-	}
-	return r;
-}
-
-/* The helper's exit status; words gets what it had to say. */
-static int run_helper(struct network *network, int text_fd, char words[256])
-{
-	const char *argv[] = { "cloche", "nft", NULL };
-	struct spawn spawn = { network->self_exe_fd, argv, text_fd, -1, -1, -1 };
-	AUTO_FD int output_fd = memfd_of("cloche-nft", "", 0);
-	int status = 0;
-	ssize_t n;
-	pid_t pid;
-
-	if (output_fd < 0)
-		return output_fd;
-	spawn.stdout_fd = output_fd;
-	if (lseek(text_fd, 0, SEEK_SET) < 0)
-		return -errno;
-	pid = spawn_program(&spawn);
-	if (pid < 0)
-		return pid;
-	__atomic_store_n(&network->helper, (uint32_t)pid, __ATOMIC_RELEASE);
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return -errno;
-	n = pread(output_fd, words, 255, 0);
-	words[n > 0 ? n : 0] = '\0';
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
-}
-
-int network_repair(struct network *network, struct err *err)
-{
-	AUTO_BUF struct buf text;
-	AUTO_FD int text_fd = -1;
-	char words[256] = "";
-	int r;
-
-	buf_init(&text, MAX_TABLE_BYTES);
-	network_table_write(&text, &network->policy, write_elements, network);
-	if (buf_failed(&text))
-		return err_system(err, buf_failed(&text), "table inet %s", network->table);
-	text_fd = memfd_of("cloche-nft", text.data, text.len);
-	if (text_fd < 0)
-		return err_system(err, text_fd, "table inet %s", network->table);
-	r = run_helper(network, text_fd, words);
-	if (r < 0)
-		return err_system(err, r, "start the helper for table inet %s", network->table);
-	network->n_repairs++;
-	return r == 0 ? put_back_rules(network, err)
-		      : err_set(err, ERR_SYSTEM, EIO, "table inet %s cannot be made: %s",
-				network->table, *words ? words : "the helper was killed");
 }

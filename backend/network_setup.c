@@ -17,22 +17,24 @@
 
 #define MAX_MTU 1500u
 #define FORWARD "/proc/sys/net/ipv4/ip_forward"
+#define FORWARD_6 "/proc/sys/net/ipv6/conf/all/forwarding"
 
-/* The one setting of the host that is changed: without it nothing leaves a container. */
-static int enable_forwarding(struct err *err)
+/* The one setting of the host that is changed (and its like for IPv6): without it nothing leaves a
+ * container. */
+static int enable_forwarding(const char *path, struct err *err)
 {
 	char value[8] = "";
-	AUTO_FD int fd = open(FORWARD, O_RDONLY | O_CLOEXEC);
+	AUTO_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
 	int r;
 
 	if (fd < 0 || read(fd, value, sizeof(value) - 1) < 0)
-		return err_system(err, -errno, "net.ipv4.ip_forward");
+		return err_system(err, -errno, "%s", path);
 	if (value[0] != '0')
 		return 0;
-	r = sys_write_file(AT_FDCWD, FORWARD, "1");
+	r = sys_write_file(AT_FDCWD, path, "1");
 	if (r < 0)
-		return err_system(err, r, "net.ipv4.ip_forward is 0 and cannot be set");
-	LOG(LOG_INFO, "forwarding-enabled", KV_STR("sysctl", "net.ipv4.ip_forward"));
+		return err_system(err, r, "%s is 0 and cannot be set", path);
+	LOG(LOG_INFO, "forwarding-enabled", KV_STR("sysctl", path));
 	return 0;
 }
 
@@ -135,5 +137,7 @@ int network_setup(struct network *network, struct err *err)
 		return err_system(err, r, "nf_tables");
 	learn_uplink(network);
 	r = try_veth(network, err);
-	return r < 0 ? r : enable_forwarding(err);
+	if (r == 0)
+		r = enable_forwarding(FORWARD, err);
+	return r == 0 && network->config->v6 ? enable_forwarding(FORWARD_6, err) : r;
 }

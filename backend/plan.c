@@ -249,19 +249,28 @@ static void add_covers(struct list *list, const struct plan_input *input)
 			input->readonly->items[i], QUIET | MOUNT_ATTR_RDONLY, 0);
 }
 
-/* IPv6 is off but on the loopback: a link-local address would be a way around the rules. */
+/* IPv6 is off but on the loopback, unless it is given: a link-local address would be a way around the
+ * rules. Nobody out there is to tell the container its routes. */
 static void add_link(struct list *list, const struct network_link *link)
 {
+	bool has_6 = *link->address_6;
 	char mtu[12];
 
 	snprintf(mtu, sizeof(mtu), "%u", link->mtu);
-	add(list, OP_SYSCTL, OPF_IN_HELPER | OPF_OPTIONAL, "net/ipv6/conf/default/disable_ipv6",
-		"1", 0, 0);
+	add(list, OP_SYSCTL, OPF_IN_HELPER | OPF_OPTIONAL,
+		has_6 ? "net/ipv6/conf/default/accept_ra" : "net/ipv6/conf/default/disable_ipv6",
+		has_6 ? "0" : "1", 0, 0);
 	add(list, OP_VETH, 0, link->name, mtu, 0, (uint64_t)link->group << 32 | link->bridge);
 	if (*link->host_address)
 		add(list, OP_ADDRESS, 0, link->name, link->host_address, 0, 0);
+	if (*link->host_address_6)
+		add(list, OP_ADDRESS, 0, link->name, link->host_address_6, 0, 0);
 	add(list, OP_ADDRESS, OPF_IN_HELPER, "eth0", link->address, 0, 0);
 	add(list, OP_ROUTE, OPF_IN_HELPER, link->gateway, "", 0, 0);
+	if (has_6) {
+		add(list, OP_ADDRESS, OPF_IN_HELPER, "eth0", link->address_6, 0, 0);
+		add(list, OP_ROUTE, OPF_IN_HELPER, link->gateway_6, "", 0, 0);
+	}
 }
 
 int plan_prepare(const struct plan_input *input, void **ret_blob, size_t *ret_bytes)

@@ -204,10 +204,10 @@ static json_t *info_json(struct container *container, struct err *err)
 		return NULL;
 	return json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "State", info.state,
 		"Events", info.events.n_items ? strings(&info.events) : json_null(), "HostIP",
-		info.network.host_ip, "ContainerIP", info.network.container_ip, "ContainerIPv6", "",
-		"ExternalIP", info.network.external_ip, "ContainerPath", info.path, "ProcessIDs",
-		strings(&info.process_ids), "Properties", properties_json(container), "MappedPorts",
-		ports_json(&info));
+		info.network.host_ip, "ContainerIP", info.network.container_ip, "ContainerIPv6",
+		info.network.container_ip_6, "ExternalIP", info.network.external_ip,
+		"ContainerPath", info.path, "ProcessIDs", strings(&info.process_ids), "Properties",
+		properties_json(container), "MappedPorts", ports_json(&info));
 }
 
 void handle_container_info(struct request *request)

@@ -159,7 +159,10 @@ static struct network_config network_config_of(const struct options *options)
 		.own_ports = { (uint16_t)options->bind_port, (uint16_t)options->volumes_bind_port },
 		.n_own_ports = 2,
 		.host_access = options->allow_host_access,
-		.hermetic_without_netout = options->hermetic };
+		.hermetic_without_netout = options->hermetic,
+		.v6 = options->v6_enable,
+		.v6_masquerade = !options->v6_disable_masquerade,
+		.v6_pool = options->v6_pool };
 }
 
 static int serve(const struct options *options, const sigset_t *stop, struct err *err)

@@ -51,7 +51,8 @@ int rtnl_make_veth(const struct rtnl_veth *veth)
 	return talk(&nl);
 }
 
-int rtnl_make_bridge(const char *name, uint32_t group, uint32_t mtu, uint32_t *ret_index)
+int rtnl_make_bridge(
+	const char *name, const uint8_t mac[6], uint32_t group, uint32_t mtu, uint32_t *ret_index)
 {
 	unsigned char space[512] __attribute__((aligned(8)));
 	struct nl nl;
@@ -62,6 +63,7 @@ int rtnl_make_bridge(const char *name, uint32_t group, uint32_t mtu, uint32_t *r
 	nl_begin(&nl, RTM_NEWLINK, MAKE, &up, sizeof(up));
 	nl_put_text(&nl, IFLA_IFNAME, name);
 	nl_put_u32(&nl, IFLA_MTU, mtu);
+	nl_put(&nl, IFLA_ADDRESS, mac, 6);
 	nl_put_u32(&nl, IFLA_GROUP, group);
 	info = nl_nest(&nl, IFLA_LINKINFO);
 	nl_put_text(&nl, IFLA_INFO_KIND, "bridge");

@@ -13,7 +13,9 @@ struct rtnl_veth {
 };
 /* Ours is up if it is a port of a bridge; else both are down. */
 int rtnl_make_veth(const struct rtnl_veth *veth);
-int rtnl_make_bridge(const char *name, uint32_t group, uint32_t mtu, uint32_t *ret_index);
+/* With a hardware address that stays: one that follows its ports changes under their neighbours. */
+int rtnl_make_bridge(
+	const char *name, const uint8_t mac[6], uint32_t group, uint32_t mtu, uint32_t *ret_index);
 /* -ENODEV if there is none of that name. */
 int rtnl_link_index(const char *name, uint32_t *ret_index);
 int rtnl_delete_link(uint32_t index);
