@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -20,6 +19,7 @@
 #include "base/log.h"
 #include "base/registry.h"
 #include "container.h"
+#include "doctor.h"
 #include "link.h"
 #include "linux/seccomp.h"
 #include "linux/sys.h"
@@ -74,9 +74,11 @@ static int make_work_dir(struct backend *backend, struct err *err)
 	return backend->work_dir ? 0 : err_system(err, -ENOMEM, "work directory");
 }
 
-/* One server per work directory. The lock dies with us, whatever happens. */
+/* One server per work directory. The lock dies with us, whatever happens: unlike flock's it is none of a child's, which
+ * may have our descriptors for a moment longer. */
 static int lock_work_dir(struct backend *backend, struct err *err)
 {
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	AUTO_FREE char *path = NULL;
 	char pid[32];
 	ssize_t n;
@@ -86,7 +88,7 @@ static int lock_work_dir(struct backend *backend, struct err *err)
 	backend->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (backend->lock_fd < 0)
 		return err_system(err, -errno, "open %s", path);
-	if (flock(backend->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+	if (fcntl(backend->lock_fd, F_SETLK, &lock) < 0) {
 		n = pread(backend->lock_fd, pid, sizeof(pid) - 1, 0);
 		pid[n > 0 ? n : 0] = '\0';
 		return err_set(err, ERR_BUSY, EBUSY,
@@ -192,6 +194,17 @@ static int open_shim_image(void)
 	return high < 0 && fd >= 0 ? -errno : high;
 }
 
+/* Limits depend on it. */
+static void log_groups(const struct cgroups *groups)
+{
+	for (int i = 0; i < groups->n_all; i++)
+		LOG(LOG_INFO, "cgroup-parent", KV_STR("path", groups->all[i].parent),
+			KV_STR("controllers",
+				groups->all[i].is_v2 ? groups->handed_down : groups->all[i].name));
+	if (*groups->reason)
+		LOG(LOG_WARN, "cgroup-parent-elsewhere", KV_STR("reason", groups->reason));
+}
+
 static int learn_host(struct backend *backend, struct err *err)
 {
 	char instance[9];
@@ -210,9 +223,11 @@ static int learn_host(struct backend *backend, struct err *err)
 		r = network_open(backend->config.network, backend->db, instance,
 			backend->config.self_exe_fd, &backend->network, err);
 	if (r == 0)
-		r = cgroups_open(&backend->cgroups, instance, err);
+		r = cgroups_open(&backend->cgroups, instance, backend->config.cgroup_parent, err);
 	if (r == 0)
 		r = seccomp_filter_build(&backend->filter, &backend->filter_bytes, err);
+	if (r == 0)
+		log_groups(&backend->cgroups);
 	return r;
 }
 
@@ -252,27 +267,38 @@ struct volumes *backend_volumes(const struct backend *backend)
 	return backend->volumes;
 }
 
-static int open_parts(struct backend *backend, struct err *err)
+static int open_base(struct backend *backend, struct err *err)
 {
-	static const struct link_events events = { container_on_exited, container_on_dead };
-	const struct backend_config *config = &backend->config;
-	int r = make_work_dir(backend, err);
+	const char *map = backend->config.image_map;
+	int r = map ? image_map_read(map, &backend->image_map, err) : 0;
 
+	if (r < 0)
+		return err_context(err, r, "--image-map");
+	r = make_work_dir(backend, err);
 	if (r == 0)
 		r = lock_work_dir(backend, err);
 	if (r == 0)
 		r = make_dirs(backend, err);
 	if (r == 0)
 		r = open_db(backend, err);
-	if (r == 0)
-		r = open_volumes(backend, err);
-	if (r == 0)
+	if (r == 0) /* before there is a thread or another process of ours: see cgroup_base.h */
 		r = learn_host(backend, err);
+	return r;
+}
+
+static int open_parts(struct backend *backend, struct err *err)
+{
+	static const struct link_events events = { container_on_exited, container_on_dead };
+	const struct backend_config *config = &backend->config;
+	int r = open_volumes(backend, err);
+
 	if (r < 0)
 		return r;
 	backend->rootfs.images_dir = backend->images_dir;
 	backend->rootfs.dead_dir = backend->dead_dir;
 	backend->rootfs.allow_raw = config->allow_raw;
+	backend->rootfs.map = &backend->image_map;
+	backend->rootfs.read_layout = config->read_layout;
 	backend->rootfs.self_exe_fd = config->self_exe_fd;
 	backend->containers = registry_new();
 	r = backend->containers
@@ -285,7 +311,9 @@ static int open_parts(struct backend *backend, struct err *err)
 	r = links_open(&events, &backend->links, err);
 	if (r == 0)
 		r = recover(backend, err);
-	return r < 0 ? r : keeper_start(backend, err);
+	if (r == 0)
+		r = keeper_start(backend, err);
+	return r < 0 ? r : pool_start(backend, err);
 }
 
 int backend_open(const struct backend_config *config, struct backend **ret_backend, struct err *err)
@@ -300,7 +328,15 @@ int backend_open(const struct backend_config *config, struct backend **ret_backe
 	backend->shim_exe_fd = -1;
 	init_sync(backend);
 	TAILQ_INIT(&backend->graves);
-	r = open_parts(backend, err);
+	r = open_base(backend, err);
+	if (r == 0) {
+		struct doctor doctor; /* looks at the host meanwhile */
+
+		doctor_start(
+			&doctor, config->self_exe_fd, backend->work_dir, config->id_pool_start);
+		r = open_parts(backend, err);
+		doctor_finish(&doctor);
+	}
 	if (r < 0) { /* the program ends: nothing else outlives it */
 		cgroups_close(&backend->cgroups);
 		return r;
@@ -319,6 +355,7 @@ static int drop(const char *handle, void *value, void *arg)
 
 void backend_close(struct backend *backend)
 {
+	pool_stop(backend);
 	keeper_stop(backend);
 	registry_each(backend->containers, drop, NULL);
 	registry_free(backend->containers);
@@ -328,6 +365,7 @@ void backend_close(struct backend *backend)
 	db_close(backend->db);
 	idpool_done(&backend->ids);
 	cgroups_close(&backend->cgroups);
+	image_map_done(&backend->image_map);
 	strv_done(&backend->masked);
 	strv_done(&backend->readonly);
 	free(backend->filter);

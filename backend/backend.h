@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/strv.h"
+#include "layout.h"
 #include "network.h"
 #include "spec.h"
 
@@ -32,7 +33,11 @@ struct backend_config {
 	int64_t default_grace_ns; /* 0: never reaped */
 	uint32_t max_containers; /* 0: as many as there are id ranges */
 	uint32_t id_pool_start, id_pool_count;
+	uint32_t n_unborn; /* containers prepared ahead of requests */
 	const char *volume_driver; /* a name that volume_driver_is_known */
+	const char *cgroup_parent; /* v2 group that containers' groups lie below; NULL: found out */
+	const char *image_map; /* a file, see image_map.h; NULL: none */
+	layout_reader *read_layout;
 	int self_exe_fd; /* the running program, for its helpers "cloche tree" and "cloche nft" */
 	const struct network_config *network;
 };
@@ -91,6 +96,23 @@ int container_properties(struct container *container,
 int property_get(struct container *container, const char *key, char **ret_value, struct err *err);
 int property_set(struct container *container, const char *key, const char *value, struct err *err);
 int property_remove(struct container *container, const char *key, struct err *err);
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+/* An archive on its way into a container or out of it, done as one of the container's users: user as
+ * in a process spec, NULL or "" is root. Relative paths begin in the user's home; NULL or "." is the
+ * home. Into: missing directories of destination are made, the user's; whatever the archive says,
+ * everything in it becomes the user's (volumes.h, unpack_owner). Out of: entries begin with the last
+ * part of source, or with "./" where it ends in a slash. */
+struct files_stream;
+int files_in(struct container *container, const char *user, const char *destination,
+	struct files_stream **ret_stream, struct err *err);
+int files_out(struct container *container, const char *user, const char *source,
+	struct files_stream **ret_stream, struct err *err);
+/* A pipe, to be written (it does not block) or read; the stream's. */
+int files_fd(const struct files_stream *stream);
+/* As volume_stream_end. The container is held by the caller until here. */
+int files_end(struct files_stream *take_stream, bool kill_it, struct err *err);
 
 /* ---- processes ------------------------------------------------------------------------------- */
 

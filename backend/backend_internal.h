@@ -7,6 +7,7 @@
 
 #include "backend.h"
 #include "idpool.h"
+#include "image_map.h"
 #include "linux/cgroup.h"
 #include "rootfs.h"
 #include "volumes/volumes.h"
@@ -17,6 +18,16 @@ struct network;
 struct registry;
 struct volumes;
 
+/* Guarded by the backend's lock. */
+struct pool {
+	TAILQ_HEAD(, container) ready;
+	uint32_t n_ready, n_creating;
+	bool is_ending, is_due; /* is_due: to be filled up */
+	bool is_making;
+	pthread_cond_t changed, made; /* made: one more is ready, or could not be made */
+	pthread_t filler;
+};
+
 struct backend {
 	struct backend_config config;
 	char *work_dir, *skeleton_dir, *live_dir, *dead_dir, *run_dir, *images_dir;
@@ -26,6 +37,7 @@ struct backend {
 	struct cgroups cgroups;
 	struct links *links;
 	struct network *network;
+	struct image_map image_map;
 	struct rootfs_config rootfs;
 	struct volumes *volumes;
 	void *filter; /* seccomp */
@@ -39,9 +51,13 @@ struct backend {
 	bool is_ending, has_dead;
 	TAILQ_HEAD(container_list, container) graves; /* to be put */
 	pthread_t keeper, sweeper;
+	struct pool pool;
 };
 
 /* container.c */
+/* With a range of ids of its own where it needs one; NULL when there is none left. Lock held. */
+struct container *container_new_with_ids(
+	struct backend *backend, const char *handle, bool privileged, struct err *err);
 struct container *container_new(struct backend *backend, const char *handle, bool privileged,
 	int64_t id_range, struct err *err);
 /* Ends whatever there is of it: shim, processes, groups, directories, record, range. Idempotent;
@@ -63,6 +79,20 @@ void keeper_bury(struct backend *backend, struct container *take_container);
 /* refresh.c */
 struct volume_users refresh_users(struct backend *backend);
 
-/* birth.c: from a record to a running init. */
+/* pool.c */
+int pool_start(struct backend *backend, struct err *err);
+void pool_stop(struct backend *backend); /* what it has ends; before keeper_stop */
+/* Around each create: meanwhile none is prepared, so that the request has the machine. */
+void pool_begin_create(struct backend *backend);
+void pool_end_create(struct backend *backend);
+/* A prepared, unprivileged container that is alive, or NULL. Lock held. */
+struct container *pool_take(struct backend *backend);
+/* The same, after the one that is being made just now. Lock held. */
+struct container *pool_await(struct backend *backend);
+void pool_put(struct backend *backend, struct container *container); /* nobody named it */
+
+/* birth.c: from a record to what does not depend on the request (is_prepared), and on to a running
+ * init. */
+int container_prepare(struct container *container, struct err *err);
 int container_bear(struct container *container, const struct container_spec *spec,
 	const struct rootfs *rootfs, struct err *err);

@@ -85,7 +85,7 @@ static int listen_for_servers(const struct container *container)
 static int start_shim(struct container *container, struct err *err)
 {
 	const char *argv[] = { "cloche-shim", container->nonce, NULL };
-	struct spawn spawn = { container->backend->shim_exe_fd, argv, -1, -1, -1, -1 };
+	struct spawn spawn = { container->backend->shim_exe_fd, argv, -1, -1, -1, -1, 0 };
 	AUTO_FD int theirs = -1;
 	int ends[2], r;
 	pid_t pid;
@@ -130,6 +130,24 @@ static int send_prepare(struct container *container, struct birth *birth)
 	return birth->prepare_seq < 0 ? (int)birth->prepare_seq : 0;
 }
 
+/* What does not depend on the request, up to the message that has it made. */
+static int begin(struct container *container, struct birth *birth, struct err *err)
+{
+	struct backend *backend = container->backend;
+	int r = start_shim(container, err); /* first: it starts up while we make directories */
+
+	if (r == 0)
+		r = make_dirs(birth->input.container_dir, err);
+	if (r == 0)
+		r = cgroup_create(&backend->cgroups, container->id, container->privileged, err);
+	if (r == 0 && container->lease)
+		r = network_admit(container->lease, err); /* before it has a link */
+	if (r < 0)
+		return r;
+	r = send_prepare(container, birth);
+	return r < 0 ? err_system(err, r, "message to the shim") : 0;
+}
+
 static int send_start(struct container *container, struct birth *birth)
 {
 	const struct backend *backend = container->backend;
@@ -152,18 +170,16 @@ static int send_start(struct container *container, struct birth *birth)
 	return birth->start_seq < 0 ? (int)birth->start_seq : 0;
 }
 
-/* All three go out at once: the shim works them off in order while we wait for the last. */
-static int send_all(struct container *container, struct birth *birth, struct err *err)
+/* All go out at once: the shim works them off in order while we wait for the last. */
+static int send_rest(struct container *container, struct birth *birth, struct err *err)
 {
-	int r = send_prepare(container, birth);
+	int r;
 
-	if (r == 0) {
-		birth->birth_seq = link_send(container->link,
-			&(struct msg){ .type = MSG_BIRTH,
-				.body = birth->birth,
-				.body_bytes = birth->birth_bytes });
-		r = birth->birth_seq < 0 ? (int)birth->birth_seq : send_start(container, birth);
-	}
+	birth->birth_seq = link_send(container->link,
+		&(struct msg){ .type = MSG_BIRTH,
+			.body = birth->birth,
+			.body_bytes = birth->birth_bytes });
+	r = birth->birth_seq < 0 ? (int)birth->birth_seq : send_start(container, birth);
 	return r < 0 ? err_system(err, r, "message to the shim") : 0;
 }
 
@@ -190,12 +206,20 @@ static int await(struct container *container, int64_t seq, const void *plan,
 	return reply.code < 0 ? explain(plan, &reply, err) : 0;
 }
 
-static int await_all(struct container *container, struct birth *birth, struct err *err)
+static int await_prepared(struct container *container, struct birth *birth, struct err *err)
 {
 	AUTO(answer_done) struct answer prepared = { 0 };
+	int r = await(container, birth->prepare_seq, birth->prepare, &prepared, err);
+
+	container->is_prepared = r == 0;
+	return r;
+}
+
+static int await_all(struct container *container, struct birth *birth, struct err *err)
+{
 	AUTO(answer_done) struct answer born = { 0 };
 	AUTO(answer_done) struct answer started = { 0 };
-	int r = await(container, birth->prepare_seq, birth->prepare, &prepared, err);
+	int r = container->is_prepared ? 0 : await_prepared(container, birth, err);
 
 	if (r == 0)
 		r = await(container, birth->birth_seq, birth->birth, &born, err);
@@ -229,6 +253,8 @@ static int attach_binds(struct container *container, const struct container_spec
 	int r = 0;
 
 	for (size_t i = 0; i < spec->n_binds && r >= 0; i++) {
+		if (spec->binds[i].from_container)
+			continue;
 		r = volume_attach(container->backend->volumes, spec->binds[i].src, container->id,
 			spec->binds[i].read_write ? ATTACH_WRITABLE : 0, &mounts[i], err);
 		if (r < 0)
@@ -244,27 +270,32 @@ static int check_binds(
 		const struct bind_mount *bind = &spec->binds[i];
 		struct stat st;
 
-		if (bind->from_container)
-			return err_set(err, ERR_UNSUPPORTED, ENOSYS,
-				"bind_mounts[%zu].origin: mounts from a container are not built yet",
-				i);
 		if (bind->src[0] != '/' || bind->dst[0] != '/')
 			return err_set(err, ERR_INVALID, EINVAL,
 				"bind_mounts[%zu]: src_path and dst_path must be absolute", i);
 		if (bind->dst[strspn(bind->dst, "/.")] == '\0')
 			return err_set(err, ERR_INVALID, EINVAL,
 				"bind_mounts[%zu].dst_path: the root cannot be covered", i);
-		if (!mounts[i].layers.n_items && stat(bind->src, &st) < 0)
+		if (!bind->from_container && !mounts[i].layers.n_items && stat(bind->src, &st) < 0)
 			return err_system(
 				err, -errno, "bind_mounts[%zu].src_path %.300s", i, bind->src);
 	}
 	return 0;
 }
 
+/* Its link belongs to the first plan: it is the same for all. */
+static void describe_link(const struct container *container, struct birth *birth)
+{
+	if (!container->lease)
+		return;
+	network_describe(container->lease, &birth->link);
+	birth->input.link = &birth->link;
+}
+
 #define FILE_BYTES 65536
 
-/* What the network and the files about it look like from inside. */
-static int describe_network(const struct container *container, struct birth *birth)
+/* What the files about the network say. */
+static int write_files(const struct container *container, struct birth *birth)
 {
 	const struct network *network = container->backend->network;
 	char hostname[HOSTNAME_MAX + 1];
@@ -280,73 +311,94 @@ static int describe_network(const struct container *container, struct birth *bir
 	birth->input.hosts = buf_str(&birth->hosts);
 	birth->input.hostname_file = buf_str(&birth->hostname);
 	birth->input.resolvers = buf_str(&birth->resolvers);
-	if (container->lease) {
-		network_describe(container->lease, &birth->link);
-		birth->input.link = &birth->link;
-	}
 	r = buf_failed(&birth->hosts);
 	return r ? r : buf_failed(&birth->resolvers);
 }
 
-/* What its plans name on the host. */
-static int make_places(
-	struct container *container, const char *dir, const struct rootfs *rootfs, struct err *err)
+static char *dir_of(const struct container *container)
 {
-	struct backend *backend = container->backend;
-	int r = make_dirs(dir, err);
+	char *dir;
 
-	if (r == 0 && rootfs->lower)
-		r = copy_root_mode(dir, rootfs->lower, err);
-	if (r == 0)
-		r = cgroup_create(&backend->cgroups, container->id, container->privileged, err);
-	if (r == 0 && container->lease)
-		r = network_admit(container->lease, err); /* before it has a link */
-	return r;
+	return asprintf(&dir, "%s/%s", container->backend->live_dir, container->id) < 0 ? NULL
+											: dir;
+}
+
+/* As far as the first plan needs it. */
+static struct plan_input input_of(const struct container *container, const char *dir)
+{
+	const struct backend *backend = container->backend;
+
+	return (struct plan_input){ .id = container->id,
+		.cgroups = &backend->cgroups,
+		.map = container->map,
+		.privileged = container->privileged,
+		.skeleton_dir = backend->skeleton_dir,
+		.container_dir = dir,
+		.masked = &backend->masked,
+		.readonly = &backend->readonly };
+}
+
+int container_prepare(struct container *container, struct err *err)
+{
+	AUTO_FREE char *dir = dir_of(container);
+	AUTO(auto_birth) struct birth birth = { .input = input_of(container, dir) };
+	int r;
+
+	describe_link(container, &birth);
+	if (!dir || plan_prepare(&birth.input, &birth.prepare, &birth.prepare_bytes) < 0)
+		return err_system(err, -ENOMEM, "plan");
+	r = begin(container, &birth, err);
+	return r < 0 ? r : await_prepared(container, &birth, err);
+}
+
+/* Volumes are attached and the request is checked before anything is made. */
+static int look_at_binds(struct container *container, const struct container_spec *spec,
+	struct birth *birth, struct err *err)
+{
+	int r;
+
+	birth->mounts = calloc(spec->n_binds + 1, sizeof(*birth->mounts));
+	if (!birth->mounts)
+		return err_system(err, -ENOMEM, "create");
+	birth->input.binds = spec->binds;
+	birth->input.n_binds = spec->n_binds;
+	birth->input.bind_volumes = birth->mounts;
+	r = attach_binds(container, spec, birth->mounts, err);
+	return r < 0 ? r : check_binds(spec, birth->mounts, err);
+}
+
+static int make_plans(const struct container *container, struct birth *birth, struct err *err)
+{
+	if ((!container->is_prepared &&
+		    plan_prepare(&birth->input, &birth->prepare, &birth->prepare_bytes) < 0) ||
+		plan_birth(&birth->input, &birth->birth, &birth->birth_bytes) < 0)
+		return err_system(err, -ENOMEM, "plan");
+	return 0;
 }
 
 int container_bear(struct container *container, const struct container_spec *spec,
 	const struct rootfs *rootfs, struct err *err)
 {
-	struct backend *backend = container->backend;
-	AUTO_FREE char *dir = NULL;
-	AUTO(auto_birth)
-	struct birth birth = { .input = { .id = container->id,
-				       .cgroups = &backend->cgroups,
-				       .map = container->map,
-				       .privileged = container->privileged,
-				       .skeleton_dir = backend->skeleton_dir,
-				       .lower = rootfs->lower,
-				       .raw = rootfs->raw,
-				       .volume = rootfs->volume.layers.n_items ? &rootfs->volume
-									       : NULL,
-				       .binds = spec->binds,
-				       .n_binds = spec->n_binds,
-				       .masked = &backend->masked,
-				       .readonly = &backend->readonly } };
+	AUTO_FREE char *dir = dir_of(container);
+	AUTO(auto_birth) struct birth birth = { .input = input_of(container, dir) };
 	int r;
 
-	birth.mounts = calloc(spec->n_binds + 1, sizeof(*birth.mounts));
-	if (!birth.mounts)
+	if (!dir)
 		return err_system(err, -ENOMEM, "create");
-	birth.input.bind_volumes = birth.mounts;
-	r = attach_binds(container, spec, birth.mounts, err);
+	describe_link(container, &birth);
+	birth.input.lower = rootfs->lower;
+	birth.input.raw = rootfs->raw;
+	birth.input.volume = rootfs->volume.layers.n_items ? &rootfs->volume : NULL;
+	r = look_at_binds(container, spec, &birth, err);
+	if (r == 0 && write_files(container, &birth) < 0)
+		r = err_system(err, -ENOMEM, "files of the network");
 	if (r == 0)
-		r = check_binds(spec, birth.mounts, err);
-	if (r < 0)
-		return r;
-	if (asprintf(&dir, "%s/%s", backend->live_dir, container->id) < 0)
-		return err_system(err, -ENOMEM, "create");
-	birth.input.container_dir = dir;
-	r = describe_network(container, &birth);
-	if (r < 0)
-		return err_system(err, r, "network");
-	if (plan_prepare(&birth.input, &birth.prepare, &birth.prepare_bytes) < 0 ||
-		plan_birth(&birth.input, &birth.birth, &birth.birth_bytes) < 0)
-		return err_system(err, -ENOMEM, "plan");
-	r = start_shim(container, err); /* first: it starts up while we make directories */
+		r = make_plans(container, &birth, err);
+	if (r == 0 && !container->is_prepared)
+		r = begin(container, &birth, err);
+	if (r == 0 && rootfs->lower)
+		r = copy_root_mode(dir, rootfs->lower, err);
 	if (r == 0)
-		r = make_places(container, dir, rootfs, err);
-	if (r == 0)
-		r = send_all(container, &birth, err);
+		r = send_rest(container, &birth, err);
 	return r < 0 ? r : await_all(container, &birth, err);
 }

@@ -94,6 +94,7 @@ static void container_free(struct container *container)
 		registry_each(container->properties, free_property, NULL);
 	registry_free(container->properties);
 	strv_done(&container->env);
+	strv_done(&container->image_env);
 	auto_fd(&container->root_fd);
 	auto_fd(&container->kick_fd);
 	pthread_cond_destroy(&container->died);
@@ -243,36 +244,77 @@ static int check_spec(
 	return 0;
 }
 
+struct container *container_new_with_ids(
+	struct backend *backend, const char *handle, bool privileged, struct err *err)
+{
+	bool wants_range = !privileged && !backend->config.idmap_maximal;
+	int64_t id_range = wants_range ? idpool_take(&backend->ids) : -1;
+	struct container *container;
+
+	if (wants_range && id_range < 0) {
+		err_set(err, ERR_EXHAUSTED, EAGAIN, "the pool of id ranges is exhausted");
+		return NULL;
+	}
+	container = container_new(backend, handle, privileged, id_range, err);
+	if (!container)
+		idpool_give(&backend->ids, id_range);
+	return container;
+}
+
+/* Lock held. */
+static void give_back(struct backend *backend, struct container *container)
+{
+	if (container->is_prepared) {
+		pool_put(backend, container);
+		return;
+	}
+	idpool_give(&backend->ids, container->id_range);
+	container_unref(container);
+}
+
+/* Under its name in the table. Lock held. */
+static int enter(struct backend *backend, struct container *container, const char *handle)
+{
+	char *name = strdup(handle);
+	int r = name ? registry_add(backend->containers, handle, container) : -ENOMEM;
+
+	if (r < 0) {
+		free(name);
+		return r;
+	}
+	free(container->handle);
+	container->handle = name;
+	container->state = CONTAINER_CREATING;
+	return 0;
+}
+
 /* A range for the ids, and the handle, before anything is made. Backend lock held. */
-static int reserve(struct backend *backend, const char *handle, bool privileged,
+static int reserve(struct backend *backend, const char *handle, const struct container_spec *spec,
 	struct container **ret_container, struct err *err)
 {
 	uint32_t max = backend->config.max_containers;
-	bool wants_range = !privileged && !backend->config.idmap_maximal;
-	struct container *container;
-	int64_t id_range = -1;
+	struct container *container = NULL;
 	int r;
 
 	if (registry_find(backend->containers, handle))
 		return err_set(err, ERR_EXISTS, EEXIST, "Handle '%s' already in use", handle);
 	if (max && registry_count(backend->containers) >= max)
 		return err_set(err, ERR_INVALID, EAGAIN, "max containers reached");
-	if (wants_range)
-		id_range = idpool_take(&backend->ids);
-	if (wants_range && id_range < 0)
-		return err_set(err, ERR_EXHAUSTED, EAGAIN, "the pool of id ranges is exhausted");
-	container = container_new(backend, handle, privileged, id_range, err);
-	if (container) {
-		r = registry_add(backend->containers, handle, container);
-		if (r == 0) {
-			*ret_container = container;
-			return 0;
-		}
-		container_unref(container);
-		err_system(err, r, "container");
+	if (!spec->privileged && container_has_default_network(backend, spec))
+		container = pool_take(backend);
+	if (!container)
+		container = container_new_with_ids(backend, handle, spec->privileged, err);
+	if (!container && !spec->privileged && container_has_default_network(backend, spec))
+		container = pool_await(backend); /* the last ids may be with one in the making */
+	if (!container)
+		return -EAGAIN;
+	r = enter(backend, container, handle);
+	if (r < 0) {
+		give_back(backend, container);
+		return err_system(err, r, "container");
 	}
-	idpool_give(&backend->ids, id_range);
-	return -ENOMEM;
+	*ret_container = container;
+	return 0;
 }
 
 /* The server's own properties: clients of the reference read them. */
@@ -343,6 +385,15 @@ static int resolve_root(
 	return rootfs_resolve(&backend->rootfs, uri, rootfs, err);
 }
 
+/* Before anything of it is mounted. */
+static int use_image(struct container *container, const struct rootfs *rootfs, struct err *err)
+{
+	if (strv_copy(&container->image_env, &rootfs->env) < 0)
+		return err_system(err, -ENOMEM, "env");
+	return store_add_image(
+		container->backend->db, container->id, rootfs->image, &rootfs->env, err);
+}
+
 static int bear(struct container *container, const struct container_spec *spec, struct err *err)
 {
 	struct backend *backend = container->backend;
@@ -367,6 +418,8 @@ static int bear(struct container *container, const struct container_spec *spec, 
 		r = container_reserve_network(container, spec, err);
 	if (r == 0)
 		r = resolve_root(container, uri, &rootfs, err);
+	if (r == 0)
+		r = use_image(container, &rootfs, err);
 	if (r == 0)
 		r = container_bear(container, spec, &rootfs, err);
 	volume_mounted(backend->volumes, container->id);
@@ -401,7 +454,7 @@ static void abandon(struct container *container)
 	publish(container);
 }
 
-int container_create(struct backend *backend, const struct container_spec *spec,
+static int create(struct backend *backend, const struct container_spec *spec,
 	char ret_handle[HANDLE_SIZE], struct err *err)
 {
 	char handle[HANDLE_SIZE];
@@ -416,7 +469,7 @@ int container_create(struct backend *backend, const struct container_spec *spec,
 	else if (random_uuid(handle) < 0)
 		return err_system(err, -EIO, "handle");
 	pthread_mutex_lock(&backend->lock);
-	r = reserve(backend, handle, spec->privileged, &container, err);
+	r = reserve(backend, handle, spec, &container, err);
 	pthread_mutex_unlock(&backend->lock);
 	if (r < 0)
 		return r;
@@ -430,4 +483,15 @@ int container_create(struct backend *backend, const struct container_spec *spec,
 		KV_INT("ms", clock_ms() - start_ms));
 	publish(container); /* from here on anybody may destroy it */
 	return 0;
+}
+
+int container_create(struct backend *backend, const struct container_spec *spec,
+	char ret_handle[HANDLE_SIZE], struct err *err)
+{
+	int r;
+
+	pool_begin_create(backend);
+	r = create(backend, spec, ret_handle, err);
+	pool_end_create(backend);
+	return r;
 }

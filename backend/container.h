@@ -23,6 +23,7 @@ enum container_state {
 	CONTAINER_CREATING,
 	CONTAINER_ACTIVE,
 	CONTAINER_STOPPED,
+	CONTAINER_UNBORN, /* pool.c */
 	N_CONTAINER_STATES
 };
 
@@ -30,15 +31,16 @@ enum container_state {
 #define NONCE_SIZE 33
 
 struct container {
-	TAILQ_ENTRY(container) grave;
+	TAILQ_ENTRY(container) entry; /* of the pool, or of the graves */
 	struct backend *backend;
 	char id[CONTAINER_ID_SIZE]; /* ours, random: directories, cgroups and sockets are named by it */
 	char nonce[NONCE_SIZE];
 	char *handle;
 	bool privileged;
+	bool is_prepared;
 	struct id_map map;
 	int64_t id_range; /* -1: none */
-	struct strv env;
+	struct strv env, image_env;
 
 	pthread_mutex_t lock;
 	unsigned n_refs;
@@ -84,6 +86,9 @@ int container_refresh(struct container *container, struct err *err);
 
 /* container_net.c: container-ip and its like; the container's lock is held, or nobody else knows it. */
 int container_put_network_properties(struct container *container, struct err *err);
+/* What prepared containers have. */
+bool container_has_default_network(
+	const struct backend *backend, const struct container_spec *spec);
 /* An address, and the ports and rules that a create asks for, before there is a link. */
 int container_reserve_network(
 	struct container *container, const struct container_spec *spec, struct err *err);

@@ -113,6 +113,16 @@ int container_net_out(
 
 /* ---- at birth -------------------------------------------------------------------------------- */
 
+static bool is_hermetic(const struct backend *backend, const struct container_spec *spec)
+{
+	return backend->config.network->hermetic_without_netout && !spec->n_net_out;
+}
+
+bool container_has_default_network(const struct backend *backend, const struct container_spec *spec)
+{
+	return !is_hermetic(backend, spec) && !(spec->network && *spec->network);
+}
+
 /* What a hermetic container cannot have. */
 static int check_hermetic(const struct container_spec *spec, struct err *err)
 {
@@ -129,10 +139,13 @@ int container_reserve_network(
 	struct net_port port;
 	int r;
 
-	if (container->backend->config.network->hermetic_without_netout && !spec->n_net_out)
+	if (is_hermetic(container->backend, spec))
 		return check_hermetic(spec, err);
-	r = network_reserve(
-		container->backend->network, container->id, spec->network, &container->lease, err);
+	if (!container->is_prepared)
+		r = network_reserve(container->backend->network, container->id, spec->network,
+			&container->lease, err);
+	else /* somebody may have flushed the table meanwhile */
+		r = container->lease ? network_admit(container->lease, err) : 0;
 	if (r == 0 && spec->n_net_in)
 		r = check_lease(container, "netin", err);
 	if (r == 0 && spec->n_net_out)

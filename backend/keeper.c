@@ -106,7 +106,7 @@ static void put_graves(struct backend *backend)
 	struct container *container;
 
 	while ((container = TAILQ_FIRST(&backend->graves))) {
-		TAILQ_REMOVE(&backend->graves, container, grave);
+		TAILQ_REMOVE(&backend->graves, container, entry);
 		pthread_mutex_unlock(&backend->lock);
 		container_unref(container);
 		pthread_mutex_lock(&backend->lock);
@@ -182,7 +182,7 @@ void keeper_has_dead(struct backend *backend)
 void keeper_bury(struct backend *backend, struct container *take_container)
 {
 	pthread_mutex_lock(&backend->lock);
-	TAILQ_INSERT_TAIL(&backend->graves, take_container, grave);
+	TAILQ_INSERT_TAIL(&backend->graves, take_container, entry);
 	pthread_mutex_unlock(&backend->lock);
 	keeper_has_dead(backend);
 }

@@ -110,7 +110,7 @@ static int put_back_rules(struct network *network, struct err *err)
 static int run_helper(struct network *network, int text_fd, char words[256])
 {
 	const char *argv[] = { "cloche", "nft", NULL };
-	struct spawn spawn = { network->self_exe_fd, argv, text_fd, -1, -1, -1 };
+	struct spawn spawn = { network->self_exe_fd, argv, text_fd, -1, -1, -1, 0 };
 	AUTO_FD int output_fd = memfd_of("cloche-nft", "", 0);
 	int status = 0;
 	ssize_t n;

@@ -414,11 +414,22 @@ static void add_root(struct list *list, const struct plan_input *input)
 		GUARD(NODEV) ? MOUNT_ATTR_NODEV : 0, 0);
 }
 
+/* Of the container's own tree, with what is mounted in it so far. */
+static void add_bind_of_root(struct list *list, const struct bind_mount *bind)
+{
+	add(list, OP_BIND, OPF_IN_ROOT | OPF_RECURSIVE | OPF_ROOT_SRC, bind->src, bind->dst,
+		MOUNT_ATTR_NODEV | (bind->read_write ? 0 : MOUNT_ATTR_RDONLY), 0);
+}
+
 static void add_binds(struct list *list, const struct plan_input *input)
 {
 	for (size_t i = 0; i < input->n_binds; i++) {
 		const struct bind_mount *bind = &input->binds[i];
 
+		if (bind->from_container) {
+			add_bind_of_root(list, bind);
+			continue;
+		}
 		if (input->bind_volumes && input->bind_volumes[i].layers.n_items) {
 			add_volume(list, &input->bind_volumes[i], OPF_IN_ROOT, bind->dst,
 				MOUNT_ATTR_NODEV | (bind->read_write ? 0 : MOUNT_ATTR_RDONLY));
@@ -495,10 +506,13 @@ int plan_refresh(const struct plan_input *input, void **ret_blob, size_t *ret_by
 			add_take(&list, input, i);
 	add(&list, OP_ENTER, 0, "", "", 0, 0);
 	for (size_t i = 0; i < input->n_binds; i++)
-		if (!is_stale(input, i))
+		if (!is_stale(input, i) && !input->binds[i].from_container)
 			add(&list, OP_KEEP, 0, input->binds[i].dst, "", 0, i);
 	for (size_t i = 0; i < input->n_binds; i++)
-		add(&list, OP_PUT, OPF_IN_ROOT, input->binds[i].dst, "", 0, i);
+		if (input->binds[i].from_container)
+			add_bind_of_root(&list, &input->binds[i]);
+		else
+			add(&list, OP_PUT, OPF_IN_ROOT, input->binds[i].dst, "", 0, i);
 	return list_close(&list, &input->map, ret_blob, ret_bytes);
 }
 
@@ -535,7 +549,8 @@ static const struct {
 	const char *name;
 } flag_names[] = { { OPF_IN_HELPER, "helper" }, { OPF_OPTIONAL, "optional" },
 	{ OPF_RECURSIVE, "recursive" }, { OPF_IDMAP, "idmapped" }, { OPF_SKELETON_SRC, "own" },
-	{ OPF_IN_ROOT, "in-root" }, { OPF_ROOT_ITSELF, "root" }, { OPF_PART, "part" } };
+	{ OPF_IN_ROOT, "in-root" }, { OPF_ROOT_ITSELF, "root" }, { OPF_PART, "part" },
+	{ OPF_ROOT_SRC, "of-root" } };
 
 static const struct {
 	uint64_t attr;

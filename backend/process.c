@@ -185,9 +185,10 @@ static uint64_t bounding_of(const struct container *container, const struct user
 static int build_program(struct container *container, const struct process_spec *spec,
 	struct user *user, void **ret_blob, size_t *ret_bytes, struct err *err)
 {
-	struct program_input input = {
-		.spec = spec, .container_env = &container->env, .user = user
-	};
+	struct program_input input = { .spec = spec,
+		.image_env = &container->image_env,
+		.container_env = &container->env,
+		.user = user };
 	int r = user_lookup(
 		container->root_fd, spec->user ? spec->user : "", container->map.n_ids, user, err);
 

@@ -81,6 +81,8 @@ static int load(struct backend *backend, const struct record *record,
 	load_ids(container, record);
 	r = store_env(backend->db, record->id, &container->env, err);
 	if (r == 0)
+		r = store_image_env(backend->db, record->id, &container->image_env, err);
+	if (r == 0)
 		r = store_properties(
 			backend->db, record->id, load_property, container->properties, err);
 	if (r == 0)
@@ -210,8 +212,8 @@ static void recover_one(struct backend *backend, const struct record *record)
 {
 	struct container *container = NULL;
 	struct err err = { 0 };
-	bool is_whole =
-		record->state != CONTAINER_CREATING && !strcmp(record->boot_id, backend->boot_id);
+	bool is_whole = record->state != CONTAINER_CREATING && record->state != CONTAINER_UNBORN &&
+		!strcmp(record->boot_id, backend->boot_id);
 	int r = load(backend, record, &container, &err);
 
 	if (!container) {
@@ -226,7 +228,8 @@ static void recover_one(struct backend *backend, const struct record *record)
 		LOG(LOG_INFO, "container-adopted", KV_STR("handle", record->handle));
 		return;
 	}
-	LOG(LOG_INFO, "container-ended-at-start", KV_STR("handle", record->handle),
+	LOG(record->state == CONTAINER_UNBORN ? LOG_DEBUG : LOG_INFO, "container-ended-at-start",
+		KV_STR("handle", record->handle),
 		KV_STR("reason",
 			r < 0              ? err.msg
 				: is_whole ? "asked for"
@@ -333,10 +336,33 @@ static void sweep_live(struct backend *backend, const char *name)
 	move_to_dead(backend, backend->live_dir, name);
 }
 
-static void sweep_image(struct backend *backend, const char *name)
+static bool is_among(const struct strv *names, const char *name)
 {
-	if (!strncmp(name, "tmp-", 4))
-		move_to_dead(backend, backend->images_dir, name);
+	for (size_t i = 0; i < names->n_items; i++)
+		if (!strcmp(names->items[i], name))
+			return true;
+	return false;
+}
+
+/* Images that no container has mounted and nothing names any more, and what a crash has left of
+ * one. */
+static void sweep_images(struct backend *backend)
+{
+	AUTO_STRV struct strv used = { 0 };
+	DIR *dir = opendir(backend->images_dir);
+	struct dirent *entry;
+	struct err err;
+	bool is_known = store_images(backend->db, &used, &err) == 0 &&
+		rootfs_known_images(&backend->rootfs, backend->config.default_rootfs, &used) == 0 &&
+		!is_among(&used, STORE_ANY_IMAGE);
+
+	while (dir && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.' &&
+			(!strncmp(entry->d_name, "tmp-", 4) ||
+				(is_known && !is_among(&used, entry->d_name))))
+			move_to_dead(backend, backend->images_dir, entry->d_name);
+	if (dir)
+		closedir(dir);
 }
 
 int recover(struct backend *backend, struct err *err)
@@ -354,7 +380,7 @@ int recover(struct backend *backend, struct err *err)
 	cgroup_each(&backend->cgroups, sweep_group, backend);
 	each_unknown(backend, backend->run_dir, sweep_socket);
 	each_unknown(backend, backend->live_dir, sweep_live);
-	each_unknown(backend, backend->images_dir, sweep_image);
+	sweep_images(backend);
 	backend->has_dead = true;
 	return 0;
 }

@@ -166,8 +166,10 @@ static int refresh(struct container *container, struct volume_mount *mounts, str
 	int r = 0;
 
 	for (size_t i = 0; i < container->n_binds && r >= 0; i++)
-		r = volume_attach(backend->volumes, container->binds[i].src, container->id,
-			container->binds[i].read_write ? ATTACH_WRITABLE : 0, &mounts[i], err);
+		if (!container->binds[i].from_container)
+			r = volume_attach(backend->volumes, container->binds[i].src, container->id,
+				container->binds[i].read_write ? ATTACH_WRITABLE : 0, &mounts[i],
+				err);
 	if (r < 0)
 		return r;
 	r = plan_refresh(&input, &plan, &n_bytes);

@@ -34,9 +34,21 @@ static const char schema[] =
 	" container_port INTEGER NOT NULL, PRIMARY KEY (container, position)) STRICT;"
 	"CREATE TABLE IF NOT EXISTS rules ("
 	" container TEXT NOT NULL, position INTEGER NOT NULL, rule TEXT NOT NULL,"
-	" PRIMARY KEY (container, position)) STRICT;";
+	" PRIMARY KEY (container, position)) STRICT;"
+	"CREATE TABLE IF NOT EXISTS images ("
+	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
+	" name TEXT NOT NULL, PRIMARY KEY (container, name)) STRICT;"
+	"CREATE TABLE IF NOT EXISTS image_env ("
+	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
+	" position INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, position)) STRICT;"
+	/* nobody has written down what containers of earlier versions use */
+	"INSERT OR IGNORE INTO images SELECT id, '" STORE_ANY_IMAGE "' FROM containers"
+	" WHERE NOT EXISTS (SELECT 1 FROM meta WHERE key = 'images');"
+	"INSERT OR IGNORE INTO meta VALUES ('images', '1');";
 
 #define SCHEMA_VERSION 1
+#define BIND_READ_WRITE 1 /* in the column of that name */
+#define BIND_OF_ROOT 2
 
 static int copy_version(const struct db_row *row, void *arg)
 {
@@ -106,7 +118,10 @@ static int add(struct db *db, void *arg, struct err *err)
 {
 	const struct addition *add = arg;
 	const struct record *record = add->record;
-	int r = db_change(db, err, "INSERT INTO containers VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+	int r = db_change(db, err,
+		"INSERT INTO containers VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO"
+		" UPDATE SET handle = excluded.handle, state = excluded.state,"
+		" grace_ns = excluded.grace_ns",
 		"ssssiiii", record->id, record->handle, record->nonce, record->boot_id,
 		record->id_base, (int64_t)record->state, (int64_t)record->privileged,
 		record->grace_ns);
@@ -117,7 +132,8 @@ static int add(struct db *db, void *arg, struct err *err)
 	for (size_t i = 0; i < record->n_binds && r == 0; i++)
 		r = db_change(db, err, "INSERT INTO binds VALUES (?, ?, ?, ?, ?)", "sissi",
 			record->id, (int64_t)i, record->binds[i].src, record->binds[i].dst,
-			(int64_t)record->binds[i].read_write);
+			(int64_t)(record->binds[i].read_write ? BIND_READ_WRITE : 0) |
+				(record->binds[i].from_container ? BIND_OF_ROOT : 0));
 	for (size_t i = 0; i < add->n_properties && r == 0; i++)
 		r = store_set_property(
 			db, record->id, add->properties[i].key, add->properties[i].value, err);
@@ -160,6 +176,32 @@ int store_remove_property(struct db *db, const char *id, const char *key, struct
 int store_remove(struct db *db, const char *id, struct err *err)
 {
 	return db_change(db, err, "DELETE FROM containers WHERE id = ?", "s", id);
+}
+
+struct image {
+	const char *id, *name;
+	const struct strv *env;
+};
+
+static int add_image(struct db *db, void *arg, struct err *err)
+{
+	const struct image *image = arg;
+	int r = *image->name ? db_change(db, err, "INSERT OR IGNORE INTO images VALUES (?, ?)",
+				       "ss", image->id, image->name)
+			     : 0;
+
+	for (size_t i = 0; image->env && i < image->env->n_items && r == 0; i++)
+		r = db_change(db, err, "INSERT INTO image_env VALUES (?, ?, ?)", "sis", image->id,
+			(int64_t)i, image->env->items[i]);
+	return r;
+}
+
+int store_add_image(
+	struct db *db, const char *id, const char *name, const struct strv *env, struct err *err)
+{
+	struct image image = { id, name, env };
+
+	return *name || (env && env->n_items) ? db_transaction(db, add_image, &image, err) : 0;
 }
 
 struct visitor {
@@ -222,12 +264,24 @@ int store_env(struct db *db, const char *id, struct strv *ret_env, struct err *e
 		"SELECT value FROM env WHERE container = ? ORDER BY position", "s", id);
 }
 
+int store_image_env(struct db *db, const char *id, struct strv *ret_env, struct err *err)
+{
+	return db_each(db, visit_env, ret_env, err,
+		"SELECT value FROM image_env WHERE container = ? ORDER BY position", "s", id);
+}
+
+int store_images(struct db *db, struct strv *ret_names, struct err *err)
+{
+	return db_each(db, visit_env, ret_names, err, "SELECT DISTINCT name FROM images", "");
+}
+
 static int visit_bind(const struct db_row *row, void *arg)
 {
 	struct visitor *visitor = arg;
 	struct bind_mount bind = { .src = (char *)db_row_text(row, 0),
 		.dst = (char *)db_row_text(row, 1),
-		.read_write = db_row_int(row, 2) };
+		.read_write = db_row_int(row, 2) & BIND_READ_WRITE,
+		.from_container = db_row_int(row, 2) & BIND_OF_ROOT };
 
 	return visitor->bind(&bind, visitor->arg);
 }

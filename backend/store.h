@@ -24,10 +24,18 @@ int store_open(const char *path, struct db **ret_db, struct err *err);
 /* A random name for this work directory, made once: 8 hex digits. */
 int store_instance(struct db *db, char ret_instance[9], struct err *err);
 
-/* The record with its properties and environment, in one transaction. -EEXIST: the handle is taken.
- */
+/* The record with its properties and environment, in one transaction; one that is there (of the pool
+ * of unborn containers) gets the handle, state and grace time. -EEXIST: the handle is taken. */
 int store_add(struct db *db, const struct record *record, const struct strv *env,
 	const struct property *properties, size_t n_properties, struct err *err);
+/* A container is about to use an unpacked image ("": none); env, of a container's root, is the image's
+ * own. */
+int store_add_image(
+	struct db *db, const char *id, const char *name, const struct strv *env, struct err *err);
+int store_image_env(struct db *db, const char *id, struct strv *ret_env, struct err *err);
+/* What containers use; STORE_ANY_IMAGE is among it if that is not known of all. */
+#define STORE_ANY_IMAGE "*"
+int store_images(struct db *db, struct strv *ret_names, struct err *err);
 int store_set_state(struct db *db, const char *id, int state, struct err *err);
 int store_set_grace(struct db *db, const char *id, int64_t grace_ns, struct err *err);
 int store_set_property(

@@ -1,5 +1,6 @@
 /* cloche - a Garden server. Without a sub-command it serves; "tree" and "nft" are its own helpers for
- * trees of files and for packet rules, "manual" prints the options for cloche(8). */
+ * trees of files and for packet rules, "doctor" says what this host lacks, "manual" prints the options
+ * for cloche(8). */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -14,8 +15,10 @@
 #include "base/auto.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "doctor.h"
 #include "nft_main.h"
 #include "server/http.h"
+#include "server/oci.h"
 #include "server/options.h"
 #include "server/p2p.h"
 #include "volumes/tree_main.h"
@@ -86,9 +89,9 @@ static int check_options(const struct options *options, struct err *err)
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--ring-bytes: expected a power of two from 4096 to 1073741824");
 	if (options->id_pool_start > UINT32_MAX || options->id_pool_count > 65536 ||
-		options->max_containers > UINT32_MAX)
+		options->max_containers > UINT32_MAX || options->n_unborn > 1024)
 		return err_set(err, ERR_INVALID, EINVAL,
-			"--id-pool-start, --id-pool-count or --max-containers: too large");
+			"--id-pool-start, --id-pool-count, --max-containers or --container-pool: too large");
 	return 0;
 }
 
@@ -181,7 +184,11 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.max_containers = (uint32_t)options->max_containers,
 		.id_pool_start = (uint32_t)options->id_pool_start,
 		.id_pool_count = (uint32_t)options->id_pool_count,
+		.n_unborn = (uint32_t)options->n_unborn,
 		.volume_driver = options->volume_driver,
+		.cgroup_parent = *options->cgroup_parent ? options->cgroup_parent : NULL,
+		.image_map = *options->image_map ? options->image_map : NULL,
+		.read_layout = oci_read,
 		.self_exe_fd = open_self(),
 		.network = &network };
 	struct server_config server_config = { .bind_ip = options->bind_ip,
@@ -208,6 +215,45 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 	return 0;
 }
 
+/* With the server's options, so that it looks at what the server would use. */
+static int doctor(int argc, char **argv)
+{
+	AUTO(options_done) struct options options = { 0 };
+	struct err err = { 0 };
+	int r = options_parse(&options, argc, argv, environ, &err);
+
+	if (r == 0)
+		r = check_options(&options, &err);
+	if (r < 0) {
+		fprintf(stderr, "cloche: %s\n", err.msg);
+		return DOCTOR_FAILS;
+	}
+	if (r == 1) {
+		printf("usage: cloche doctor [OPTION...]\n\n"
+		       "Says what this host lacks. Options are those of the server; see cloche(8).\n");
+		return 0;
+	}
+	return doctor_main(options.work_dir, (uint32_t)options.id_pool_start);
+}
+
+/* What else it can do: *ret_status is set if it was asked for. */
+static bool run_command(int argc, char **argv, int *ret_status)
+{
+	*ret_status = 0;
+	if (argc >= 2 && !strcmp(argv[1], "tree"))
+		_exit(tree_main(
+			argc - 1, argv + 1)); /* its /proc is gone: nothing is to run at exit */
+	if (argc == 2 && !strcmp(argv[1], "nft"))
+		*ret_status = nft_main();
+	else if (argc == 2 && !strcmp(argv[1], "manual"))
+		options_manual(stdout);
+	else if (argc >= 2 && !strcmp(argv[1], "doctor"))
+		*ret_status = doctor(argc - 1, argv + 1);
+	else
+		return false;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	AUTO(options_done) struct options options = { 0 };
@@ -216,15 +262,8 @@ int main(int argc, char **argv)
 	sigset_t stop;
 	int r;
 
-	if (argc >= 2 && !strcmp(argv[1], "tree"))
-		_exit(tree_main(
-			argc - 1, argv + 1)); /* its /proc is gone: nothing is to run at exit */
-	if (argc == 2 && !strcmp(argv[1], "nft"))
-		return nft_main();
-	if (argc == 2 && !strcmp(argv[1], "manual")) {
-		options_manual(stdout);
-		return 0;
-	}
+	if (run_command(argc, argv, &r))
+		return r;
 	normalise(&stop);
 	r = options_parse(&options, argc, argv, environ, &err);
 	if (r == 1) {

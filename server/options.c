@@ -223,7 +223,8 @@ void options_done(struct options *options)
 
 void options_help(FILE *to)
 {
-	fputs("usage: cloche [OPTION...]\nServes the Garden API: containers and their processes over HTTP.\n\n",
+	fputs("usage: cloche [OPTION...]\n       cloche doctor [OPTION...]\nServes the Garden API: containers and their processes over HTTP. "
+	      "doctor: says what this host lacks.\n\n",
 		to);
 	for (size_t i = 0; i < N_ELEMENTS(rows); i++)
 		fprintf(to, "  --%s%s%s\n      %s\n      %s%s%s%s\n", rows[i].name,

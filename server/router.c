@@ -13,15 +13,9 @@ static void handle_unbuilt(struct request *request);
 
 #define ROUTE(verb, text, id)                                                                      \
 	{ .method = #verb, .path = text, .name = #id, .handle = handle_##id, .is_built = true },
-#define ROUTE_UNBUILT(verb, text, id)                                                              \
+#define UNBUILT(verb, text, id)                                                                    \
 	{ .method = #verb, .path = text, .name = #id, .handle = handle_unbuilt },
-static const struct route garden_routes[] = {
-#include "api-spec/routes.def"
-};
-
-#define ROUTE_UNBUILT(verb, text, id)                                                              \
-	{ .method = #verb, .path = text, .name = #id, .handle = handle_unbuilt },
-#define ROUTE_UPLOAD(verb, text, id)                                                               \
+#define UPLOAD(verb, text, id)                                                                     \
 	{ .method = #verb,                                                                         \
 		.path = text,                                                                      \
 		.name = #id,                                                                       \
@@ -29,6 +23,14 @@ static const struct route garden_routes[] = {
 		.is_built = true,                                                                  \
 		.upload = &(const struct upload){                                                  \
 			handle_##id##_begin, handle_##id##_data, handle_##id##_abort } },
+#define ROUTE_UNBUILT UNBUILT
+#define ROUTE_UPLOAD UPLOAD
+static const struct route garden_routes[] = {
+#include "api-spec/routes.def"
+};
+
+#define ROUTE_UNBUILT UNBUILT
+#define ROUTE_UPLOAD UPLOAD
 static const struct route volume_routes[] = {
 #include "api-spec/volume_routes.def"
 };

@@ -30,13 +30,16 @@ const struct route *router_route(unsigned n);
 
 /* Handlers, by their names in routes.def. */
 #define ROUTE(method, path, name) void handle_##name(struct request *request);
-#define ROUTE_UNBUILT(method, path, name)
-#include "api-spec/routes.def"
-#define ROUTE_UNBUILT(method, path, name)
-#define ROUTE_UPLOAD(method, path, name)                                                           \
-	ROUTE(method, path, name)                                                                  \
+#define UPLOAD(name)                                                                               \
+	void handle_##name(struct request *request);                                               \
 	void handle_##name##_begin(struct request *request);                                       \
 	void handle_##name##_data(struct request *request, const char *data, size_t n_bytes);      \
 	void handle_##name##_abort(struct request *request);
+#define ROUTE_UNBUILT(method, path, name)
+#define ROUTE_UPLOAD(method, path, name) UPLOAD(name)
+#include "api-spec/routes.def"
+#define ROUTE_UNBUILT(method, path, name)
+#define ROUTE_UPLOAD(method, path, name) UPLOAD(name)
 #include "api-spec/volume_routes.def"
+#undef UPLOAD
 #undef ROUTE

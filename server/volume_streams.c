@@ -1,25 +1,17 @@
 /* Archives into volumes and out of them. A helper process does the work (volumes/volumes.h); here
  * its pipe meets the connection. */
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include "base/auto.h"
 #include "base/err.h"
 #include "base/parse.h"
-#include "server/chunks.h"
+#include "server/pipes.h"
 #include "server/request.h"
 #include "server/router.h"
-#include "server/sock.h"
 #include "server/volume_json.h"
 #include "volumes/volumes.h"
-
-#define CHUNK_BYTES (256u * 1024)
-#define DRAIN_MS 10000
 
 static const char failed_in[] = "failed to stream in to volume";
 static const char failed_out[] = "failed to stream out from volume";
@@ -150,35 +142,6 @@ static void refuse_size(struct request *request, uint64_t limit)
 	reply_failure(request, 403, message);
 }
 
-/* -ECANCELED: we are to stop. */
-static int wait_for_room(int fd, int stop_fd)
-{
-	struct pollfd fds[] = { { .fd = fd, .events = POLLOUT },
-		{ .fd = stop_fd, .events = POLLIN } };
-
-	while (poll(fds, N_ELEMENTS(fds), -1) < 0)
-		continue;
-	return fds[1].revents ? -ECANCELED : 0;
-}
-
-static int write_all(int fd, const char *data, size_t n_bytes, int stop_fd)
-{
-	while (n_bytes) {
-		ssize_t n = write(fd, data, n_bytes);
-		int r = n >= 0 || errno == EINTR ? 0 : -errno;
-
-		if (r == -EAGAIN)
-			r = wait_for_room(fd, stop_fd);
-		if (r < 0)
-			return r;
-		if (n > 0) {
-			data += n;
-			n_bytes -= n;
-		}
-	}
-	return 0;
-}
-
 /* A helper that has gone before the end has something to say; one that has all it wants (behind the
  * archive's end mark) reads on. */
 void handle_volume_stream_in_data(struct request *request, const char *data, size_t n_bytes)
@@ -192,7 +155,7 @@ void handle_volume_stream_in_data(struct request *request, const char *data, siz
 		refuse_size(request, state->limit_bytes);
 		return;
 	}
-	r = write_all(volume_stream_fd(state->stream), data, n_bytes, request_stop_fd(request));
+	r = pipe_write(request, volume_stream_fd(state->stream), data, n_bytes);
 	if (r < 0)
 		answer_in(request, end_upload(request, r == -ECANCELED, &err), &err);
 }
@@ -215,24 +178,6 @@ void handle_volume_stream_in_abort(struct request *request)
 
 /* ---- out ------------------------------------------------------------------------------------- */
 
-/* Something to read, or its end; false: the client has gone, or we are to stop. A client that only
- * ends its own side wants the answer all the same. */
-static bool wait_for_helper(const struct request *request, int fd)
-{
-	struct pollfd fds[] = { { .fd = fd, .events = POLLIN }, { .fd = request->fd },
-		{ .fd = request_stop_fd(request), .events = POLLIN } };
-
-	while (poll(fds, N_ELEMENTS(fds), -1) < 0)
-		continue;
-	return fds[0].revents && !fds[1].revents && !fds[2].revents;
-}
-
-/* The first bytes decide about the status: what comes after them can only break the connection. */
-static ssize_t read_some(const struct request *request, int fd, char *data)
-{
-	return wait_for_helper(request, fd) ? read(fd, data, CHUNK_BYTES) : -ECANCELED;
-}
-
 static void answer_out(struct request *request, int r, const struct err *err)
 {
 	if (r == -ENOENT)
@@ -241,42 +186,20 @@ static void answer_out(struct request *request, int r, const struct err *err)
 		volume_fail(request, 500, failed_out, err);
 }
 
-/* An archive that is not whole must not end as if it were: no last chunk, and a reset. */
-static void finish_out(struct request *request, bool is_whole)
+static int end_out(void *stream, bool kill_it, struct err *err)
 {
-	struct linger none = { .l_onoff = 1 };
-
-	if (is_whole && chunks_end(request, "") == 0)
-		sock_finish(request->fd, DRAIN_MS, request_stop_fd(request));
-	else
-		setsockopt(request->fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+	return volume_stream_end(stream, kill_it, err);
 }
 
 static void pour_out(struct request *request, struct volume_stream *stream, const char *encoding)
 {
-	AUTO_FREE char *data = malloc(CHUNK_BYTES);
-	int fd = volume_stream_fd(stream);
-	ssize_t n = data ? read_some(request, fd, data) : -ENOMEM;
-	struct err err = { 0 };
-	int r;
-
-	if (n <= 0) {
-		r = volume_stream_end(stream, n < 0, &err);
-		answer_out(request, r < 0 ? r : -EIO, &err);
-		return;
-	}
-	r = chunks_begin(request,
-		!strcmp(encoding, "gzip") ? "application/x-gzip" : "application/octet-stream", "");
-	while (r == 0 && n > 0) {
-		r = chunks_add(request, data, n);
-		if (r == 0)
-			n = read_some(request, fd, data);
-	}
-	if (n < 0)
-		r = (int)n;
-	if (volume_stream_end(stream, r < 0, &err) < 0)
-		r = -EIO;
-	finish_out(request, r == 0);
+	pipe_pour(request,
+		&(struct pour){ .fd = volume_stream_fd(stream),
+			.content_type = !strcmp(encoding, "gzip") ? "application/x-gzip"
+								  : "application/octet-stream",
+			.end = end_out,
+			.refuse = answer_out,
+			.stream = stream });
 }
 
 void handle_volume_stream_out(struct request *request)

@@ -318,19 +318,15 @@ void handle_volume_destroy(struct request *request)
 void handle_volume_destroy_many(struct request *request)
 {
 	AUTO_STRV struct strv handles = { 0 };
-	struct err err, first = { 0 };
+	struct err err;
 	int r = volume_handles_parse(request->body, request->body_bytes, &handles, &err);
 
 	if (r < 0) {
 		volume_fail(request, 400, failed_to_destroy, &err);
 		return;
 	}
-	for (size_t i = 0; i < handles.n_items; i++)
-		if (volume_destroy(request_volumes(request), handles.items[i], &err) < 0 &&
-			err.kind != ERR_NOT_FOUND && first.kind == ERR_NONE)
-			first = err;
-	if (first.kind != ERR_NONE)
-		volume_fail(request, 500, failed_to_destroy, &first);
+	if (volumes_destroy(request_volumes(request), &handles, &err) < 0)
+		volume_fail(request, 500, failed_to_destroy, &err);
 	else
 		reply_nothing(request, 204);
 }

@@ -381,14 +381,30 @@ int volume_choose_handle(struct volume_spec *spec, struct err *err)
 	return spec->handle ? 0 : err_system(err, -ENOMEM, "handle");
 }
 
-static void publish(struct volume *volume)
+/* The record first: a kill must not bring back what nobody wants. */
+static int withdraw(struct volume *volume, struct err *err)
 {
-	pthread_mutex_lock(&volume->owner->lock);
-	volume->is_ready = true;
-	pthread_mutex_unlock(&volume->owner->lock);
+	struct err ignored;
+
+	record_set_dead(volume->owner, &volume, 1, &ignored);
+	return err_set(
+		err, ERR_SYSTEM, ECANCELED, "volume '%s' is not wanted any more", volume->handle);
 }
 
-int volume_create(struct volumes *volumes, struct volume_spec *spec, struct err *err)
+static int publish(struct volume *volume, bool (*is_wanted)(void *arg), void *arg, struct err *err)
+{
+	bool yes;
+
+	pthread_mutex_lock(&volume->owner->lock);
+	yes = !is_wanted || is_wanted(arg);
+	if (yes)
+		volume->is_ready = true;
+	pthread_mutex_unlock(&volume->owner->lock);
+	return yes ? 0 : withdraw(volume, err);
+}
+
+int volume_create_if(struct volumes *volumes, struct volume_spec *spec,
+	bool (*is_wanted)(void *arg), void *arg, struct err *err)
 {
 	struct volume *volume;
 	int r = volume_choose_handle(spec, err);
@@ -407,9 +423,14 @@ int volume_create(struct volumes *volumes, struct volume_spec *spec, struct err 
 	}
 	volume->privileged = spec->privileged;
 	r = make(volume, spec, err);
+	if (r == 0)
+		r = publish(volume, is_wanted, arg, err);
 	if (r < 0)
 		volume_discard(volume);
-	else
-		publish(volume);
 	return r;
+}
+
+int volume_create(struct volumes *volumes, struct volume_spec *spec, struct err *err)
+{
+	return volume_create_if(volumes, spec, NULL, NULL, err);
 }

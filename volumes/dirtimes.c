@@ -19,6 +19,8 @@ struct record {
 	size_t n_shared, n_own, acl_bytes;
 	ino_t ino;
 	struct timespec mtime;
+	bool has_mode;
+	mode_t mode;
 };
 
 void dirtimes_init(struct dirtimes *list)
@@ -43,9 +45,11 @@ int dirtimes_add(
 	struct dirtimes *list, const char *path, size_t n_bytes, const struct dirtime *time)
 {
 	struct buf *last = &list->last_path;
-	struct record record = {
-		.acl_bytes = time->acl_bytes, .ino = time->ino, .mtime = time->mtime
-	};
+	struct record record = { .acl_bytes = time->acl_bytes,
+		.ino = time->ino,
+		.mtime = time->mtime,
+		.has_mode = time->has_mode,
+		.mode = time->mode };
 	size_t n = 0;
 
 	while (n < n_bytes && n < last->len && path[n] == last->data[n])
@@ -77,7 +81,9 @@ static int apply_one(int dir_fd, const struct record *record, const void *acl)
 	if (record->acl_bytes && fsetxattr(fd, XATTR_DEFAULT_ACL, acl, record->acl_bytes, 0) < 0 &&
 		errno != ENOTSUP)
 		return -errno;
-	return futimens(fd, times) < 0 ? -errno : 0;
+	if (futimens(fd, times) < 0)
+		return -errno;
+	return record->has_mode && fchmod(fd, record->mode) < 0 ? -errno : 0;
 }
 
 int dirtimes_apply(struct dirtimes *list, struct place *place)

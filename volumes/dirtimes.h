@@ -1,6 +1,8 @@
 /* dirtimes.h - what directories get when everything in them is made: their times, which each new
- * entry would change, and the ACL that each new entry would inherit. One thread. */
+ * entry would change, the ACL that each new entry would inherit, and a mode that would keep their
+ * owner from making any. One thread. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -15,6 +17,8 @@ struct dirtime {
 	struct timespec mtime; /* tv_nsec UTIME_OMIT: none */
 	const void *acl; /* borrowed */
 	size_t acl_bytes;
+	bool has_mode;
+	mode_t mode; /* if it was not given that at once */
 };
 
 /* Each path is kept as what it does not share with the one before it. */

@@ -1,5 +1,6 @@
 /* Creations that somebody will ask for later. One thread for each that cannot be had at once, a few
- * at work at a time. What is finished is kept for an hour, in case nobody asks. */
+ * at work at a time. What is finished is kept for an hour, in case nobody asks; they are on record,
+ * so that the answer does not depend on whether it is still the same server that is asked. */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "base/registry.h"
 #include "volumes/volumes_internal.h"
 
@@ -20,6 +22,8 @@ struct future {
 	struct volumes *volumes;
 	struct volume_spec spec;
 	bool is_done, is_cancelled; /* cancelled: in no table any more, its thread frees it */
+	bool is_old; /* an earlier server has begun it */
+	int64_t id; /* on record */
 	int result;
 	struct err err;
 	int64_t done_ms;
@@ -57,34 +61,66 @@ static int find_old(const char *handle, void *value, void *arg)
 	return 1;
 }
 
+/* What stays on record is forgotten an hour after the next start. */
+static void forget(struct future *future)
+{
+	struct err err;
+
+	if (future->id && record_remove_future(future->volumes, future->id, &err) < 0)
+		LOG(LOG_WARN, "future-stays-on-record", KV_STR("handle", future->spec.handle),
+			KV_STR("error", err.msg));
+	future_free(future);
+}
+
 /* Lock held. */
 static void forget_old(struct volumes *volumes)
 {
 	const char *handle;
 
 	while (registry_each(volumes->futures, find_old, &handle) == 1)
-		future_free(registry_remove(volumes->futures, handle));
+		forget(registry_remove(volumes->futures, handle));
 }
 
 /* ---- at work --------------------------------------------------------------------------------- */
+
+/* Lock held. */
+static void set_done(struct future *future)
+{
+	future->is_done = true;
+	future->done_ms = clock_ms();
+	pthread_cond_broadcast(&future->volumes->changed);
+}
+
+/* The volume and the answer are there at one moment, and from then on the future may be dropped. */
+static bool is_wanted(void *arg)
+{
+	struct future *future = arg;
+
+	if (!future->is_cancelled)
+		set_done(future);
+	return !future->is_cancelled;
+}
 
 static void finish(struct future *future)
 {
 	struct volumes *volumes = future->volumes;
 	bool is_cancelled;
+	struct err failure, err;
+	int r = volume_create_if(volumes, &future->spec, is_wanted, future, &failure);
 
-	future->result = volume_create(volumes, &future->spec, &future->err);
-	pthread_mutex_lock(&volumes->lock);
-	future->is_done = true;
-	future->done_ms = clock_ms();
-	is_cancelled = future->is_cancelled;
-	pthread_cond_broadcast(&volumes->changed);
-	pthread_mutex_unlock(&volumes->lock);
-	if (!is_cancelled)
+	if (r == 0)
 		return;
-	if (future->result == 0)
-		volume_destroy(volumes, future->spec.handle, &future->err);
-	future_free(future);
+	if (record_future_failed(volumes, future->id, &failure, &err) < 0)
+		LOG(LOG_WARN, "future-not-recorded", KV_STR("handle", future->spec.handle),
+			KV_STR("error", err.msg));
+	pthread_mutex_lock(&volumes->lock);
+	future->result = r;
+	future->err = failure;
+	is_cancelled = future->is_cancelled;
+	set_done(future);
+	pthread_mutex_unlock(&volumes->lock);
+	if (is_cancelled)
+		forget(future);
 }
 
 static void *work(void *arg)
@@ -152,7 +188,16 @@ static bool is_quick(struct volumes *volumes, const struct volume_spec *spec)
 
 /* ---- what clients ask ------------------------------------------------------------------------ */
 
-static int add(struct volumes *volumes, struct future *future, struct err *err)
+/* Whoever asks anew for what was lost with an earlier server wants it made. Lock held. */
+static void forget_lost(struct volumes *volumes, const char *handle)
+{
+	struct future *future = registry_find(volumes->futures, handle);
+
+	if (future && future->is_old && future->result < 0)
+		forget(registry_remove(volumes->futures, handle));
+}
+
+static int enter(struct volumes *volumes, struct future *future, struct err *err)
 {
 	int r = volume_choose_handle(&future->spec, err);
 
@@ -160,11 +205,43 @@ static int add(struct volumes *volumes, struct future *future, struct err *err)
 		return r;
 	pthread_mutex_lock(&volumes->lock);
 	forget_old(volumes);
+	forget_lost(volumes, future->spec.handle);
 	r = registry_add(volumes->futures, future->spec.handle, future);
 	pthread_mutex_unlock(&volumes->lock);
 	if (r == -EEXIST)
 		return err_set(err, ERR_EXISTS, EALREADY, "promise already exists in list");
 	return r < 0 ? err_system(err, r, "future") : 0;
+}
+
+/* It is not to be: nobody was told of it. */
+static void leave(struct future *future)
+{
+	struct volumes *volumes = future->volumes;
+
+	pthread_mutex_lock(&volumes->lock);
+	if (!future->is_cancelled) /* else the name may be another one's by now */
+		registry_remove(volumes->futures, future->spec.handle);
+	pthread_mutex_unlock(&volumes->lock);
+	forget(future);
+}
+
+static int begin(struct volumes *volumes, struct future *future, struct err *err)
+{
+	int64_t id = 0;
+	int r = record_add_future(volumes, &future->spec, &id, err);
+
+	pthread_mutex_lock(&volumes->lock);
+	future->id = id;
+	if (r == 0 && future->is_cancelled) /* before it was on record */
+		r = err_set(err, ERR_SYSTEM, ECANCELED, "it was cancelled");
+	pthread_mutex_unlock(&volumes->lock);
+	if (r == 0 && is_quick(volumes, &future->spec))
+		finish(future);
+	else if (r == 0)
+		r = start(future, err);
+	if (r < 0)
+		leave(future);
+	return r;
 }
 
 int volume_create_later(struct volumes *volumes, struct volume_spec *take_spec,
@@ -180,25 +257,13 @@ int volume_create_later(struct volumes *volumes, struct volume_spec *take_spec,
 	future->volumes = volumes;
 	future->spec = *take_spec;
 	*take_spec = (struct volume_spec){ 0 };
-	r = add(volumes, future, err);
+	r = enter(volumes, future, err);
 	if (r < 0) {
 		future_free(future);
 		return r;
 	}
 	memcpy(ret_handle, future->spec.handle, strlen(future->spec.handle) + 1);
-	if (is_quick(volumes, &future->spec)) {
-		finish(future);
-		return 0;
-	}
-	r = start(future, err);
-	if (r < 0) {
-		pthread_mutex_lock(&volumes->lock);
-		if (!future->is_cancelled) /* else the name may be another one's by now */
-			registry_remove(volumes->futures, ret_handle);
-		pthread_mutex_unlock(&volumes->lock);
-		future_free(future);
-	}
-	return r;
+	return begin(volumes, future, err);
 }
 
 static int copy_spec(struct volume_spec *to, const struct volume_spec *from)
@@ -251,9 +316,11 @@ int volume_future_wait(struct volumes *volumes, const char *handle, int timeout_
 	return r;
 }
 
+/* The record first: what was cancelled does not come back with the next server. */
 int volume_future_drop(struct volumes *volumes, const char *handle)
 {
 	struct future *future;
+	struct err err;
 	bool is_done = false;
 
 	pthread_mutex_lock(&volumes->lock);
@@ -262,9 +329,116 @@ int volume_future_drop(struct volumes *volumes, const char *handle)
 		is_done = future->is_done;
 		future->is_cancelled = true;
 	}
+	if (future && !is_done && future->id &&
+		record_future_cancelled(volumes, future->id, &err) < 0)
+		LOG(LOG_WARN, "future-not-recorded", KV_STR("handle", handle),
+			KV_STR("error", err.msg));
 	pthread_cond_broadcast(&volumes->changed);
 	pthread_mutex_unlock(&volumes->lock);
 	if (is_done)
-		future_free(future);
+		forget(future);
 	return future ? 0 : -ESRCH;
+}
+
+/* ---- at start -------------------------------------------------------------------------------- */
+
+/* Rows are copied first: what is done to them would change what is being read. */
+struct loaded {
+	struct future *future;
+	enum future_state state;
+	int64_t after;
+};
+
+struct loading {
+	struct volumes *volumes;
+	struct loaded *rows;
+	size_t n_rows;
+};
+
+static struct future *old_future(struct volumes *volumes, const struct future_row *row)
+{
+	struct future *future = calloc(1, sizeof(*future));
+
+	if (!future)
+		return NULL;
+	*future = (struct future){ .volumes = volumes,
+		.is_old = true,
+		.is_done = true,
+		.done_ms = clock_ms(),
+		.id = row->id,
+		.spec = { .handle = strdup(row->handle ? row->handle : ""),
+			.has_uid = row->has_uid,
+			.has_gid = row->has_gid,
+			.uid = row->uid,
+			.gid = row->gid },
+		.err = row->failure,
+		.result = row->state == FUTURE_FAILED ? -row->failure.code : 0 };
+	if (future->spec.handle)
+		return future;
+	free(future);
+	return NULL;
+}
+
+static int copy_row(const struct future_row *row, void *arg)
+{
+	struct loading *loading = arg;
+	struct loaded *more = realloc(loading->rows, (loading->n_rows + 1) * sizeof(*more));
+	struct future *future = more ? old_future(loading->volumes, row) : NULL;
+
+	if (more)
+		loading->rows = more;
+	if (!future)
+		return -ENOMEM;
+	more[loading->n_rows++] = (struct loaded){ future, row->state, row->after };
+	return 0;
+}
+
+/* NULL: it was not completed, or has been destroyed since. */
+static struct volume *made_by(const struct loaded *row)
+{
+	struct volume *volume =
+		registry_find(row->future->volumes->by_handle, row->future->spec.handle);
+
+	return volume && volume->is_ready && volume->id > row->after ? volume : NULL;
+}
+
+static void withdraw(struct future *future, struct volume *volume)
+{
+	struct err err;
+
+	if (volume && volume_destroy_this(volume, &err) < 0)
+		LOG(LOG_WARN, "cancelled-volume-stays", KV_STR("handle", volume->handle),
+			KV_STR("error", err.msg));
+	forget(future);
+}
+
+static void settle(const struct loaded *row)
+{
+	struct future *future = row->future;
+	struct volume *volume = made_by(row);
+	struct err err;
+
+	if (row->state == FUTURE_CANCELLED || !volume_handle_is_valid(future->spec.handle)) {
+		withdraw(future, row->state == FUTURE_CANCELLED ? volume : NULL);
+		return;
+	}
+	if (row->state == FUTURE_PENDING && !volume) {
+		future->result = err_set(&future->err, ERR_SYSTEM, ECANCELED,
+			"the server was restarted before it was made");
+		record_future_failed(future->volumes, future->id, &future->err, &err);
+	}
+	if (registry_add(future->volumes->futures, future->spec.handle, future) < 0)
+		forget(future);
+}
+
+void futures_load(struct volumes *volumes)
+{
+	struct loading loading = { .volumes = volumes };
+	struct err err;
+
+	if (record_each_future(volumes, copy_row, &loading, &err) < 0)
+		LOG(LOG_WARN, "futures-lost", KV_STR("dir", volumes->dir));
+	for (size_t i = 0; i < loading.n_rows; i++)
+		settle(&loading.rows[i]);
+	free(loading.rows);
 }

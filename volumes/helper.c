@@ -121,8 +121,8 @@ static int check_halt(const struct volumes *volumes, struct err *err)
 	return poll(&halt, 1, 0) > 0 ? err_set(err, ERR_SYSTEM, ECANCELED, "the server stops") : 0;
 }
 
-int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd, int stdout_fd,
-	struct helper *ret_helper, struct err *err)
+int helper_start_with(struct volumes *volumes, const struct strv *words,
+	const struct helper_fds *fds, struct helper *ret_helper, struct err *err)
 {
 	AUTO_STRV struct strv argv = { 0 };
 	AUTO_FD int their_text_fd = -1;
@@ -148,10 +148,11 @@ int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd
 	their_text_fd = ends[1];
 	pid = spawn_program(&(struct spawn){ .exe_fd = volumes->self_exe_fd,
 		.argv = (const char *const *)argv.items,
-		.stdin_fd = stdin_fd,
-		.stdout_fd = stdout_fd,
+		.stdin_fd = fds->stdin_fd,
+		.stdout_fd = fds->stdout_fd,
 		.stderr_fd = their_text_fd,
-		.extra_fd = volumes->dir_fd });
+		.extra_fd = fds->dir_fd,
+		.more_fd = fds->userns_fd });
 	if (pid < 0)
 		return err_system(err, pid, "start the tree helper");
 	*ret_helper = (struct helper){
@@ -159,6 +160,14 @@ int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd
 	};
 	auto_fd(&their_text_fd); /* its end must show */
 	return await_ready(ret_helper, err);
+}
+
+int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd, int stdout_fd,
+	struct helper *ret_helper, struct err *err)
+{
+	struct helper_fds fds = { stdin_fd, stdout_fd, volumes->host_fd, 0 };
+
+	return helper_start_with(volumes, words, &fds, ret_helper, err);
 }
 
 int helper_run(struct volumes *volumes, const struct strv *words, int stdin_fd, struct err *err)

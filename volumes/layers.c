@@ -225,3 +225,29 @@ int volume_freeze(struct volume *volume, struct err *err)
 	pthread_mutex_unlock(&volume->owner->lock);
 	return r < 0 ? err_system(err, r, "layer") : volume_move_top(volume, id, was_plain, err);
 }
+
+/* upper/ first: where it is, everything is. */
+static int bury_top(struct volume *volume)
+{
+	char path[PATH_BYTES];
+	int r;
+
+	place(volume, "upper", path);
+	r = store_bury(volume->owner, path);
+	if (r < 0)
+		return r;
+	place(volume, "work", path);
+	r = store_bury(volume->owner, path);
+	sweeper_has_dead(volume->owner);
+	return r;
+}
+
+int volume_leave_top(struct volume *volume, struct err *err)
+{
+	int r;
+
+	if (!volume_top_is_empty(volume))
+		return volume_freeze(volume, err);
+	r = bury_top(volume);
+	return r < 0 ? err_system(err, r, "move the top of %.200s to dead/", volume->handle) : 0;
+}

@@ -34,6 +34,7 @@ struct pack {
 	struct links links;
 	struct buf head, records, path;
 	struct sparse_map map;
+	const char *name;
 	char target[PATH_MAX];
 	struct err *err;
 };
@@ -275,7 +276,7 @@ static int put_file(struct pack *pack, const struct walk_item *item)
 
 /* ---- the walk -------------------------------------------------------------------------------- */
 
-/* "a/b" becomes "./a/b", with '/' behind for a directory. */
+/* "a/b" becomes "./a/b" or "name/a/b", with '/' behind for a directory. */
 static int name_item(struct pack *pack, struct walk_item *item, bool is_dir)
 {
 	struct buf *path = &pack->path;
@@ -283,7 +284,7 @@ static int name_item(struct pack *pack, struct walk_item *item, bool is_dir)
 
 	buf_clear(path);
 	buf_clear(&pack->records);
-	buf_adds(path, "./");
+	buf_addf(path, "%s/", pack->name ? pack->name : ".");
 	buf_add(path, item->path, item->path_bytes);
 	if (is_dir && item->path_bytes)
 		buf_adds(path, "/");
@@ -333,6 +334,11 @@ static int put_single(struct pack *pack, int fd, const struct stat *st, const ch
 	struct walk_item item = { .path = name, .path_bytes = strlen(name), .st = *st };
 
 	item.st.st_nlink = 1;
+	if (S_ISLNK(st->st_mode)) { /* which fd is open on */
+		item.dir_fd = fd;
+		item.name = "";
+		return put_symlink(pack, &item);
+	}
 	if (S_ISSOCK(st->st_mode))
 		return err_set(pack->err, ERR_SYSTEM, ENXIO, "%.200s is a socket", name);
 	return S_ISREG(st->st_mode) ? put_regular(pack, &item, fd) : put_node(pack, &item);
@@ -355,7 +361,8 @@ static int put_end(struct pack *pack)
 /* What path leads to, and its stat. The descriptor is no use but for the two that have content. */
 static int open_target(const struct pack_spec *spec, const char *path, struct stat *st)
 {
-	AUTO_FD int fd = sys_open_in_root(spec->root_fd, path, O_PATH, 0);
+	int flags = O_PATH | (spec->name ? O_NOFOLLOW : 0);
+	AUTO_FD int fd = sys_open_in_root(spec->root_fd, path, flags, 0);
 
 	if (fd < 0)
 		return fd;
@@ -402,7 +409,7 @@ static char *trim(const char *path)
 
 int pack(const struct pack_spec *spec, struct err *err)
 {
-	AUTO(pack_done) struct pack pack = { .err = err };
+	AUTO(pack_done) struct pack pack = { .err = err, .name = spec->name };
 	AUTO_FREE char *path = trim(spec->path);
 	AUTO_FD int fd = -1;
 	const char *slash;
@@ -419,6 +426,9 @@ int pack(const struct pack_spec *spec, struct err *err)
 		return err_system(err, r, "%.300s", spec->path);
 	slash = strrchr(path, '/');
 	r = S_ISDIR(st.st_mode) ? put_tree(&pack, fd)
-				: put_single(&pack, fd, &st, slash ? slash + 1 : path);
+				: put_single(&pack, fd, &st,
+					  spec->name      ? spec->name
+						  : slash ? slash + 1
+							  : path);
 	return r < 0 ? r : put_end(&pack);
 }

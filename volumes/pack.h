@@ -15,5 +15,8 @@ struct pack_spec {
 	unsigned n_threads;
 	int root_fd, archive_fd;
 	const char *path;
+	const char *
+		name; /* NULL, or what entries begin with in place of ".": a link at the end of path
+			   * is then one entry, as it stands */
 };
 int pack(const struct pack_spec *spec, struct err *err);

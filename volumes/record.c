@@ -23,7 +23,12 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS attachments ("
 	" volume INTEGER NOT NULL REFERENCES volumes(id) ON DELETE CASCADE,"
 	" container TEXT NOT NULL, flags INTEGER NOT NULL, is_stale INTEGER NOT NULL,"
-	" PRIMARY KEY (volume, container)) STRICT;";
+	" PRIMARY KEY (volume, container)) STRICT;"
+	/* after: the last volume there was when it was asked for */
+	"CREATE TABLE IF NOT EXISTS futures (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+	" handle TEXT NOT NULL, state INTEGER NOT NULL, after INTEGER NOT NULL,"
+	" uid INTEGER, gid INTEGER, blame INTEGER NOT NULL, code INTEGER NOT NULL,"
+	" text TEXT NOT NULL) STRICT;";
 
 int record_open(const char *path, struct db **ret_db, struct err *err)
 {
@@ -126,9 +131,46 @@ int record_set_property(struct volume *volume, const char *key, const char *valu
 	return db_transaction(volume->owner->db, change_property, &change, err);
 }
 
-int record_remove(struct volumes *volumes, int64_t id, struct err *err)
+struct batch {
+	struct volume *const *volumes;
+	size_t n;
+};
+
+static int set_dead(struct db *db, void *arg, struct err *err)
 {
-	return db_change(volumes->db, err, "DELETE FROM volumes WHERE id = ?", "i", id);
+	const struct batch *batch = arg;
+	int r = 0;
+
+	for (size_t i = 0; i < batch->n && r == 0; i++)
+		r = db_change(db, err, "UPDATE volumes SET state = ? WHERE id = ?", "ii",
+			(int64_t)RECORD_DEAD, batch->volumes[i]->id);
+	return r;
+}
+
+int record_set_dead(struct volumes *volumes, struct volume *const list[], size_t n, struct err *err)
+{
+	struct batch batch = { list, n };
+
+	return db_transaction(volumes->db, set_dead, &batch, err);
+}
+
+static int remove_all(struct db *db, void *arg, struct err *err)
+{
+	const struct batch *batch = arg;
+	int r = 0;
+
+	for (size_t i = 0; i < batch->n && r == 0; i++)
+		if (batch->volumes[i]->id)
+			r = db_change(db, err, "DELETE FROM volumes WHERE id = ?", "i",
+				batch->volumes[i]->id);
+	return r;
+}
+
+int record_remove(struct volumes *volumes, struct volume *const list[], size_t n, struct err *err)
+{
+	struct batch batch = { list, n };
+
+	return db_transaction(volumes->db, remove_all, &batch, err);
 }
 
 /* ---- layers ---------------------------------------------------------------------------------- */

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/parse.h"
 #include "volumes/codec.h"
@@ -19,7 +20,7 @@ bool volume_encoding_is_known(const char *encoding)
 }
 
 struct volume_stream {
-	struct volume *volume;
+	struct volume *volume; /* NULL: of somebody else's tree */
 	struct helper helper;
 	int fd;
 	bool is_writer;
@@ -33,7 +34,8 @@ static void let_go(struct volume_stream *stream)
 		stream->volume->n_writers--;
 		pthread_mutex_unlock(&stream->volume->owner->lock);
 	}
-	volume_put(stream->volume);
+	if (stream->volume)
+		volume_put(stream->volume);
 	free(stream);
 }
 
@@ -54,21 +56,39 @@ static int open_stream(struct volumes *volumes, const char *handle,
 	return 0;
 }
 
-/* Two overlays must not share what they write to. top_lock held. */
+/* False: somebody writes to what only one may write to. */
+static bool try_claim(struct volume_stream *stream)
+{
+	struct volume *volume = stream->volume;
+
+	pthread_mutex_lock(&volume->owner->lock);
+	stream->is_writer = !volume->n_layers || !volume->n_writers;
+	volume->n_writers += stream->is_writer;
+	pthread_mutex_unlock(&volume->owner->lock);
+	return stream->is_writer;
+}
+
+/* Two overlays must not share what they write to. What containers have mounted in which nothing runs
+ * becomes a layer, as when it is copied: before something runs there again they get what the volume
+ * is then. top_lock held. */
 static int claim_top(struct volume_stream *stream, struct err *err)
 {
 	struct volume *volume = stream->volume;
-	int r = 0;
+	AUTO_STRV struct strv held = { 0 };
+	int r;
 
-	pthread_mutex_lock(&volume->owner->lock);
-	if (volume->n_layers && volume->n_writers) {
-		r = err_set(err, ERR_BUSY, EBUSY, "%s: a container or another stream writes to it",
+	if (try_claim(stream))
+		return volume_make_top(volume, err);
+	if (!attach_hold(volume, &held))
+		return err_set(err, ERR_BUSY, EBUSY,
+			"%s: a process in a container, or another stream, may write to it",
 			volume->handle);
-	} else {
-		stream->is_writer = true;
-		volume->n_writers++;
-	}
-	pthread_mutex_unlock(&volume->owner->lock);
+	r = attach_set_stale(volume, err);
+	if (r == 0)
+		r = volume_leave_top(volume, err);
+	if (r == 0 && !try_claim(stream))
+		r = err_set(err, ERR_BUSY, EBUSY, "%s: is being attached", volume->handle);
+	attach_release(volume->owner, &held);
 	return r < 0 ? r : volume_make_top(volume, err);
 }
 
@@ -94,17 +114,17 @@ static int add_words(const struct volume_stream *stream, const char *operation, 
 	return r < 0 ? r : strv_addf(words, "path=%s", path);
 }
 
-/* The helper is in its tree when helper_start returns: from then on the top may be renamed. */
-static int start(
-	struct volume_stream *stream, const char *path, const char *encoding, struct err *err)
+/* The helper is in its tree when this returns: from then on the top may be renamed. */
+static int start(struct volumes *volumes, struct volume_stream *stream, bool is_in,
+	const struct strv *words, const struct tree_view *view, struct err *err)
 {
-	bool is_in = stream->is_writer;
-	AUTO_STRV struct strv words = { 0 };
+	struct helper_fds fds = { .stdin_fd = -1,
+		.stdout_fd = -1,
+		.dir_fd = view ? view->root_fd : volumes->host_fd,
+		.userns_fd = view && view->userns_fd >= 0 ? view->userns_fd : 0 };
 	AUTO_FD int theirs = -1;
-	int ends[2], r;
+	int ends[2];
 
-	if (add_words(stream, is_in ? "in" : "out", path, encoding, &words) < 0)
-		return err_system(err, -ENOMEM, "stream");
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return err_system(err, -errno, "stream");
 	fcntl(ends[0], F_SETPIPE_SZ, PIPE_BYTES);
@@ -112,9 +132,19 @@ static int start(
 	stream->fd = ends[is_in ? 1 : 0];
 	if (is_in)
 		fcntl(stream->fd, F_SETFL, O_NONBLOCK);
-	r = helper_start(stream->volume->owner, &words, is_in ? theirs : -1, is_in ? -1 : theirs,
-		&stream->helper, err);
-	return r;
+	*(is_in ? &fds.stdin_fd : &fds.stdout_fd) = theirs;
+	return helper_start_with(volumes, words, &fds, &stream->helper, err);
+}
+
+static int start_in_volume(
+	struct volume_stream *stream, const char *path, const char *encoding, struct err *err)
+{
+	bool is_in = stream->is_writer;
+	AUTO_STRV struct strv words = { 0 };
+
+	if (add_words(stream, is_in ? "in" : "out", path, encoding, &words) < 0)
+		return err_system(err, -ENOMEM, "stream");
+	return start(stream->volume->owner, stream, is_in, &words, NULL, err);
 }
 
 static int begin(struct volumes *volumes, const char *handle, const char *path,
@@ -129,7 +159,7 @@ static int begin(struct volumes *volumes, const char *handle, const char *path,
 	if (r == 0) {
 		r = is_in ? claim_top(stream, err) : 0;
 		if (r == 0)
-			r = start(stream, path, encoding, err);
+			r = start_in_volume(stream, path, encoding, err);
 		pthread_mutex_unlock(&stream->volume->top_lock);
 	}
 	if (r < 0)
@@ -149,6 +179,68 @@ int volume_stream_out(struct volumes *volumes, const char *handle, const char *p
 	const char *encoding, struct volume_stream **ret_stream, struct err *err)
 {
 	return begin(volumes, handle, path, encoding, false, ret_stream, err);
+}
+
+/* ---- somebody else's files ------------------------------------------------------------------- */
+
+static int add_ids(const struct tree_view *view, struct strv *words)
+{
+	AUTO_BUF struct buf text;
+
+	buf_init(&text, 8192);
+	buf_addf(&text, "view=%u:%u", view->uid, view->gid);
+	for (size_t i = 0; i < view->n_groups; i++)
+		buf_addf(&text, ":%u", view->groups[i]);
+	return buf_failed(&text) ? buf_failed(&text) : strv_add(words, buf_str(&text));
+}
+
+static int add_view(const struct tree_view *view, const char *operation, struct strv *words)
+{
+	int r = strv_add(words, operation);
+
+	if (r == 0)
+		r = add_ids(view, words);
+	if (r == 0)
+		r = strv_addf(words, "caps=%llu", (unsigned long long)view->caps);
+	if (r == 0 && view->userns_fd >= 0)
+		r = strv_add(words, "userns");
+	if (r == 0 && view->name)
+		r = strv_addf(words, "name=%s", view->name);
+	if (r == 0)
+		r = strv_add(words, "encoding=raw");
+	return r < 0 ? r : strv_addf(words, "path=%s", view->path);
+}
+
+static int begin_view(struct volumes *volumes, const struct tree_view *view, bool is_in,
+	struct volume_stream **ret_stream, struct err *err)
+{
+	struct volume_stream *stream = calloc(1, sizeof(*stream));
+	AUTO_STRV struct strv words = { 0 };
+	int r;
+
+	if (!stream || add_view(view, is_in ? "in" : "out", &words) < 0) {
+		free(stream);
+		return err_system(err, -ENOMEM, "stream");
+	}
+	stream->fd = -1;
+	r = start(volumes, stream, is_in, &words, view, err);
+	if (r < 0)
+		let_go(stream);
+	else
+		*ret_stream = stream;
+	return r;
+}
+
+int tree_stream_in(struct volumes *volumes, const struct tree_view *view,
+	struct volume_stream **ret_stream, struct err *err)
+{
+	return begin_view(volumes, view, true, ret_stream, err);
+}
+
+int tree_stream_out(struct volumes *volumes, const struct tree_view *view,
+	struct volume_stream **ret_stream, struct err *err)
+{
+	return begin_view(volumes, view, false, ret_stream, err);
 }
 
 /* ---- size ------------------------------------------------------------------------------------ */

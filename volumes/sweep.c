@@ -16,6 +16,7 @@
 
 #define RETRY_MS 200
 #define RETRY_MAX_MS 5000
+#define N_AT_ONCE 256 /* volumes in one change of the record */
 
 int store_bury(struct volumes *volumes, const char *path)
 {
@@ -51,23 +52,28 @@ static void drop_layers(struct volume *volume)
 	volume->n_layers = 0;
 }
 
-/* The tree first, then the row: a row without a tree is no loss, and on a full disk it is the tree
- * that makes room for the change of the record. */
-static int take_apart(struct volume *volume)
+/* The trees first, then the rows: a row without a tree is no loss, and on a full disk it is the
+ * trees that make room for the change of the record. */
+static int take_apart(
+	struct volumes *volumes, struct volume *const list[], size_t n, struct err *err)
 {
-	struct volumes *volumes = volume->owner;
-	struct err err = { 0 };
-	int r = store_bury(volumes, volume->dir);
+	int r = 0;
 
-	if (r == 0 && volume->id)
-		r = record_remove(volumes, volume->id, &err);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		r = store_bury(volumes, list[i]->dir);
+		if (r < 0)
+			err_system(err, r, "move %s to dead/", list[i]->dir);
+	}
+	if (r == 0)
+		r = record_remove(volumes, list, n, err);
 	if (r < 0) {
-		LOG(LOG_WARN, "volume-not-removed", KV_STR("handle", volume->handle),
-			KV_INT("errno", -r), KV_STR("error", err.msg));
+		LOG(LOG_WARN, "volumes-not-removed", KV_STR("first", list[0]->handle),
+			KV_INT("count", n), KV_STR("error", err->msg));
 		return r;
 	}
 	pthread_mutex_lock(&volumes->lock);
-	drop_layers(volume);
+	for (size_t i = 0; i < n; i++)
+		drop_layers(list[i]);
 	pthread_mutex_unlock(&volumes->lock);
 	return 0;
 }
@@ -75,8 +81,9 @@ static int take_apart(struct volume *volume)
 void volume_discard(struct volume *volume)
 {
 	struct volumes *volumes = volume->owner;
+	struct err err;
 
-	take_apart(volume);
+	take_apart(volumes, &volume, 1, &err);
 	pthread_mutex_lock(&volumes->lock);
 	registry_remove(volumes->by_handle, volume->handle);
 	pthread_mutex_unlock(&volumes->lock);
@@ -88,19 +95,25 @@ void volume_discard(struct volume *volume)
 static void empty_graves(struct volumes *volumes)
 {
 	struct volume_list later = TAILQ_HEAD_INITIALIZER(later);
-	struct volume *volume;
 
-	while ((volume = TAILQ_FIRST(&volumes->graves))) {
+	while (!TAILQ_EMPTY(&volumes->graves)) {
+		struct volume *list[N_AT_ONCE], *volume;
+		struct err err;
+		size_t n = 0;
 		int r;
 
-		TAILQ_REMOVE(&volumes->graves, volume, grave);
+		while (n < N_AT_ONCE && (volume = TAILQ_FIRST(&volumes->graves))) {
+			TAILQ_REMOVE(&volumes->graves, volume, grave);
+			list[n++] = volume;
+		}
 		pthread_mutex_unlock(&volumes->lock);
-		r = take_apart(volume);
+		r = take_apart(volumes, list, n, &err);
 		pthread_mutex_lock(&volumes->lock);
-		if (r < 0 && !volumes->is_ending)
-			TAILQ_INSERT_TAIL(&later, volume, grave);
-		else
-			volume_free(volume);
+		for (size_t i = 0; i < n; i++)
+			if (r < 0 && !volumes->is_ending)
+				TAILQ_INSERT_TAIL(&later, list[i], grave);
+			else
+				volume_free(list[i]);
 	}
 	TAILQ_CONCAT(&volumes->graves, &later, grave);
 }

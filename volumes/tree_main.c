@@ -27,8 +27,11 @@
 #include "volumes/pack.h"
 #include "volumes/trial.h"
 #include "volumes/unpack.h"
+#include "volumes/view.h"
 
 #define STORE_FD 3
+#define USERNS_FD 4
+#define UMASK 022 /* of who unpacks as a user */
 #define PIPE_BYTES (1024 * 1024)
 #define THREADS_MAX 16
 #define CAP(name) (UINT64_C(1) << CAP_##name)
@@ -36,19 +39,38 @@
 /* The arguments as they came; NULL or 0 where there was none. */
 struct job {
 	const char *tree, *lower, *upper, *work, *encoding, *path, *threads, *from, *follow, *uid,
-		*gid, *ready;
+		*gid, *ready, *view, *caps, *userns, *name, *layer;
+	struct view_spec viewer;
 	struct confined confined;
 	int root_fd;
 };
 
 /* ---- operations ------------------------------------------------------------------------------ */
 
+static int settle(void *arg, struct err *err)
+{
+	const struct job *job = arg;
+
+	return view_settle(&job->viewer, err);
+}
+
 static int run_in(struct job *job, struct err *err)
 {
-	struct unpack_spec spec = { .archive_fd = 0, .root_fd = job->root_fd, .path = job->path };
+	struct unpack_owner owner = { .uid = job->viewer.uid,
+		.gid = job->viewer.gid,
+		.umask = UMASK,
+		.sets_caps = job->viewer.caps & CAP(SETFCAP),
+		.settle = settle,
+		.arg = job };
+	struct unpack_spec spec = { .archive_fd = 0,
+		.root_fd = job->root_fd,
+		.path = job->path,
+		.owner = job->view ? &owner : NULL };
 	unsigned long n_skipped;
 	int r;
 
+	if (job->layer)
+		spec.layer = strcmp(job->layer, "whiteouts") ? UNPACK_CONTENT : UNPACK_WHITEOUTS;
 	spec.codec = strcmp(job->encoding, "auto") ? codec_by_name(job->encoding) : CODEC_AUTO;
 	if (spec.codec < 0 && spec.codec != CODEC_AUTO)
 		return err_set(err, ERR_INVALID, EINVAL, "encoding %.50s", job->encoding);
@@ -60,10 +82,15 @@ static int run_in(struct job *job, struct err *err)
 
 static int run_out(struct job *job, struct err *err)
 {
-	struct pack_spec spec = { .root_fd = job->root_fd, .archive_fd = 1, .path = job->path };
+	struct pack_spec spec = {
+		.root_fd = job->root_fd, .archive_fd = 1, .path = job->path, .name = job->name
+	};
 	int codec = codec_by_name(job->encoding);
 	uint64_t n_threads = 0;
+	int r = job->view ? settle(job, err) : 0;
 
+	if (r < 0)
+		return r;
 	if (codec < 0)
 		return err_set(err, ERR_INVALID, EINVAL, "encoding %.50s", job->encoding);
 	if (job->threads && parse_u64(job->threads, THREADS_MAX, &n_threads) < 0)
@@ -126,18 +153,19 @@ static const struct operation {
 	uint64_t caps;
 	unsigned needs; /* enum needs */
 	bool writes;
+	bool has_view; /* can be done as a user of a container */
 } operations[] = {
 	{ "in", run_in, CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER) | CAP(FSETID) | CAP(SETFCAP),
-		NEEDS_ENCODING | NEEDS_PATH, true },
+		NEEDS_ENCODING | NEEDS_PATH, true, true },
 	{ "copy", run_copy,
 		CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER) | CAP(FSETID) | CAP(SETFCAP),
-		NEEDS_FROM, true },
-	{ "out", run_out, CAP(DAC_READ_SEARCH), NEEDS_ENCODING | NEEDS_PATH, false },
+		NEEDS_FROM, true, false },
+	{ "out", run_out, CAP(DAC_READ_SEARCH), NEEDS_ENCODING | NEEDS_PATH, false, true },
 	{ "chown", run_chown,
 		CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER) | CAP(FSETID) | CAP(SETFCAP),
-		NEEDS_OWNER, true },
-	{ "size", run_size, CAP(DAC_READ_SEARCH), 0, false },
-	{ "try", run_try, CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER), 0, true },
+		NEEDS_OWNER, true, false },
+	{ "size", run_size, CAP(DAC_READ_SEARCH), 0, false, false },
+	{ "try", run_try, CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER), 0, true, false },
 };
 
 static const struct operation *find_operation(const char *name)
@@ -158,7 +186,9 @@ static int parse_arguments(struct job *job, char **arguments, struct err *err)
 	} keys[] = { { "tree", &job->tree }, { "lower", &job->lower }, { "upper", &job->upper },
 		{ "work", &job->work }, { "encoding", &job->encoding }, { "path", &job->path },
 		{ "threads", &job->threads }, { "from", &job->from }, { "follow", &job->follow },
-		{ "uid", &job->uid }, { "gid", &job->gid }, { "ready", &job->ready } };
+		{ "uid", &job->uid }, { "gid", &job->gid }, { "ready", &job->ready },
+		{ "view", &job->view }, { "caps", &job->caps }, { "userns", &job->userns },
+		{ "name", &job->name }, { "layer", &job->layer } };
 
 	for (; *arguments; arguments++) {
 		size_t len = strcspn(*arguments, "="), i = 0;
@@ -169,7 +199,8 @@ static int parse_arguments(struct job *job, char **arguments, struct err *err)
 			i++;
 		if (i == N_ELEMENTS(keys) || *keys[i].value ||
 			has_value ==
-				(keys[i].value == &job->follow || keys[i].value == &job->ready))
+				(keys[i].value == &job->follow || keys[i].value == &job->ready ||
+					keys[i].value == &job->userns))
 			return err_set(err, ERR_INVALID, EINVAL, "argument %.200s", *arguments);
 		*keys[i].value = *arguments + len + has_value;
 	}
@@ -192,11 +223,17 @@ static int check_needs(const struct job *job, unsigned needs, struct err *err)
 	return 0;
 }
 
-static int check_arguments(
-	const struct job *job, const struct operation *operation, struct err *err)
+static int check_view(struct job *job, const struct operation *operation, struct err *err)
 {
-	if (!operation)
-		return err_set(err, ERR_INVALID, EINVAL, "no such operation");
+	if (job->tree || job->lower || job->from || !operation->has_view)
+		return err_set(err, ERR_INVALID, EINVAL, "view= is for in and out alone");
+	return view_parse(job->view, job->caps, &job->viewer, err);
+}
+
+static int check_tree(const struct job *job, const struct operation *operation, struct err *err)
+{
+	if (job->caps || job->userns || job->name)
+		return err_set(err, ERR_INVALID, EINVAL, "caps=, userns and name= belong to view=");
 	if (!job->tree == !job->lower)
 		return err_set(err, ERR_INVALID, EINVAL, "either tree= or lower=");
 	if (!job->upper != !job->work || (job->upper && !job->lower))
@@ -205,7 +242,17 @@ static int check_arguments(
 		return err_set(err, ERR_INVALID, EINVAL, "only to be read without upper=");
 	if (job->follow && is_layer(job))
 		return err_set(err, ERR_INVALID, EINVAL, "follow is for a path of the machine");
-	return check_needs(job, operation->needs, err);
+	return 0;
+}
+
+static int check_arguments(struct job *job, const struct operation *operation, struct err *err)
+{
+	int r;
+
+	if (!operation)
+		return err_set(err, ERR_INVALID, EINVAL, "no such operation");
+	r = job->view ? check_view(job, operation, err) : check_tree(job, operation, err);
+	return r < 0 ? r : check_needs(job, operation->needs, err);
 }
 
 /* ---- the process ----------------------------------------------------------------------------- */
@@ -236,6 +283,12 @@ static void prepare(void)
 	fcntl(1, F_SETPIPE_SZ, PIPE_BYTES);
 }
 
+static int open_root(struct job *job, struct err *err)
+{
+	job->root_fd = sys_open_at(AT_FDCWD, "/", O_RDONLY | O_DIRECTORY, 0, 0);
+	return job->root_fd < 0 ? err_system(err, job->root_fd, "tree") : 0;
+}
+
 static int enter(struct job *job, const struct operation *operation, struct err *err)
 {
 	struct confine_spec spec = { .tree = job->tree,
@@ -248,14 +301,14 @@ static int enter(struct job *job, const struct operation *operation, struct err 
 		.caps = operation->caps };
 	int r;
 
+	if (job->view) {
+		r = view_enter(STORE_FD, job->userns ? USERNS_FD : -1, &job->viewer, err);
+		return r < 0 ? r : open_root(job, err);
+	}
 	if (is_layer(job)) /* trusted.overlay.*, devices */
 		spec.caps |= CAP(SYS_ADMIN) | CAP(MKNOD);
 	r = confine(STORE_FD, &spec, &job->confined, err);
-
-	if (r < 0)
-		return r;
-	job->root_fd = sys_open_at(AT_FDCWD, "/", O_RDONLY | O_DIRECTORY, 0, 0);
-	return job->root_fd < 0 ? err_system(err, job->root_fd, "tree") : 0;
+	return r < 0 ? r : open_root(job, err);
 }
 
 /* Whose other end of fd nobody holds has died before we could ask to be told. */
@@ -298,6 +351,8 @@ int tree_main(int argc, char **argv)
 	r = enter(&job, operation, &err);
 	if (r < 0)
 		return exit_status(r, &err);
+	if (end_with(2) < 0) /* once more: a change of ids has forgotten it */
+		return TREE_FAILED;
 	if (job.ready) /* from here on the tree may be renamed */
 		fprintf(stderr, "%s", TREE_READY);
 	pid = pipe2(ends, O_CLOEXEC) < 0 ? -1 : fork();

@@ -9,11 +9,15 @@
  *     lower=NAME:NAME... [upper=NAME work=NAME]  an overlay, top first; to be read only without upper
  * Operations:
  *     in   encoding=raw|gzip|zstd|s2|auto path=P        unpack (unpack.h)
+ *          [layer=whiteouts|content]                    one of an OCI image, in two rounds
  *     out  encoding=raw|gzip|zstd|s2 path=P [threads=N] pack (pack.h)
  *     copy from=NAME|/PATH [follow]                   copy into the empty tree (copy.h)
  *     chown uid=N gid=N                                 every entry (census.h)
  *     size                                              prints "BYTES NAMES", see census.h
  *     try                                               an overlay, see trial.h
+ * in and out also do it to the files of a container, as one of its users:
+ *     view=UID:GID[:GROUP...] caps=MASK [userns] [name=NAME]
+ * 3 is its root then, 4 its user namespace if "userns" says so; view.h, unpack_owner, pack's name.
  * Confined before the first byte is read: see confine.h. */
 #pragma once
 

@@ -23,6 +23,8 @@
 #define RECORD_BYTES 10240
 
 struct source {
+	enum unpack_layer layer;
+	const struct unpack_owner *owner;
 	struct decoder *decoder;
 	struct archive *archive;
 	int64_t n_bytes; /* that have come */
@@ -57,7 +59,8 @@ static int bad_archive(const struct source *source, struct err *err)
 	}
 	if (source->failed < 0)
 		return err_system(err, (int)source->failed, "read the stream");
-	return err_set(err, ERR_BAD_REQUEST, EBADMSG, "not a tar archive, or a damaged one: %s",
+	return err_set(err, ERR_BAD_REQUEST, EBADMSG,
+		"This does not look like a tar archive, or it is damaged: %s",
 		text ? text : "it ends too early");
 }
 
@@ -65,6 +68,8 @@ static int open_source(struct source *source, const struct unpack_spec *spec, st
 {
 	int r = decoder_open(spec->codec, spec->archive_fd, &source->decoder);
 
+	source->owner = spec->owner;
+	source->layer = spec->layer;
 	if (r < 0)
 		return err_system(err, r, "decoder");
 	source->archive = archive_read_new();
@@ -229,6 +234,72 @@ static int unpack_member(
 	return r < 0 ? bad_entry(entry, r, err) : 0;
 }
 
+/* Sorts out in place what the new owner may not set. */
+static void keep_xattrs(struct member *member, bool sets_caps)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < member->entry.n_xattrs; i++)
+		if (sets_caps || strcmp(member->xattrs[i].name, "security.capability"))
+			member->xattrs[n++] = member->xattrs[i];
+	member->entry.n_xattrs = n;
+}
+
+static void give_to(struct member *member, const struct unpack_owner *owner)
+{
+	member->entry.uid = owner->uid;
+	member->entry.gid = owner->gid;
+	member->entry.mode &= ~owner->umask;
+	keep_xattrs(member, owner->sets_caps);
+}
+
+/* ---- layers ---------------------------------------------------------------------------------- */
+
+#define WHITEOUT ".wh."
+#define OPAQUE ".wh..wh..opq"
+
+/* The last part of the name if it takes something away. */
+static const char *whiteout_of(const struct writer_entry *entry)
+{
+	const char *slash = strrchr(entry->path, '/'), *name = slash ? slash + 1 : entry->path;
+
+	return strncmp(name, WHITEOUT, strlen(WHITEOUT)) ? NULL : name;
+}
+
+/* Other names with two marks are some tool's own. */
+static bool is_no_name(const char *name)
+{
+	return !*name || !strncmp(name, WHITEOUT, strlen(WHITEOUT)) || !strcmp(name, ".") ||
+		!strcmp(name, "..");
+}
+
+static int take_away(struct writer *writer, const struct writer_entry *entry, struct err *err)
+{
+	const char *mark = whiteout_of(entry), *name = mark + strlen(WHITEOUT);
+	bool is_opaque = !strcmp(mark, OPAQUE);
+	int n = (int)(mark - entry->path), r;
+	AUTO_FREE char *path = NULL;
+
+	if (!is_opaque && is_no_name(name))
+		return 0;
+	if (is_opaque)
+		r = asprintf(&path, "%.*s", n ? n - 1 : 0, entry->path);
+	else
+		r = asprintf(&path, "%.*s%s", n, entry->path, name);
+	r = r < 0 ? -ENOMEM : writer_take_away(writer, path, strlen(path), is_opaque);
+	return r < 0 ? bad_entry(entry, r, err) : 0;
+}
+
+static int unpack_one(
+	struct source *source, struct writer *writer, const struct member *member, struct err *err)
+{
+	bool is_whiteout = source->layer != UNPACK_ALL && whiteout_of(&member->entry);
+
+	if (source->layer == UNPACK_WHITEOUTS)
+		return is_whiteout ? take_away(writer, &member->entry, err) : 0;
+	return is_whiteout ? 0 : unpack_member(source, writer, member, err);
+}
+
 static int unpack_all(
 	struct source *source, struct writer *writer, unsigned long *ret_n_skipped, struct err *err)
 {
@@ -239,10 +310,12 @@ static int unpack_all(
 
 	while ((r = next_entry(source, &entry, &end_of_last, err)) > 0) {
 		r = member_read(&member, entry, err);
+		if (r == 0 && source->owner)
+			give_to(&member, source->owner);
 		if (r == 0 && member.is_device)
 			++*ret_n_skipped;
 		else if (r == 0)
-			r = unpack_member(source, writer, &member, err);
+			r = unpack_one(source, writer, &member, err);
 		if (r < 0)
 			return r;
 	}
@@ -272,8 +345,9 @@ static char *clean_target(const char *path)
 	return clean;
 }
 
-/* Like mkdir -p in the tree. The path is cut and made whole again on the way. */
-static int make_path(int root_fd, char *path)
+/* Like mkdir -p in the tree; *ret_is_new: the last one too. The path is cut and made whole again on the
+ * way. */
+static int make_path(int root_fd, char *path, bool *ret_is_new)
 {
 	AUTO_FD int parent_fd = sys_open_in_root(root_fd, ".", O_PATH | O_DIRECTORY, 0);
 	char *at = path + strspn(path, "/"), *name = at;
@@ -286,6 +360,7 @@ static int make_path(int root_fd, char *path)
 		at = name + n;
 		*at = '\0';
 		fd = sys_open_in_root(root_fd, path, O_PATH | O_DIRECTORY, 0);
+		*ret_is_new = fd == -ENOENT;
 		if (fd == -ENOENT)
 			fd = mkdirat(parent_fd, name, 0755) < 0
 				? -errno
@@ -297,18 +372,28 @@ static int make_path(int root_fd, char *path)
 	return parent_fd < 0 ? parent_fd : 0;
 }
 
+/* The writer has its place; from here on with no more rights than the owner has. */
+static int settle(struct writer *writer, const struct unpack_owner *owner, struct err *err)
+{
+	writer->is_user = owner != NULL;
+	return owner ? owner->settle(owner->arg, err) : 0;
+}
+
 int unpack(const struct unpack_spec *spec, unsigned long *ret_n_skipped, struct err *err)
 {
-	AUTO_FREE char *path = clean_target(spec->path);
+	AUTO_FREE char *path = spec->owner ? strdup(spec->path) : clean_target(spec->path);
 	AUTO(close_source) struct source source = { 0 };
 	AUTO(writer_done) struct writer writer = { 0 };
-	int r = path ? make_path(spec->root_fd, path) : -ENOMEM;
+	int r = path ? make_path(spec->root_fd, path, &writer.base_is_new) : -ENOMEM;
 
 	*ret_n_skipped = 0;
 	if (r == 0)
 		r = writer_init(&writer, spec->root_fd, path);
 	if (r < 0)
 		return err_system(err, r, "path %.200s", spec->path);
-	r = open_source(&source, spec, err);
+	writer.is_layer = spec->layer != UNPACK_ALL;
+	r = settle(&writer, spec->owner, err);
+	if (r == 0)
+		r = open_source(&source, spec, err);
 	return r < 0 ? r : unpack_all(&source, &writer, ret_n_skipped, err);
 }

@@ -180,226 +180,7 @@ bool store_path_parse(const struct volumes *volumes, const char *path,
 	return true;
 }
 
-/* ---- looking --------------------------------------------------------------------------------- */
-
-/* Lock held. */
-static int show(const struct volume *volume, volume_visit *visit, void *arg)
-{
-	char path[4096];
-	struct volume_view view = { .handle = volume->handle,
-		.path = path,
-		.properties = volume->properties,
-		.privileged = volume->privileged };
-
-	snprintf(path, sizeof(path), "%s/%s/volume", volume->owner->dir, volume->dir);
-	return visit(&view, arg);
-}
-
-int volume_look(struct volumes *volumes, const char *handle, volume_visit *visit, void *arg,
-	struct err *err)
-{
-	struct volume *volume = volume_get(volumes, handle, err);
-	int r;
-
-	if (!volume)
-		return -ENOENT;
-	pthread_mutex_lock(&volumes->lock);
-	r = show(volume, visit, arg);
-	pthread_mutex_unlock(&volumes->lock);
-	volume_put(volume);
-	return r;
-}
-
-struct selection {
-	const char *const *keys, *const *values;
-	size_t n_pairs, n_found;
-	struct volume **found;
-};
-
-static int select_one(const char *handle, void *value, void *arg)
-{
-	const struct volume *volume = value;
-	struct selection *selection = arg;
-
-	(void)handle;
-	if (!volume->is_ready)
-		return 0;
-	for (size_t i = 0; i < selection->n_pairs; i++) {
-		const char *has = volume->properties
-			? registry_find(volume->properties, selection->keys[i])
-			: NULL;
-
-		if (!has || strcmp(has, selection->values[i]) != 0)
-			return 0;
-	}
-	selection->found[selection->n_found++] = value;
-	return 0;
-}
-
-static int by_handle(const void *a, const void *b)
-{
-	const struct volume *const *left = a, *const *right = b;
-
-	return strcmp((*left)->handle, (*right)->handle);
-}
-
-int volumes_each(struct volumes *volumes, const char *const keys[], const char *const values[],
-	size_t n_pairs, volume_visit *visit, void *arg, struct err *err)
-{
-	struct selection selection = { .keys = keys, .values = values, .n_pairs = n_pairs };
-	int r = 0;
-
-	pthread_mutex_lock(&volumes->lock);
-	selection.found = calloc(registry_count(volumes->by_handle) + 1, sizeof(struct volume *));
-	if (selection.found) {
-		registry_each(volumes->by_handle, select_one, &selection);
-		qsort(selection.found, selection.n_found, sizeof(struct volume *), by_handle);
-	} else {
-		r = err_system(err, -ENOMEM, "list volumes");
-	}
-	for (size_t i = 0; i < selection.n_found && r == 0; i++)
-		r = show(selection.found[i], visit, arg);
-	pthread_mutex_unlock(&volumes->lock);
-	free(selection.found);
-	return r;
-}
-
-/* ---- changing -------------------------------------------------------------------------------- */
-
-static int put_property(struct volume *volume, const char *key, const char *value)
-{
-	char *copy = strdup(value);
-	int r;
-
-	if (!volume->properties)
-		volume->properties = registry_new();
-	if (!copy || !volume->properties) {
-		free(copy);
-		return -ENOMEM;
-	}
-	free(registry_remove(volume->properties, key));
-	r = registry_add(volume->properties, key, copy);
-	if (r < 0)
-		free(copy);
-	return r;
-}
-
-/* The record changes with the lock held: two who set the same key must leave both places equal. */
-int volume_set_property(struct volumes *volumes, const char *handle, const char *key,
-	const char *value, struct err *err)
-{
-	struct volume *volume = volume_get(volumes, handle, err);
-	int r;
-
-	if (!volume)
-		return -ENOENT;
-	pthread_mutex_lock(&volumes->lock);
-	r = record_set_property(volume, key, value, err);
-	if (r == 0 && put_property(volume, key, value) < 0)
-		r = err_system(err, -ENOMEM, "property");
-	pthread_mutex_unlock(&volumes->lock);
-	volume_put(volume);
-	return r;
-}
-
-int volume_set_privileged(
-	struct volumes *volumes, const char *handle, bool privileged, struct err *err)
-{
-	struct volume *volume = volume_get(volumes, handle, err);
-	int r;
-
-	if (!volume)
-		return -ENOENT;
-	pthread_mutex_lock(&volumes->lock);
-	r = record_set_privileged(volume, privileged, err);
-	if (r == 0)
-		volume->privileged = privileged;
-	pthread_mutex_unlock(&volumes->lock);
-	volume_put(volume);
-	return r;
-}
-
-/* Its name is free from here on. Lock held. */
-static void strike_off(struct volume *volume)
-{
-	registry_remove(volume->owner->by_handle, volume->handle);
-	volume->is_ready = false;
-	volume->is_dead = true;
-}
-
-/* The state is recorded first: whatever comes then, it is finished at the next start. Only a full
- * disk may not keep anybody from making room: then the move alone must tell. top_lock held. */
-static int destroy(struct volume *volume, struct err *err)
-{
-	struct volumes *volumes = volume->owner;
-	int r = record_set_state(volume, RECORD_DEAD, err);
-
-	if (r < 0 && err->code != ENOSPC)
-		return r;
-	pthread_mutex_lock(&volumes->lock);
-	r = volume_set_dir(volume, "doomed");
-	if (r == 0 || r == -ENOENT)
-		strike_off(volume);
-	pthread_mutex_unlock(&volumes->lock);
-	return r == 0 || r == -ENOENT ? 0 : err_system(err, r, "move %s to doomed/", volume->dir);
-}
-
-/* top_lock, at a moment when no container is on its way to mount the volume by its name. One that is
- * may need the lock itself. */
-static int lock_when_mounted(struct volume *volume, struct err *err)
-{
-	struct volumes *volumes = volume->owner;
-	bool is_pending = true;
-	int r = 0;
-
-	while (r == 0 && is_pending) {
-		r = volume_lock_top(volume, err);
-		pthread_mutex_lock(&volumes->lock);
-		is_pending = r == 0 && attach_is_pending(volume);
-		if (is_pending) {
-			pthread_mutex_unlock(&volume->top_lock);
-			pthread_cond_wait(&volumes->changed, &volumes->lock);
-		}
-		pthread_mutex_unlock(&volumes->lock);
-	}
-	return r;
-}
-
-int volume_destroy(struct volumes *volumes, const char *handle, struct err *err)
-{
-	struct volume *volume = volume_get(volumes, handle, err);
-	int r;
-
-	if (!volume)
-		return -ENOENT;
-	r = lock_when_mounted(volume, err);
-	if (r == 0) {
-		r = destroy(volume, err);
-		pthread_mutex_unlock(&volume->top_lock);
-	}
-	if (r == 0)
-		volume_put(volume); /* the table's */
-	volume_put(volume);
-	return r;
-}
-
 /* ---- life ------------------------------------------------------------------------------------ */
-
-static int make_dirs(struct volumes *volumes, struct err *err)
-{
-	static const char *const names[] = { "init", "live", "dead", "doomed", "layers" };
-
-	if (mkdir(volumes->dir, 0700) < 0 && errno != EEXIST)
-		return err_system(err, -errno, "mkdir %s", volumes->dir);
-	volumes->dir_fd = sys_open_at(AT_FDCWD, volumes->dir, O_RDONLY | O_DIRECTORY, 0, 0);
-	if (volumes->dir_fd < 0)
-		return err_system(err, volumes->dir_fd, "open %s", volumes->dir);
-	for (size_t i = 0; i < N_ELEMENTS(names); i++)
-		if (mkdirat(volumes->dir_fd, names[i], 0700) < 0 && errno != EEXIST)
-			return err_system(err, -errno, "mkdir %s/%s", volumes->dir, names[i]);
-	volumes->dead_fd = sys_open_beneath(volumes->dir_fd, "dead", O_RDONLY | O_DIRECTORY, 0);
-	return volumes->dead_fd < 0 ? err_system(err, volumes->dead_fd, "open dead/") : 0;
-}
 
 static void init_sync(struct volumes *volumes)
 {
@@ -443,8 +224,7 @@ static void free_all(struct volumes *volumes)
 		registry_each(volumes->layers, free_layer, NULL);
 	registry_free(volumes->layers);
 	db_close(volumes->db);
-	auto_fd(&volumes->dir_fd);
-	auto_fd(&volumes->dead_fd);
+	store_dir_close(volumes);
 	auto_fd(&volumes->halt_fd);
 	pthread_cond_destroy(&volumes->changed);
 	pthread_mutex_destroy(&volumes->lock);
@@ -455,7 +235,7 @@ static void free_all(struct volumes *volumes)
 static int open_parts(struct volumes *volumes, const char *driver, struct err *err)
 {
 	AUTO_FREE char *path = NULL;
-	int r = make_dirs(volumes, err);
+	int r = store_dir_open(volumes, err);
 
 	volumes->halt_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (r == 0 && volumes->halt_fd < 0)
@@ -468,6 +248,8 @@ static int open_parts(struct volumes *volumes, const char *driver, struct err *e
 		r = volumes_load(volumes, err);
 	if (r == 0)
 		r = driver_choose(volumes, driver, err);
+	if (r == 0)
+		futures_load(volumes);
 	return r < 0 ? r : sweeper_start(volumes, err);
 }
 
@@ -481,7 +263,7 @@ int volumes_open(const struct volumes_config *config, struct volumes **ret_volum
 	init_sync(volumes);
 	TAILQ_INIT(&volumes->attachments);
 	TAILQ_INIT(&volumes->graves);
-	volumes->dir_fd = volumes->dead_fd = volumes->halt_fd = -1;
+	volumes->dir_fd = volumes->dead_fd = volumes->host_fd = volumes->halt_fd = -1;
 	volumes->self_exe_fd = config->self_exe_fd;
 	volumes->users = config->users;
 	volumes->dir = strdup(config->dir);

@@ -73,14 +73,15 @@ bool volume_handle_is_valid(const char *handle);
 int volume_create(struct volumes *volumes, struct volume_spec *spec, struct err *err);
 
 /* The same, later: what can be had at once is made at once. The spec is consumed in any case. The
- * handle is written to ret_handle. -EALREADY: the handle has a future. */
+ * handle is written to ret_handle. -EALREADY: the handle has a future. Futures outlive the server:
+ * of a creation that it did not complete the next one tells the failure. */
 int volume_create_later(struct volumes *volumes, struct volume_spec *take_spec,
 	char ret_handle[VOLUME_HANDLE_SIZE], struct err *err);
 /* 0: done, *ret_spec (the caller's) says what was asked for; -EAGAIN: not within timeout_ms, or
  * stop_fd became readable; -ESRCH: no such future; else the failure, again and again. */
 int volume_future_wait(struct volumes *volumes, const char *handle, int timeout_ms, int stop_fd,
 	struct volume_spec *ret_spec, struct err *err);
-/* A future that is pending is cancelled: its volume will not stay. -ESRCH: no such future. */
+/* A future that is pending is cancelled: nobody will see its volume. -ESRCH: no such future. */
 int volume_future_drop(struct volumes *volumes, const char *handle);
 
 /* ---- looking at them ------------------------------------------------------------------------- */
@@ -111,6 +112,9 @@ int volume_set_privileged(
 /* Gone from every list when this returns. Copies keep what they share; a volume that a container
  * or a stream uses is deleted when that ends. */
 int volume_destroy(struct volumes *volumes, const char *handle, struct err *err);
+/* All of them, by one change of the record. Unknown ones are no failure; the first failure is told,
+ * and the others are destroyed all the same. */
+int volumes_destroy(struct volumes *volumes, const struct strv *handles, struct err *err);
 
 /* ---- streams --------------------------------------------------------------------------------- */
 
@@ -124,6 +128,24 @@ int volume_stream_in(struct volumes *volumes, const char *handle, const char *pa
 	const char *encoding, struct volume_stream **ret_stream, struct err *err);
 int volume_stream_out(struct volumes *volumes, const char *handle, const char *path,
 	const char *encoding, struct volume_stream **ret_stream, struct err *err);
+
+/* The same in somebody else's files, as one of its users (view.h, unpack_owner). All is borrowed until
+ * the call returns. */
+struct tree_view {
+	int root_fd; /* what "/" is: also of another mount namespace */
+	int userns_fd; /* -1: the host's */
+	uint32_t uid, gid; /* as that has them */
+	const uint32_t *groups;
+	size_t n_groups;
+	uint64_t caps; /* that the user keeps, of those for files */
+	const char *path; /* from "/"; for a stream in its missing directories are made */
+	const char *name; /* of what streams out, see pack.h; NULL: "." */
+};
+int tree_stream_in(struct volumes *volumes, const struct tree_view *view,
+	struct volume_stream **ret_stream, struct err *err);
+int tree_stream_out(struct volumes *volumes, const struct tree_view *view,
+	struct volume_stream **ret_stream, struct err *err);
+
 /* A pipe, to be written (it does not block) or read; the stream's. */
 int volume_stream_fd(const struct volume_stream *stream);
 /* Ends the stream; it is freed. kill_it: it is not to be completed. Else waits until the helper is

@@ -19,6 +19,7 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
+#include "base/err.h"
 #include "volumes/driver.h"
 #include "volumes/volumes.h"
 
@@ -69,7 +70,9 @@ TAILQ_HEAD(attachment_list, attachment);
 
 struct volumes {
 	char *dir;
-	int dir_fd, dead_fd, self_exe_fd;
+	int dir_fd, dead_fd; /* nosuid, nodev, see store_dir.c */
+	int host_fd; /* the same directory in the mount namespace that helpers start in */
+	int self_exe_fd;
 	struct volume_users users;
 	int halt_fd; /* an eventfd, readable once everything is to end */
 	struct db *db;
@@ -91,6 +94,10 @@ struct volumes {
 	pthread_t sweeper;
 };
 
+/* store_dir.c: the directory. Close takes a half-open one. */
+int store_dir_open(struct volumes *volumes, struct err *err);
+void store_dir_close(struct volumes *volumes);
+
 /* volumes.c */
 /* "<dir>/live/<handle>/volume[/sub]": true, the handle and the rest without leading slashes. */
 bool store_path_parse(const struct volumes *volumes, const char *path,
@@ -106,6 +113,10 @@ int volume_set_dir(struct volume *volume, const char *place); /* "init", "live" 
 struct layer *layer_get(struct volumes *volumes, int64_t id); /* made if unknown; NULL: no memory */
 
 /* create.c */
+/* volume_create, but for what is asked with the lock held at the moment when all of it is there: if
+ * it is not wanted any more nobody will ever have seen it (-ECANCELED). */
+int volume_create_if(struct volumes *volumes, struct volume_spec *spec,
+	bool (*is_wanted)(void *arg), void *arg, struct err *err);
 bool volume_wants_owner(const struct volume_spec *spec);
 int volume_choose_handle(struct volume_spec *spec, struct err *err);
 
@@ -115,6 +126,8 @@ bool volume_top_is_empty(const struct volume *volume);
 /* What the volume holds now becomes a layer, if there is anything; its layers are then all it holds.
  * -EBUSY: somebody writes to it. */
 int volume_freeze(struct volume *volume, struct err *err);
+/* The same, and an empty top is not kept either: somebody still has it mounted who does nothing. */
+int volume_leave_top(struct volume *volume, struct err *err);
 bool volume_has_top(const struct volume *volume); /* has layers, and something over them */
 /* upper/ and work/ of a volume with layers, made if missing. -EOPNOTSUPP: nothing can be written
  * over layers here. */
@@ -134,7 +147,10 @@ int record_add(struct volumes *volumes, struct volume *volume, struct err *err);
 int record_set_state(struct volume *volume, enum record_state state, struct err *err);
 int record_set_privileged(struct volume *volume, bool privileged, struct err *err);
 int record_set_property(struct volume *volume, const char *key, const char *value, struct err *err);
-int record_remove(struct volumes *volumes, int64_t id, struct err *err);
+/* Many at once: all or none. */
+int record_set_dead(
+	struct volumes *volumes, struct volume *const list[], size_t n, struct err *err);
+int record_remove(struct volumes *volumes, struct volume *const list[], size_t n, struct err *err);
 /* A new layer over those that the volume has, its tree still to be moved there. */
 int record_add_layer(struct volume *volume, int64_t *ret_layer, struct err *err);
 int record_layer_moved(struct volumes *volumes, int64_t layer, struct err *err);
@@ -170,6 +186,25 @@ int record_each_attachment(struct volumes *volumes,
 		int64_t volume, const char *container, unsigned flags, bool is_stale, void *arg),
 	void *arg, struct err *err);
 
+/* record_futures.c. Pending: or made, then the volume has a number above after. */
+enum future_state { FUTURE_PENDING, FUTURE_FAILED, FUTURE_CANCELLED };
+struct future_row {
+	int64_t id, after;
+	const char *handle;
+	enum future_state state;
+	bool has_uid, has_gid;
+	int64_t uid, gid;
+	struct err failure;
+};
+int record_add_future(
+	struct volumes *volumes, const struct volume_spec *spec, int64_t *ret_id, struct err *err);
+int record_future_failed(
+	struct volumes *volumes, int64_t id, const struct err *failure, struct err *err);
+int record_future_cancelled(struct volumes *volumes, int64_t id, struct err *err);
+int record_remove_future(struct volumes *volumes, int64_t id, struct err *err);
+int record_each_future(struct volumes *volumes,
+	int (*visit)(const struct future_row *row, void *arg), void *arg, struct err *err);
+
 /* load.c: record and disk at start */
 int volumes_load(struct volumes *volumes, struct err *err);
 
@@ -194,6 +229,12 @@ struct helper {
 /* Returns when the helper is in its tree. words: what follows "cloche tree". stdin_fd and stdout_fd are borrowed; -1: none. */
 int helper_start(struct volumes *volumes, const struct strv *words, int stdin_fd, int stdout_fd,
 	struct helper *ret_helper, struct err *err);
+/* The same with another directory than the store, see view.h. Borrowed; userns_fd 0: none. */
+struct helper_fds {
+	int stdin_fd, stdout_fd, dir_fd, userns_fd;
+};
+int helper_start_with(struct volumes *volumes, const struct strv *words,
+	const struct helper_fds *fds, struct helper *ret_helper, struct err *err);
 void helper_kill(const struct helper *helper); /* to be waited for */
 /* 0 or its failure: -EBADMSG, -ENOENT, or what the text says. */
 int helper_wait(struct helper *helper, struct err *err);
@@ -209,5 +250,10 @@ bool attach_hold(struct volume *volume, struct strv *held);
 void attach_release(struct volumes *volumes, const struct strv *held);
 int attach_set_stale(struct volume *volume, struct err *err);
 
+/* destroy.c: it alone, whatever has its name by now. The caller's reference stays. */
+int volume_destroy_this(struct volume *volume, struct err *err);
+
 /* futures.c */
+/* After the volumes: what became of those that somebody was to ask for. */
+void futures_load(struct volumes *volumes);
 void futures_free(struct volumes *volumes);

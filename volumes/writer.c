@@ -11,6 +11,7 @@
 
 #include "base/auto.h"
 #include "linux/sys.h"
+#include "linux/tree.h"
 #include "volumes/xattrs.h"
 
 #define MODE_BITS 07777
@@ -45,15 +46,26 @@ static int enter_parent(struct place *place, const char *path, size_t n_bytes, b
 	return place_enter(place, path, slash ? slash - path : 0, make_missing);
 }
 
+static int empty_dir(int dir_fd, const char *name)
+{
+	AUTO_FD int fd = sys_open_at(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, 0);
+
+	return fd < 0 ? fd : tree_empty(fd, -1);
+}
+
 static int remove_what_is_there(struct writer *writer, int dir_fd, const char *name)
 {
+	int r = 0;
+
 	if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
 		return 0;
 	if (errno != EISDIR && errno != EPERM)
 		return -errno;
 	/* The way to a link's target may lead over it. */
 	place_reset(&writer->targets);
-	return unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
+	if (writer->is_layer)
+		r = empty_dir(dir_fd, name);
+	return r < 0 ? r : unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 ? -errno : 0;
 }
 
 /* ---- what an entry has beside its content ---------------------------------------------------- */
@@ -65,14 +77,23 @@ static int set_xattr(int fd, const struct writer_xattr *xattr)
 	return -errno;
 }
 
+static int set_xattrs(const struct writer_entry *entry, int fd)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < entry->n_xattrs && r == 0; i++)
+		if (!S_ISDIR(entry->mode) || strcmp(entry->xattrs[i].name, XATTR_DEFAULT_ACL))
+			r = set_xattr(fd, &entry->xattrs[i]);
+	return r;
+}
+
 /* In this order: a new owner takes set-id bits and capabilities away, an ACL sets mode bits. */
 static int set_owner_and_mode(const struct writer_entry *entry, int fd)
 {
 	int r = fchown(fd, entry->uid, entry->gid) < 0 ? -errno : 0;
 
-	for (size_t i = 0; i < entry->n_xattrs && r == 0; i++)
-		if (!S_ISDIR(entry->mode) || strcmp(entry->xattrs[i].name, XATTR_DEFAULT_ACL))
-			r = set_xattr(fd, &entry->xattrs[i]);
+	if (r == 0)
+		r = set_xattrs(entry, fd);
 	if (r == 0 && fchmod(fd, entry->mode & MODE_BITS) < 0)
 		r = -errno;
 	return r;
@@ -93,7 +114,9 @@ static int set_owner_and_times_of_node(
 
 static int set_times_later(struct writer *writer, const struct writer_entry *entry, int fd)
 {
-	struct dirtime time = { .mtime = entry->mtime };
+	struct dirtime time = {
+		.mtime = entry->mtime, .has_mode = writer->is_user, .mode = entry->mode & MODE_BITS
+	};
 	struct stat st;
 	int r;
 
@@ -114,11 +137,12 @@ static int set_times_later(struct writer *writer, const struct writer_entry *ent
 
 /* ---- entries --------------------------------------------------------------------------------- */
 
-static int open_made_dir(struct writer *writer, int dir_fd, const char *name)
+static int open_made_dir(struct writer *writer, int dir_fd, const char *name, bool *ret_is_new)
 {
 	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
 	int r = mkdirat(dir_fd, name, 0700) < 0 ? -errno : 0;
 
+	*ret_is_new = r == 0;
 	if (r == -EEXIST) {
 		int fd = sys_open_at(dir_fd, name, flags, 0, 0);
 
@@ -127,23 +151,44 @@ static int open_made_dir(struct writer *writer, int dir_fd, const char *name)
 		r = remove_what_is_there(writer, dir_fd, name);
 		if (r == 0)
 			r = mkdirat(dir_fd, name, 0700) < 0 ? -errno : 0;
+		*ret_is_new = r == 0;
 	}
 	return r < 0 ? r : sys_open_at(dir_fd, name, flags, 0, 0);
 }
 
+static int finish_users_dir(
+	struct writer *writer, const struct writer_entry *entry, int fd, bool is_new)
+{
+	struct stat st;
+	int r = fstat(fd, &st) < 0 ? -errno : 0;
+
+	if (r == 0 && !is_new && st.st_uid != entry->uid)
+		return 0;
+	if (r == 0 && is_new && fchown(fd, entry->uid, entry->gid) < 0)
+		r = -errno;
+	if (r == 0)
+		r = set_xattrs(entry, fd);
+	return r < 0 ? r : set_times_later(writer, entry, fd);
+}
+
 static int make_dir(struct writer *writer, const struct writer_entry *entry)
 {
+	bool is_new = writer->base_is_new;
 	AUTO_FD int fd = -1;
 	const char *name;
 	int r;
 
+	if (!entry->path_bytes && writer->is_user && !is_new)
+		return 0;
 	if (!entry->path_bytes) {
 		r = fd = sys_open_at(writer->place.base_fd, ".", O_RDONLY | O_DIRECTORY, 0, 0);
 	} else {
 		r = enter_parent(&writer->place, entry->path, entry->path_bytes, true, &name);
 		if (r >= 0)
-			r = fd = open_made_dir(writer, r, name);
+			r = fd = open_made_dir(writer, r, name, &is_new);
 	}
+	if (r >= 0 && writer->is_user)
+		return finish_users_dir(writer, entry, fd, is_new);
 	if (r >= 0)
 		r = set_owner_and_mode(entry, fd);
 	return r < 0 ? r : set_times_later(writer, entry, fd);
@@ -244,6 +289,20 @@ int writer_end_file(const struct writer_entry *entry, int fd)
 	if (r == 0 && futimens(fd, times) < 0)
 		r = -errno;
 	return r;
+}
+
+int writer_take_away(struct writer *writer, const char *path, size_t n_bytes, bool only_content)
+{
+	const char *name = ".";
+	int dir_fd = n_bytes ? enter_parent(&writer->place, path, n_bytes, false, &name)
+			     : writer->place.base_fd;
+	int r = dir_fd;
+
+	if (r >= 0)
+		r = only_content ? empty_dir(dir_fd, name)
+				 : remove_what_is_there(writer, dir_fd, name);
+	place_reset(&writer->place);
+	return r == -ENOENT || r == -ENOTDIR ? 0 : r;
 }
 
 int writer_finish(struct writer *writer)

@@ -2,6 +2,7 @@
  * written through a link's own name, what stands in the way replaced (a directory only if it is
  * empty), a directory that is there kept. One thread. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -33,6 +34,10 @@ struct writer_entry {
 struct writer {
 	struct place place, targets;
 	struct dirtimes dirtimes;
+	/* For somebody who is all that he writes: a directory that was there is left to whom it belongs,
+	 * the base as it is, and a mode comes when everything in it is made. */
+	bool is_user, base_is_new;
+	bool is_layer; /* directories that stand in the way go with all that is in them */
 };
 
 /* As place_init. */
@@ -49,6 +54,9 @@ int writer_link(struct writer *writer, const struct writer_entry *entry);
  * writer_end_file for owner, mode, attributes and times. */
 int writer_begin_file(struct writer *writer, const struct writer_entry *entry);
 int writer_end_file(const struct writer_entry *entry, int fd);
+
+/* Takes path (terminated) away, or all that is in it, if it is there. */
+int writer_take_away(struct writer *writer, const char *path, size_t n_bytes, bool only_content);
 
 /* After the last entry. */
 int writer_finish(struct writer *writer);

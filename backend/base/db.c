@@ -7,18 +7,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sqlite3.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/auto.h"
 #include "base/err.h"
 
 #define RESERVE_BYTES 131072
+#define MAX_KEPT 48 /* statements: compiling one takes longer than most take to run */
 #define STRING_OF(number) #number
 #define STRING(macro) STRING_OF(macro)
 
 struct db {
 	sqlite3 *handle;
 	pthread_mutex_t lock; /* recursive: db_transaction calls back into db_change */
+	sqlite3_stmt *kept[MAX_KEPT]; /* to be run again */
+	int n_kept;
 };
 
 struct db_row {
@@ -50,6 +54,8 @@ void db_close(struct db *db)
 {
 	if (!db)
 		return;
+	for (int i = 0; i < db->n_kept; i++)
+		sqlite3_finalize(db->kept[i]);
 	sqlite3_close_v2(db->handle);
 	pthread_mutex_destroy(&db->lock);
 	free(db);
@@ -136,6 +142,41 @@ static int visit_rows(struct db *db, sqlite3_stmt *stmt, db_visit *visit, void *
 	return r;
 }
 
+/* One that is being run (a visit has called back) cannot be run within itself. */
+static int prepare(struct db *db, const char *sql, sqlite3_stmt **ret_stmt)
+{
+	for (int i = 0; i < db->n_kept; i++)
+		if (!strcmp(sqlite3_sql(db->kept[i]), sql) && !sqlite3_stmt_busy(db->kept[i])) {
+			*ret_stmt = db->kept[i];
+			return SQLITE_OK;
+		}
+	return sqlite3_prepare_v3(db->handle, sql, -1, SQLITE_PREPARE_PERSISTENT, ret_stmt, NULL);
+}
+
+static bool is_kept(const struct db *db, const sqlite3_stmt *stmt)
+{
+	for (int i = 0; i < db->n_kept; i++)
+		if (db->kept[i] == stmt)
+			return true;
+	return false;
+}
+
+static void keep(struct db *db, sqlite3_stmt *stmt)
+{
+	bool has_place = is_kept(db, stmt);
+
+	if (stmt && !has_place && db->n_kept < MAX_KEPT) {
+		db->kept[db->n_kept++] = stmt;
+		has_place = true;
+	}
+	if (has_place) {
+		sqlite3_reset(stmt);
+		sqlite3_clear_bindings(stmt);
+	} else {
+		sqlite3_finalize(stmt);
+	}
+}
+
 static int run(struct db *db, db_visit *visit, void *arg, struct err *err, const char *sql,
 	const char *types, va_list ap)
 {
@@ -143,12 +184,11 @@ static int run(struct db *db, db_visit *visit, void *arg, struct err *err, const
 	int r;
 
 	pthread_mutex_lock(&db->lock);
-	if (sqlite3_prepare_v2(db->handle, sql, -1, &stmt, NULL) ||
-		bind_all(stmt, types, ap) != SQLITE_OK)
+	if (prepare(db, sql, &stmt) || bind_all(stmt, types, ap) != SQLITE_OK)
 		r = fail(db, err, sql);
 	else
 		r = visit_rows(db, stmt, visit, arg, err, sql);
-	sqlite3_finalize(stmt);
+	keep(db, stmt);
 	pthread_mutex_unlock(&db->lock);
 	return r;
 }

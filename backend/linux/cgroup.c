@@ -14,17 +14,13 @@
 #include "base/err.h"
 #include "base/guard.h"
 #include "base/parse.h"
+#include "linux/cgroup_base.h"
+#include "linux/devices.h"
 #include "linux/sys.h"
 
 /* The v1 controllers that limits, metrics and devices need. cpuset wants to be filled before use,
  * and nothing of ours does. freezer only where there is no v2 tree to freeze with. */
 static const char *const wanted[] = { "cpu", "cpuacct", "memory", "devices", "pids", "blkio" };
-
-/* c 5:1 (the host's console) is not among them. */
-static const char *const devices_allowed[] = { "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm",
-	"c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm",
-	"c 10:200 rwm" };
-static const char device_fuse[] = "c 10:229 rwm";
 
 static bool is_wanted(const char *controllers)
 {
@@ -60,32 +56,74 @@ static bool own_group(char *table, const char *controllers, char *own, size_t ow
 	return false;
 }
 
-static int add_hierarchy(struct cgroups *groups, const char *mount, const char *name, char *table,
-	const char *instance)
+/* What is known while the hierarchies are looked for. */
+struct search {
+	struct cgroups *groups;
+	char *table; /* /proc/self/cgroup */
+	const char *instance, *v2_parent;
+	struct err *err;
+};
+
+/* Where a hierarchy's parent group lies: below the server's own in v1. */
+static int find_base(const struct search *search, const char *mount, const char *own, bool is_v2,
+	char **ret_base)
 {
+	struct cgroups *groups = search->groups;
+	struct cgroup_base base;
+	int r;
+
+	if (!is_v2)
+		return asprintf(ret_base, "%s%s", mount, own[1] ? own : "") < 0
+			? err_system(search->err, -ENOMEM, "cgroups")
+			: 0;
+	r = cgroup_base_find(&base, mount, own, search->v2_parent, search->err);
+	if (r < 0)
+		return r;
+	*ret_base = base.path;
+	groups->is_chosen = base.is_chosen;
+	snprintf(groups->reason, sizeof(groups->reason), "%s", base.reason);
+	return 0;
+}
+
+static int make_parent(struct cgroups *groups, struct hierarchy *hierarchy)
+{
+	if (mkdir(hierarchy->parent, 0755) < 0 && errno != EEXIST)
+		return -errno;
+	if (hierarchy->is_v2) /* what is refused is seen in handed_down */
+		cgroup_hand_down(hierarchy->parent, groups->handed_down);
+	return 0;
+}
+
+static int add_hierarchy(const struct search *search, const char *mount, const char *name)
+{
+	struct cgroups *groups = search->groups;
 	struct hierarchy *hierarchy = &groups->all[groups->n_all];
+	AUTO_FREE char *base = NULL;
 	char own[2048];
-	int n;
+	int r;
 
 	if (groups->n_all == MAX_HIERARCHIES || strlen(name) >= sizeof(hierarchy->name))
-		return -E2BIG;
-	if (!own_group(table, name, own, sizeof(own)))
+		return err_system(search->err, -E2BIG, "cgroup hierarchy at %.200s", mount);
+	if (!own_group(search->table, name, own, sizeof(own)))
 		return 0;
-	n = asprintf(&hierarchy->parent, "%s%s/cloche-%s", mount, own[1] ? own : "", instance);
-	if (n < 0)
-		return -ENOMEM;
+	r = find_base(search, mount, own, !*name, &base);
+	if (r < 0)
+		return r;
+	if (asprintf(&hierarchy->parent, "%s/cloche-%s", base, search->instance) < 0)
+		return err_system(search->err, -ENOMEM, "cgroups");
 	snprintf(hierarchy->name, sizeof(hierarchy->name), "%s", name);
 	hierarchy->is_v2 = !*name;
 	hierarchy->joins = !hierarchy->is_v2;
 	if (hierarchy->is_v2)
 		groups->v2 = groups->n_all;
 	groups->n_all++;
-	return mkdir(hierarchy->parent, 0755) < 0 && errno != EEXIST ? -errno : 0;
+	r = make_parent(groups, hierarchy);
+	return r < 0 ? err_system(search->err, r, "cgroup %.200s", hierarchy->parent) : 0;
 }
 
 /* One line of mountinfo: ... mountpoint opts [tags] - type source superopts. The controllers of v1
  * are among the superopts; those of a hierarchy that we do not want are passed over. */
-static int add_mount(struct cgroups *groups, char *line, char *table, const char *instance)
+static int add_mount(const struct search *search, char *line)
 {
 	char *rest = strstr(line, " - "), *fields[5], *save = line, controllers[256] = "";
 	char *type, *options;
@@ -98,7 +136,7 @@ static int add_mount(struct cgroups *groups, char *line, char *table, const char
 	rest += 3;
 	type = strsep(&rest, " ");
 	if (!strcmp(type, "cgroup2"))
-		return groups->v2 >= 0 ? 0 : add_hierarchy(groups, fields[4], "", table, instance);
+		return search->groups->v2 >= 0 ? 0 : add_hierarchy(search, fields[4], "");
 	if (strcmp(type, "cgroup") || !strsep(&rest, " "))
 		return 0;
 	for (options = rest; options;) {
@@ -107,19 +145,20 @@ static int add_mount(struct cgroups *groups, char *line, char *table, const char
 		if (!strcmp(option, "rw") || !strcmp(option, "ro"))
 			continue;
 		if (strlen(controllers) + strlen(option) + 2 > sizeof(controllers))
-			return -E2BIG;
+			return err_system(
+				search->err, -E2BIG, "cgroup hierarchy at %.200s", fields[4]);
 		snprintf(controllers + strlen(controllers),
 			sizeof(controllers) - strlen(controllers), "%s%s", *controllers ? "," : "",
 			option);
 	}
-	return is_wanted(controllers)
-		? add_hierarchy(groups, fields[4], controllers, table, instance)
-		: 0;
+	return is_wanted(controllers) ? add_hierarchy(search, fields[4], controllers) : 0;
 }
 
-int cgroups_open(struct cgroups *groups, const char *instance, struct err *err)
+int cgroups_open(
+	struct cgroups *groups, const char *instance, const char *v2_parent, struct err *err)
 {
 	AUTO_FREE char *table = calloc(1, 65536), *mounts = calloc(1, 1 << 20);
+	struct search search = { groups, table, instance, v2_parent, err };
 	char *rest = mounts, *line;
 	ssize_t n;
 	int r;
@@ -133,12 +172,15 @@ int cgroups_open(struct cgroups *groups, const char *instance, struct err *err)
 	if (n < 0)
 		return err_system(err, n, "read /proc/self/{cgroup,mountinfo}");
 	while ((line = strsep(&rest, "\n"))) {
-		r = add_mount(groups, line, table, instance);
+		r = add_mount(&search, line);
 		if (r < 0)
-			return err_system(err, r, "cgroup hierarchy at %.200s", line);
+			return r;
 	}
 	if (groups->n_all == 0)
 		return err_set(err, ERR_SYSTEM, ENOENT, "no cgroup hierarchy is mounted");
+	if (v2_parent && groups->v2 < 0)
+		return err_set(err, ERR_INVALID, ENOENT,
+			"--cgroup-parent %.100s: there is no cgroup v2 hierarchy", v2_parent);
 	return 0;
 }
 
@@ -169,15 +211,51 @@ static int write_to(
 	return path ? sys_write_file(AT_FDCWD, path, text) : -ENOMEM;
 }
 
-static int narrow_devices(const struct hierarchy *hierarchy, const char *id, bool privileged)
+static int list_devices(const struct hierarchy *hierarchy, const char *id, bool privileged)
 {
+	struct device_rule rules[MAX_DEVICE_RULES];
+	size_t n = device_rules(privileged, rules);
 	int r = GUARD(DEVICES) ? write_to(hierarchy, id, "devices.deny", "a") : 0;
 
-	for (size_t i = 0; i < N_ELEMENTS(devices_allowed) && r == 0; i++)
-		r = write_to(hierarchy, id, "devices.allow", devices_allowed[i]);
-	if (r == 0 && privileged)
-		r = write_to(hierarchy, id, "devices.allow", device_fuse);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		char text[DEVICE_RULE_TEXT];
+
+		device_rule_print(&rules[i], text);
+		r = write_to(hierarchy, id, "devices.allow", text);
+	}
 	return r;
+}
+
+static int program_devices(const char *group, bool privileged, struct err *err)
+{
+	struct device_rule rules[MAX_DEVICE_RULES];
+	size_t n = device_rules(privileged, rules);
+	AUTO_FD int group_fd = sys_open_at(AT_FDCWD, group, O_RDONLY | O_DIRECTORY, 0, 0);
+
+	if (group_fd < 0)
+		return err_system(err, group_fd, "cgroup %s", group);
+	return GUARD(DEVICE_PROGRAM) ? device_program_attach(group_fd, rules, n, err) : 0;
+}
+
+bool cgroups_list_devices(const struct cgroups *groups)
+{
+	for (int i = 0; i < groups->n_all; i++)
+		if (strstr(groups->all[i].name, "devices"))
+			return true;
+	return false;
+}
+
+/* By the v1 controller where there is one, else by a program on the v2 group. */
+static int narrow_devices(const struct cgroups *groups, const struct hierarchy *hierarchy,
+	const char *id, const char *group, bool privileged, struct err *err)
+{
+	int r = 0;
+
+	if (strstr(hierarchy->name, "devices"))
+		r = list_devices(hierarchy, id, privileged);
+	else if (hierarchy->is_v2 && !cgroups_list_devices(groups))
+		return program_devices(group, privileged, err);
+	return r < 0 ? err_system(err, r, "cgroup %s: device list", group) : 0;
 }
 
 int cgroup_create(const struct cgroups *groups, const char *id, bool privileged, struct err *err)
@@ -189,10 +267,11 @@ int cgroup_create(const struct cgroups *groups, const char *id, bool privileged,
 
 		if (r == 0 && mkdir(path, 0755) < 0 && errno != EEXIST)
 			r = -errno;
-		if (r == 0 && strstr(hierarchy->name, "devices"))
-			r = narrow_devices(hierarchy, id, privileged);
 		if (r < 0)
 			return err_system(err, r, "cgroup %s", path ? path : hierarchy->name);
+		r = narrow_devices(groups, hierarchy, id, path, privileged, err);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }

@@ -1,7 +1,8 @@
 /* cgroup.h - a group per container in each hierarchy: v1, v2 and hybrid hosts (cgroups(7), kernel:
- * Documentation/admin-guide/cgroup-v1, cgroup-v2.rst). Groups lie below the server's own group, in
- * one parent group per work directory: <hierarchy>/<own>/cloche-<instance>/<id>. Threads: any; the
- * struct does not change after cgroups_open. */
+ * Documentation/admin-guide/cgroup-v1, cgroup-v2.rst). Groups lie below the server's own group (v2:
+ * see cgroup_base.h), in one parent group per work directory:
+ * <hierarchy>/<base>/cloche-<instance>/<id>. Threads: any; the struct does not change after
+ * cgroups_open. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -21,12 +22,22 @@ struct cgroups {
 	struct hierarchy all[MAX_HIERARCHIES];
 	int n_all;
 	int v2; /* index in all, -1: none */
+	char handed_down
+		[64]; /* v2 controllers that containers' groups have: "memory io cpu pids" */
+	bool is_chosen; /* v2: by option */
+	char reason[256]; /* v2: why not below the server's own group; "" */
 };
 
-/* Reads /proc/self/mountinfo and /proc/self/cgroup, makes the parent groups. */
-int cgroups_open(struct cgroups *groups, const char *instance, struct err *err);
+/* Reads /proc/self/mountinfo and /proc/self/cgroup, makes the parent groups; on v2 the server may
+ * move into a leaf group. v2_parent: below which v2 group, from the hierarchy's root; NULL: see
+ * cgroup_base.h. */
+int cgroups_open(
+	struct cgroups *groups, const char *instance, const char *v2_parent, struct err *err);
 /* Removes the parent groups if they are empty, frees. */
 void cgroups_close(struct cgroups *groups);
+
+/* Devices are narrowed by the v1 controller; else by a program on the v2 group. */
+bool cgroups_list_devices(const struct cgroups *groups);
 
 /* Makes the container's group everywhere and narrows its devices; what exists is used as it is. */
 int cgroup_create(const struct cgroups *groups, const char *id, bool privileged, struct err *err);

@@ -44,10 +44,17 @@ static int add_tree(int rules_fd, uint64_t known, const struct landlock_tree *tr
 		: 0;
 }
 
-int landlock_confine(const struct landlock_tree trees[], size_t n_trees)
+int landlock_version(void)
 {
 	long version =
 		syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+
+	return version < 0 ? -errno : (int)version;
+}
+
+int landlock_confine(const struct landlock_tree trees[], size_t n_trees)
+{
+	int version = landlock_version();
 	struct landlock_ruleset_attr attr = { .handled_access_fs = accesses_of_version(version) };
 	AUTO_FD int rules_fd = -1;
 	int r;

@@ -10,6 +10,9 @@ struct landlock_tree {
 	bool writable; /* else reading alone */
 };
 
+/* The version of the kernel's interface, from 1 on; or -errno: -ENOSYS, -EOPNOTSUPP (switched off). */
+int landlock_version(void);
+
 /* 0 too where the kernel has no Landlock, or one that cannot make hard links (before 5.19);
  * else -errno. */
 int landlock_confine(const struct landlock_tree trees[], size_t n_trees);

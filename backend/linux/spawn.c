@@ -8,7 +8,7 @@
 
 #include "base/auto.h"
 
-static int describe(posix_spawn_file_actions_t *actions, const struct spawn *spawn)
+static int describe(posix_spawn_file_actions_t *actions, const struct spawn *spawn, int more_fd)
 {
 	const int given[] = { spawn->stdin_fd, spawn->stdout_fd, spawn->stderr_fd };
 	int r = 0;
@@ -19,6 +19,8 @@ static int describe(posix_spawn_file_actions_t *actions, const struct spawn *spa
 			: posix_spawn_file_actions_addopen(actions, fd, "/dev/null", O_RDWR, 0);
 	if (r == 0 && spawn->extra_fd >= 0)
 		r = posix_spawn_file_actions_adddup2(actions, spawn->extra_fd, 3);
+	if (r == 0 && more_fd > 0)
+		r = posix_spawn_file_actions_adddup2(actions, more_fd, 4);
 	return r;
 }
 
@@ -45,11 +47,12 @@ pid_t spawn_program(const struct spawn *spawn)
 	char *const envp[] = { NULL };
 	AUTO_FD int high_fd =
 		fcntl(spawn->exe_fd, F_DUPFD_CLOEXEC, 10); /* not among those that are replaced */
+	AUTO_FD int more_fd = spawn->more_fd > 0 ? fcntl(spawn->more_fd, F_DUPFD_CLOEXEC, 10) : -1;
 	char path[32];
 	pid_t pid = -1;
 	int r;
 
-	if (high_fd < 0)
+	if (high_fd < 0 || (spawn->more_fd > 0 && more_fd < 0))
 		return -errno;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", high_fd);
 	if (posix_spawn_file_actions_init(&actions))
@@ -58,7 +61,7 @@ pid_t spawn_program(const struct spawn *spawn)
 		posix_spawn_file_actions_destroy(&actions);
 		return -ENOMEM;
 	}
-	r = describe(&actions, spawn);
+	r = describe(&actions, spawn, more_fd);
 	if (r == 0)
 		r = prepare(&attr);
 	if (r == 0)

@@ -9,6 +9,7 @@ struct spawn {
 	const char *const *argv; /* borrowed; ends in NULL */
 	int stdin_fd, stdout_fd, stderr_fd; /* none: /dev/null */
 	int extra_fd; /* becomes descriptor 3 */
+	int more_fd; /* becomes descriptor 4; none: 0 */
 };
 
 /* Starts it with an empty environment and default signals, in a session of its own. The pid or

@@ -14,6 +14,7 @@
 
 #include "base/auto.h"
 #include "linux/sys.h"
+#include "shim/builder_process.h"
 #include "shim/init.h"
 
 static int result(int r)
@@ -58,16 +59,7 @@ static int op_init(struct work *work, const struct op_wire *op)
 
 int builder_open_init_proc(const struct work *work, const char *name, int flags)
 {
-	char path[64], digits[16];
-	size_t n = 0, len = 0;
-
-	for (pid_t pid = work->init_pid; pid; pid /= 10)
-		digits[n++] = (char)('0' + pid % 10);
-	while (n)
-		path[len++] = digits[--n];
-	path[len++] = '/';
-	memcpy(path + len, name, strlen(name) + 1);
-	return sys_open_at(work->builder->proc_fd, path, flags, 0, 0);
+	return process_open(work->builder->proc_fd, work->init_pid, name, flags);
 }
 
 static int write_map(const struct work *work, const char *name, const char *map)
@@ -230,6 +222,8 @@ static int clone_source(const struct work *work, const struct op_wire *op)
 
 	if (op->flags & OPF_PART)
 		source_fd = open_part(work, text(work, op->a));
+	else if (op->flags & OPF_ROOT_SRC)
+		source_fd = place_open_root_source(work, text(work, op->a));
 	else if (op->flags & OPF_SKELETON_SRC)
 		source_fd = place_open_skeleton(work, text(work, op->a), 0);
 	else

@@ -92,7 +92,8 @@ static int open_or_make_in_root(const struct work *work, const char *path, bool 
 	return TAKE_FD(parent_fd);
 }
 
-/* A link of the image may have led a mount of the user's onto one of ours. */
+/* A link of the image may have led a mount of the user's onto one of ours, or to one: a second place
+ * of it would be without what covers it. */
 static int refuse_kernel_trees(int fd)
 {
 	struct statfs fs;
@@ -109,6 +110,14 @@ static int refuse_kernel_trees(int fd)
 	default:
 		return 0;
 	}
+}
+
+int place_open_root_source(const struct work *work, const char *path)
+{
+	AUTO_FD int fd = sys_open_in_root(work->root_fd, path, O_PATH, 0);
+	int r = fd < 0 ? fd : refuse_kernel_trees(fd);
+
+	return r < 0 ? r : TAKE_FD(fd);
 }
 
 static bool is_dir_fd(int fd)

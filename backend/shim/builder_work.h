@@ -36,6 +36,9 @@ int builder_route(struct work *work, const struct op_wire *op);
 /* builder_place.c */
 /* Below the skeleton, following no link. */
 int place_open_skeleton(const struct work *work, const char *path, int flags);
+/* What a path means in the container, for reading or for a mount of it; none of the kernel's own
+ * trees. */
+int place_open_root_source(const struct work *work, const char *path);
 /* Puts a mount where the operation says; what that needs is made. */
 int place_attach(struct work *work, const struct op_wire *op, int mount_fd, const char *path);
 /* From here on the builder makes files as the container's root, and keeps its capabilities. */

@@ -27,6 +27,7 @@ enum msg_type {
 	MSG_BYE, /* kill everything and exit; answered by MSG_DEAD */
 	MSG_ADOPT, /* struct msg_token; reply: struct msg_process, fds as MSG_RUN's */
 	MSG_REFRESH, /* a plan that changes the mounts of the container; fds: procfs */
+	MSG_USERNS, /* fds: procfs; reply fds: the user namespace of init */
 
 	/* shim to server, unasked */
 	MSG_EXITED = 48, /* struct msg_exited */
@@ -160,6 +161,7 @@ enum op_flags {
 	OPF_ROOT_ITSELF = 64, /* the mount made here is the root that OPF_IN_ROOT means */
 	OPF_PART =
 		128, /* the source is "place/path": a path as seen in what is mounted at the place */
+	OPF_ROOT_SRC = 256, /* the source is a path as the container sees it */
 };
 
 struct op_wire {

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "linux/sys.h"
 #include "shim/builder.h"
+#include "shim/builder_process.h"
 #include "shim/shim.h"
 
 /* ---- sending --------------------------------------------------------------------------------- */
@@ -149,6 +150,27 @@ static void request_refresh(struct shim *shim, struct msg *msg)
 		builder_refresh(&builder, shim->init_pid);
 	close(reports[1]); /* a child that was not made reports nothing either */
 	await_builder(shim, msg->seq, SHIM_RUNNING);
+}
+
+/* Init is our child and not reaped: its number is nobody else's. */
+static void request_userns(struct shim *shim, struct msg *msg)
+{
+	struct msg_reply body = { 0 };
+	AUTO_FD int fd = msg->n_fds == 1
+		? process_open(msg->fds[0], shim->init_pid, "ns/user", O_RDONLY)
+		: -EPROTO;
+
+	if (fd < 0) {
+		reply(shim, msg->seq, fd, 0);
+		return;
+	}
+	shim_send(shim,
+		&(struct msg){ .type = MSG_REPLY,
+			.seq = msg->seq,
+			.body = &body,
+			.body_bytes = sizeof(body),
+			.fds = { fd },
+			.n_fds = 1 });
 }
 
 static void request_birth(struct shim *shim, struct msg *msg)
@@ -557,6 +579,7 @@ static const struct request {
 	{ MSG_START, IN(SHIM_BORN), forward_to_init },
 	{ MSG_RUN, IN(SHIM_RUNNING), request_run },
 	{ MSG_REFRESH, IN(SHIM_RUNNING), request_refresh },
+	{ MSG_USERNS, IN(SHIM_RUNNING), request_userns },
 	{ MSG_SIGNAL, IN(SHIM_RUNNING), forward_to_init },
 	{ MSG_KILL_ALL, IN(SHIM_RUNNING), forward_to_init },
 	{ MSG_CLOSE_STDIN, ANY, request_close_stdin },

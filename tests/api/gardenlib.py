@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 GUARD = 60  # seconds until a wait is called a hang
 
@@ -252,6 +252,17 @@ class Client(HttpClient):
 
     def stop(self, handle, kill=False):
         return self.ok("PUT", f"/containers/{handle}/stop", {"kill": kill})
+
+    # Files.
+    def files_path(self, handle, **query):
+        return f"/containers/{handle}/files?{urlencode(query)}"
+
+    def stream_in(self, handle, archive, destination="/", user="root"):
+        path = self.files_path(handle, user=user, destination=destination)
+        return self.request("PUT", path, body=archive, headers={"Content-Type": "application/x-tar"})
+
+    def stream_out(self, handle, source, user="root"):
+        return self.request("GET", self.files_path(handle, user=user, source=source))
 
     # Processes.
     def run(self, handle, spec, streams=("stdout", "stderr")):

@@ -29,6 +29,7 @@ REPORTS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "WARNING: ThreadSa
 # Id ranges: a slice of its own for each mode, and for each CLOCHE_SLOT (0 to 7), so that runs can go side by side.
 POOL_FIRST = 1879048192 + (1024 + 4000 * int(os.environ.get("CLOCHE_SLOT", "0"))) * 65536
 POOL_SLICES = {"release": 0, "asan": 1, "tsan": 2, "break": 3}
+NO_POOL = ("--container-pool", "0")  # for tests that count processes, or look at what is left
 _slots = itertools.count()
 VOLUME_DIRECTORIES = ("init", "live", "dead", "doomed", "layers")
 
@@ -107,6 +108,11 @@ class Server:
     def pid(self):
         """The server's own pid, also when a tool (prefix) started it by exec."""
         return self.process.pid
+
+    def pool_size(self):
+        """How many containers it prepares ahead."""
+        words = [str(word) for word in self.args]
+        return int(words[words.index("--container-pool") + 1]) if "--container-pool" in words else 4
 
     def log_text(self, offset=0):
         return self.log_path.read_bytes()[offset:].decode("utf-8", "replace")

@@ -153,7 +153,7 @@ BAD_MESSAGES = [b"garbage\n", b"{}\n", b'{"source":0,"data":5}\n', b'{"signal":"
 @pytest.mark.parametrize("data", BAD_MESSAGES, ids=lambda d: d[:24].decode("latin-1"))
 def test_bad_messages_to_a_process(container, data):
     """The process lives on, whatever becomes of the connection; another one can steer it."""
-    process = container.run("echo ready; trap 'exit 9' TERM; while :; do sleep 0.05; done")
+    process = container.run("trap 'exit 9' TERM; echo ready; while :; do sleep 0.05; done")
     process.wait_output(b"ready")
     try:
         process.control.send(data)

@@ -4,7 +4,8 @@ import subprocess
 
 import oracle
 import pytest
-from conftest import unique_name
+import roots
+from conftest import Container, Volume, unique_name
 from test_wire import assert_error
 
 RO, RW = 0, 1
@@ -181,7 +182,7 @@ def test_destinations_over_what_is_ours(client, server, source, destination):
 
 def test_destination_through_links_of_the_image(client, make_container, source, tmp_path):
     """A link in the image is followed inside the container, never on the host."""
-    import roots
+
     outside = roots.make_sentinel(tmp_path / "outside")
     image = roots.unpack_busybox(tmp_path / "image")
     (image / "out").symlink_to(outside)
@@ -225,3 +226,80 @@ def test_bad_bind_mounts(client, server, mount):
     assert_error(reply, reply.status)
     assert reply.status >= 400 and handle not in client.handles("garden.state=all")
     oracle.settled(server, before)
+
+
+# ---- of the container's own tree ---------------------------------------------------------------------------------------
+
+CONTAINER = 1
+
+
+def own(src, dst, mode=RO):
+    return bind(src, dst, mode, origin=CONTAINER)
+
+
+def test_a_part_of_its_own_tree(make_container, root):
+    box = make_container(rootfs=str(root), bind_mounts=[
+        own("/etc", "/ro"), own("/home/alice", "/rw/deep", RW), own("/image-file", "/file"), own("/etc/../etc/", "/dots")])
+    assert box.output("cat /ro/passwd") == box.output("cat /etc/passwd") == box.output("cat /dots/passwd")
+    assert box.output("cat /file") == "from the image\n"
+    assert b"Read-only file system" in box.sh("touch /ro/x")[2]
+    box.output("echo x >/rw/deep/new; echo y >/etc/new", user="root")
+    assert box.output("cat /home/alice/new /ro/new; stat -c %u /rw/deep") == "x\ny\n1001\n"
+
+
+def test_links_mean_what_they_mean_inside(make_container, tmp_path, source):
+
+    image = roots.unpack_busybox(tmp_path / "image")
+    (image / "out").symlink_to(source)
+    (image / "up").symlink_to("../../../../../../.." + str(source))
+    (image / "in").symlink_to("/etc")
+    box = make_container(rootfs=str(image), bind_mounts=[own("/in", "/bound")])
+    assert "passwd" in box.output("ls /bound")
+    for link in ("/out", "/up"):
+        reply = box.client.request("POST", "/containers", {"rootfs": str(image), "bind_mounts": [own(link, "/bound")]})
+        assert "No such file" in assert_error(reply, 500)["Message"]
+    (image / str(source)[1:]).mkdir(parents=True)
+    box = make_container(rootfs=str(image), bind_mounts=[own("/out", "/bound", RW)])
+    box.output("touch /bound/inside")
+    assert not (source / "inside").exists() and box.output(f"ls {source}") == "inside\n"
+
+
+def test_what_of_its_own_tree_cannot_be_had(client, root):
+    for src, why in (("/missing", "No such file"), ("/proc", "not permitted"), ("/sys/kernel", ""),
+                     ("/proc/self/root", ""), ("relative", "absolute")):
+        name = unique_name()
+        reply = client.request("POST", "/containers", {"handle": name, "rootfs": str(root), "bind_mounts": [
+            own(src, "/bound")]})
+        assert why in assert_error(reply, 500)["Message"], src
+        assert name not in client.handles("garden.state=all")
+
+
+def test_of_what_is_mounted_before(make_container, source, root, make_volume, server):
+    volume = make_volume().fill("f")
+    binds = [bind(source, "/host", RW), own("/host/below", "/again"), volume.bind("/vol"), own("/vol", "/vol-too", RW)]
+    box = make_container(rootfs=str(root), bind_mounts=binds)
+    assert box.output("cat /again/file /vol-too/f") == "below\ncontent of f"
+    copy = make_volume(parent=volume)
+    box.output("echo new >/vol-too/new")  # not into what the copy shares
+    assert set(name for name in copy.tree() if name != ".") == {"f"}
+    assert box.output("ls /vol /vol-too") == "/vol:\nf\nnew\n\n/vol-too:\nf\nnew\n"
+
+
+def test_root_has_no_masks_undone_by_it(make_container, root):
+    box = make_container(rootfs=str(root), bind_mounts=[own("/", "/again")])
+    seen = box.output("cat /again/proc/kcore /again/proc/keys | wc -c; ls /again/image-file; ls -A /again/again")
+    assert seen == "0\n/again/image-file\n"
+    assert box.sh("echo 1 >/again/proc/sys/kernel/hostname")[0] != 0
+
+
+def test_own_binds_after_a_restart(start_server, root, tmp_path):
+
+    server = start_server()
+    volume = Volume(server.volumes).fill("f")
+    box = Container(server, rootfs=str(root), bind_mounts=[volume.bind("/vol"), own("/vol", "/too", RW)])
+    server.kill()
+    server.start()
+    box.client = server.client
+    server.volumes.create("copy", {"type": "cow", "volume": volume.handle})
+    box.output("echo new >/too/new")
+    assert "new" not in server.volumes.tree("copy") and box.output("cat /vol/new") == "new\n"

@@ -79,7 +79,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_taken(make, net):
     make(network="10.7.0.0/30")
     assert refuse(net, "10.7.0.0/30") == "insufficient IPs remaining in the pool"
     net.client.request("DELETE", "/containers/" + net.client.handles()[-1])
-    assert oracle.rows(net, "addresses") and before["addresses"]
+    assert oracle.addresses(net) and before["addresses"]
 
 
 def test_a_subnet_survives_a_hard_kill(start_server, make, outside):

@@ -103,7 +103,7 @@ def test_it_survives_a_kill_and_a_flush_and_leaves_nothing(start_server, make, o
     server = start_server("--v6-enable")
 
     def what_is_left():
-        return oracle.links(server), oracle.rule_elements(server), oracle.rows(server, "addresses")
+        return oracle.links(server), oracle.rule_elements(server), oracle.addresses(server)
 
     nothing = what_is_left()
     one = make(server=server, netin=[{}], netout_rules=[{"log": True}])

@@ -9,6 +9,7 @@ import pytest
 import roots
 from conftest import Container, unique_name
 from gardenlib import GUARD, request_bytes, wait_until
+from serverproc import NO_POOL
 from test_wire import assert_error
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -317,7 +318,7 @@ def _slow_root(directory, root, files=4000):
 
 
 def test_line_33_the_server_gets_term(start_server, tmp_path, root):
-    server = start_server()
+    server = start_server(*NO_POOL)
     oracle.learn_cgroup_name(server)
     before = oracle.snapshot(server)
     box = Container(server, "survivor", rootfs=str(root))

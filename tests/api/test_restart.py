@@ -10,6 +10,7 @@ import pytest
 
 import oracle
 from gardenlib import wait_until
+from serverproc import NO_POOL
 
 LOOP = "i=0; while [ $i -lt 30 ]; do echo line $i; i=$((i+1)); sleep 0.1; done; exit 9"
 
@@ -17,7 +18,7 @@ LOOP = "i=0; while [ $i -lt 30 ]; do echo line $i; i=$((i+1)); sleep 0.1; done; 
 @pytest.fixture(params=["TERM", "KILL"])
 def restarted(request, start_server, tmp_path):
     """(server, restart): restart ends the server as the parameter says and starts it again."""
-    server = start_server(directory=tmp_path)
+    server = start_server(*NO_POOL, directory=tmp_path)
 
     def restart(*more):
         server.process.send_signal(getattr(signal, f"SIG{request.param}"))
@@ -128,7 +129,7 @@ def test_containers_of_another_boot_are_gone(start_server, tmp_path):
 
 
 def test_leftovers_without_a_record_are_removed(start_server, tmp_path):
-    server = start_server(directory=tmp_path)
+    server = start_server(*NO_POOL, directory=tmp_path)
     server.terminate()
     work = server.directory / "work"
     (work / "containers/live/0123456789abcdef/upper").mkdir(parents=True)
@@ -151,7 +152,7 @@ def test_grace_time_and_ids_do_not_depend_on_the_next_start(restarted):
 
 
 def test_a_server_killed_while_it_creates_leaves_nothing(start_server, tmp_path):
-    server = start_server(directory=tmp_path)
+    server = start_server(*NO_POOL, directory=tmp_path)
     for i in range(12):
         create = threading.Thread(target=lambda: _try_create(server, f"half-{i}"))
         create.start()

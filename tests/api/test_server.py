@@ -11,7 +11,7 @@ import pytest
 import serverproc
 from conftest import Container
 from gardenlib import Client, wait_until
-from serverproc import SANITIZED, TOP, refused_start
+from serverproc import NO_POOL, SANITIZED, TOP, refused_start
 
 
 def test_unix_socket(start_server, tmp_path):
@@ -132,7 +132,7 @@ MISSING_CALLS = ["openat2", "mount_setattr", "clone3", "fsopen", "fsmount", "ope
 def test_a_kernel_without(start_server, deny, call, tmp_path):
     """F-NOSYS: it refuses to start and says what is missing, or works, or fails cleanly."""
     try:
-        server = start_server(prefix=(deny, call, "ENOSYS"), directory=tmp_path)
+        server = start_server(*NO_POOL, prefix=(deny, call, "ENOSYS"), directory=tmp_path)
     except AssertionError as refusal:
         text = str(refusal)
         assert re.search(r"ended with [12] at its start", text), text

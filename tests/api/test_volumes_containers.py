@@ -335,7 +335,7 @@ def test_a_failed_create_frees_its_volumes(make_volume, make_container, refused_
 
 
 def test_streams_into_an_attached_volume(volumes, make_volume, make_container):
-    """A plain one takes them at once. A copy is written through its container alone."""
+    """A plain one takes them at once. For a copy see test_volumes_refresh.py."""
     plain = make_volume().fill("file")
     box = make_container(bind_mounts=[plain.bind("/v")])
     plain.fill("streamed")

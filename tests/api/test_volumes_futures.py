@@ -1,4 +1,8 @@
 """Volumes that are made while nobody waits: lines 46-55 of the volumes' acceptance list."""
+import contextlib
+import sqlite3
+import time
+
 import oracle
 import pytest
 from archives import contents
@@ -6,7 +10,7 @@ from conftest import unique_name
 from gardenlib import wait_until
 from serverproc import SANITIZED
 from test_volumes_routes import assert_error
-from volumelib import EMPTY, HeldImport, cow
+from volumelib import EMPTY, HeldImport, cow, imported
 
 
 @pytest.fixture
@@ -148,6 +152,9 @@ def test_a_failure_is_told_until_it_is_forgotten(volumes, tmp_path):
     volumes.destroy(handle)
 
 
+LOST = "failed to create volume: the server was restarted before it was made"
+
+
 def test_what_was_being_made_at_a_kill(start_server, tmp_path, held):
     server = start_server(directory=tmp_path / "server")
     held.begin(server, "pending")
@@ -155,7 +162,135 @@ def test_what_was_being_made_at_a_kill(start_server, tmp_path, held):
     helpers = held.stopped
     held.end()
     wait_until(lambda: not any(oracle.Task(pid).alive for pid in helpers), "its helper has ended too")
+    for _ in range(2):
+        server.start()
+        assert_error(server.volumes.poll("pending"), 500, exactly=LOST)
+        assert server.volumes.list() == []
+        wait_until(lambda: server.volume_files() == [], "nothing left of it")
+        server.kill()
     server.start()
-    assert server.volumes.poll("pending").status == 404 and server.volumes.list() == []
-    wait_until(lambda: server.volume_files() == [], "nothing left of it")
-    server.volumes.make("pending")
+    assert server.volumes.start("pending").status == 201, "whoever asks anew wants it made"
+    assert server.volumes.poll_until_done("pending").status == 200
+    assert server.volumes.forget("pending").status == 204 and server.volumes.poll("pending").status == 404
+    server.kill()
+    server.start()
+    assert server.volumes.poll("pending").status == 404 and server.volumes.exists("pending")
+
+
+def test_futures_outlive_the_server(start_server, tmp_path):
+    """Answers do not depend on whether it is still the same server that is asked."""
+    server = start_server(directory=tmp_path / "server")
+    asked = {
+        "made": ({"type": "empty"}, {"uid": 0, "gid": 7, "privileged": True}),
+        "plain": ({"type": "empty"}, {"properties": {"a": "b"}}),
+        "orphan": (cow("no-such-parent"), {"uid": -1, "gid": -1}),
+        "missing": (imported(tmp_path / "missing"), {}),
+        "gone": ({"type": "empty"}, {})}
+    for handle, (strategy, more) in asked.items():
+        assert server.volumes.start(handle, strategy, **more).status == 201
+    before = {handle: server.volumes.poll_until_done(handle) for handle in asked}
+    assert [reply.status for reply in before.values()] == [200, 200, 422, 500, 200]
+    server.volumes.destroy("gone")
+    for again in (server.kill, server.terminate):
+        again()
+        server.start()
+        for handle in ("made", "plain", "orphan", "missing"):
+            assert server.volumes.poll(handle)[0::2] == before[handle][0::2], handle
+        assert_error(server.volumes.poll("gone"), 500, "failed to create volume")
+        assert_error(server.volumes.start("made"), 500, exactly="promise already exists in list")
+    for handle in asked:
+        assert server.volumes.forget(handle).status == 204
+    server.kill()
+    server.start()
+    assert {server.volumes.poll(handle).status for handle in asked} == {404}
+    assert server.volumes.handles() == ["made", "plain"]
+
+
+def test_another_ones_volume_is_not_what_was_asked_for(start_server, tmp_path, held):
+    """The handle was taken when it was asked for: still so after a restart."""
+    server = start_server(directory=tmp_path / "server")
+    server.volumes.make("taken", properties={"owner": "other"})
+    assert server.volumes.start("taken").status == 201
+    text = assert_error(server.volumes.poll_until_done("taken"), 500, "failed to create volume")
+    server.kill()
+    server.start()
+    assert_error(server.volumes.poll("taken"), 500, exactly=text)
+    assert server.volumes.get("taken")["properties"] == {"owner": "other"}
+
+
+def test_what_was_cancelled_does_not_come_back(start_server, tmp_path, held):
+    """Even when the kill comes after all of it was there. A database as the last moment leaves it."""
+    server = start_server(directory=tmp_path / "server")
+    server.volumes.make("kept")
+    server.volumes.make("cancelled")
+    server.kill()
+    with contextlib.closing(sqlite3.connect(server.work / "volumes/state.db")) as db, db:
+        for handle, after in (("cancelled", 0), ("kept", 1000), ("../odd", 0)):
+            db.execute("INSERT INTO futures (handle, state, after, blame, code, text) VALUES (?, 2, ?, 0, 0, '')",
+                       (handle, after))
+    server.start()
+    assert server.volumes.handles() == ["kept"] and server.volumes.poll("cancelled").status == 404
+    server.kill()
+    with contextlib.closing(sqlite3.connect(server.work / "volumes/state.db")) as db, db:
+        assert db.execute("SELECT * FROM futures").fetchall() == []
+    server.start()
+    server.volumes.make("cancelled")
+
+
+def test_futures_that_cannot_be_read_do_no_harm(start_server, tmp_path):
+    server = start_server(directory=tmp_path / "server")
+    server.volumes.make("kept")
+    server.kill()
+    with contextlib.closing(sqlite3.connect(server.work / "volumes/state.db")) as db, db:
+        db.execute("DROP TABLE futures")
+        db.execute("CREATE TABLE futures (id INTEGER PRIMARY KEY, odd TEXT)")
+    server.start()
+    assert server.volumes.handles() == ["kept"]
+    assert [line for line in server.log_lines() if line["message"] == "cloche.futures-lost"]
+    assert_error(server.volumes.start("new"), 500, "failed to create volume")
+    assert server.volumes.poll("new").status == 404 and server.volumes.handles() == ["kept"]
+
+
+def test_nobody_sees_what_was_cancelled(server, volumes):
+    """Not even for a moment: its name could have been taken from it, and given to another."""
+    handle = unique_name("unseen")
+    volumes.make("base-of-unseen")
+    volumes.create(handle, cow("base-of-unseen"))  # the base is a layer now
+    volumes.destroy(handle)
+    wait_until(lambda: len(server.volume_files()) == 2, "the copy is gone")
+    base = set(server.volume_files())
+    for _ in range(30):
+        assert volumes.start(handle, cow("base-of-unseen"), uid=1, gid=1).status == 201
+        assert volumes.forget(handle).status == 204
+        if volumes.exists(handle):  # it was faster
+            volumes.destroy(handle)
+            continue
+        while set(server.volume_files()) - base:
+            assert volumes.handles() == ["base-of-unseen"]
+    volumes.destroy("base-of-unseen")
+
+
+def test_names_that_are_cancelled_and_made_again(server, volumes):
+    """What a cancelled creation leaves is its own: a new volume of the same name stays."""
+    handle, strategy = unique_name("again"), {"uid": 1, "gid": 1}
+    volumes.make("base-of-again")
+    for n in range(30):
+        assert volumes.start(handle, cow("base-of-again"), **strategy).status == 201
+        if n % 3:
+            time.sleep(n / 3000)  # it may be made before, while or after it is cancelled
+        assert volumes.forget(handle).status == 204
+
+        def make():
+            reply = volumes.request("POST", "/volumes", {"handle": handle, "strategy": EMPTY})
+            if reply.status == 201:
+                return True
+            if volumes.exists(handle):
+                volumes.destroy(handle)  # it was complete before
+            return False
+
+        wait_until(make, "its name is free")
+        assert volumes.exists(handle)
+        wait_until(lambda: oracle.helpers(server) == [], "nothing is at work")
+        assert volumes.exists(handle), "the cancelled one took it along"
+        volumes.destroy(handle)
+    volumes.destroy("base-of-again")

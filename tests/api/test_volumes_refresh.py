@@ -3,10 +3,11 @@ by a fresh place to write to before something runs in it again: neither sees wha
 import threading
 
 import pytest
-from archives import contents, directory
-from gardenlib import wait_until
+import test_volumes_routes
+from archives import Member, contents, directory, tar
+from gardenlib import Hijacked, wait_until
 from test_wire import assert_error
-from volumelib import imported
+from volumelib import cow, imported
 
 
 def renewals(server):
@@ -150,3 +151,94 @@ def test_two_containers_one_after_the_other(volume, make_volume, make_container)
     second.destroy()
     assert first.output("echo 3 >/v/three; cat /v/two") == "2\n"
     assert set(contents(volume.tree())) == {"one", "two", "three"}
+
+
+def assert_failure(reply):
+    return test_volumes_routes.assert_error(reply, 500, "failed to stream in to volume")
+
+
+@pytest.fixture
+def copy_of(make_volume):
+    """Make a volume that has a layer, and nothing of its own yet."""
+    def make(*members):
+        return make_volume(parent=make_volume().fill(*members))
+    return make
+
+
+@pytest.mark.parametrize("writes_before", [True, False])
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_stream_into_what_an_idle_container_has(server, copy_of, make_volume, make_container, writes_before, read_only):
+    """What comes in is there for the next process, beside what the container has written itself."""
+    volume = copy_of("below")
+    if writes_before and read_only:
+        volume.fill("own")
+    box = make_container(bind_mounts=[volume.bind("/v", read_only=read_only)])
+    if writes_before and not read_only:
+        box.output("echo own >/v/own; rm /v/below; chown 7:8 /v")
+    before = volume.tree()
+    snapshot = make_volume(parent=volume)
+    for n in range(3):
+        volume.fill(Member(f"in-{n}", b"streamed", uid=5, gid=6, mode=0o4711))
+    expected = set(before) | {"in-0", "in-1", "in-2"}
+    assert set(volume.tree()) == expected and set(snapshot.tree()) == set(before)
+    assert box.output("cat /v/in-2; stat -c %u:%g:%a /v/in-2") == "streamed5:6:4711\n"
+    assert set(box.output("cd /v; find . -type f").split()) == {f"./{name}" for name in contents(volume.tree())}
+    if not read_only:
+        box.output("echo more >/v/more")
+        assert set(volume.tree()) == expected | {"more"} and set(snapshot.tree()) == set(before)
+    box.destroy()
+    assert set(volume.tree()) == expected | (set() if read_only else {"more"})
+
+
+def test_a_stream_into_what_a_process_has(volumes, copy_of, make_container):
+    """It could be at work on it in this moment: refused, and nothing has changed."""
+    volume = copy_of("below")
+    box = make_container(bind_mounts=[volume.bind("/v")])
+    process = box.run("echo here >/v/here; echo ready; read line; cat /v/here")
+    wait_until(lambda: "here" in volume.tree(), "it has written")
+    text = assert_failure(volumes.stream_in(volume.handle, tar("no"), encoding="raw"))
+    assert f"{volume.handle}: a process in a container, or another stream, may write to it" in text
+    process.stdin("\n")
+    assert process.wait() == 0
+    assert set(contents(volume.tree())) == {"below", "here"}
+    volume.fill("yes")
+    assert box.output("cat /v/here /v/yes") == "here\ncontent of yes"
+
+
+def test_a_stream_into_what_is_a_root(volumes, root, make_volume, make_container):
+    """A root cannot be replaced under its container."""
+    image = make_volume(parent=make_volume(strategy=imported(root)))
+    box = make_container(rootfs=f"raw://{image.path}")
+    assert_failure(volumes.stream_in(image.handle, tar("no"), encoding="raw"))
+    assert box.output("echo well") == "well\n"
+
+
+def test_a_process_waits_for_no_stream(volumes, copy_of, make_container):
+    """While a stream is at work on the volume nothing can be run that would write to it as well."""
+    volume = copy_of("below")
+    box = make_container(bind_mounts=[volume.bind("/v")])
+    upload = volume.client.upload(volume.handle, None, "raw")
+    data = tar(Member("large", bytes(300000)))
+    upload.send(data[:100000])
+    wait_until(lambda: volumes.stream_in(volume.handle, tar("no"), encoding="raw").status == 500, "it is at work")
+    with pytest.raises(Hijacked) as refused:
+        box.output("true")
+    assert "another container or a stream writes to it" in str(refused.value.reply.json)
+    upload.send(data[100000:])
+    assert upload.finish().status == 204
+    assert box.output("wc -c </v/large") == "300000\n"
+
+
+def test_a_stream_into_an_idle_container_over_a_kill(start_server, tmp_path):
+    server = start_server(directory=tmp_path)
+    volumes = server.volumes
+    volumes.make("base")
+    volumes.fill("base", "below")
+    path = volumes.make("v", cow("base"))["path"]
+    server.client.create("box", bind_mounts=[{"src_path": path, "dst_path": "/v", "mode": 1}])
+    server.client.output("box", "echo own >/v/own")
+    volumes.fill("v", "in")
+    server.kill()
+    server.start()
+    assert server.client.output("box", "cat /v/own /v/in; echo 2 >/v/two") == "own\ncontent of in"
+    assert set(contents(server.volumes.tree("v"))) == {"below", "own", "in", "two"}

@@ -46,9 +46,12 @@ class Head(NamedTuple):
 
     @property
     def kind(self):
-        """What follows a reply's head: a document, lines of a control connection, or output."""
+        """What follows a reply's head: a document, an archive in chunks, lines of a control connection, or
+        output."""
         if self.length is not None:
             return "document"
+        if self.headers.get("content-type") == "application/octet-stream":
+            return "archive"
         return "control" if self.headers.get("content-type") == "application/json" else "output"
 
 

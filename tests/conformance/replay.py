@@ -5,6 +5,7 @@ import json
 import re
 import socket
 
+import archives
 import differences
 from contract import GARDEN
 from gardenlib import Connection
@@ -46,6 +47,16 @@ def compare_error(answer, got, where):
         raise Mismatch(f"{where}: a message like {answer.message!r} expected, not {got!r}")
     compare({"Type": answer.type, "Message": message, "Handle": answer.handle, "ProcessID": "",
              "Binary": ""}, got, where)
+
+
+def entries(chunks):
+    """The archive in the chunks, without its times, which are those of the replay."""
+    data = b""
+    while chunks:
+        size, _, rest = chunks.partition(b"\r\n")
+        data += rest[:int(size, 16)]
+        chunks = rest[int(size, 16) + 2:]
+    return [member._replace(mtime=0, uname="", gname="", pax={}) for member in archives.members(data)]
 
 
 class ReplayConnection:
@@ -147,6 +158,8 @@ class ReplayConnection:
             return False
         if head.kind == "document":
             return len(got) >= head.length
+        if wanted_head.kind == "archive":
+            return got.endswith(b"\r\n0\r\n\r\n")
         if wanted_head.kind == "control":
             return got.count(b"\n") >= want.count(b"\n")
         return len(got) >= min(len(want), len(self.wanted_output(want)))
@@ -185,6 +198,9 @@ class ReplayConnection:
             raise Mismatch(f"{self.where}: not one document and a newline: {head} {got!r}")
         if self.answer:
             compare_error(self.answer, json.loads(got), self.where)
+        elif wanted_head.kind == "archive":
+            if entries(got) != entries(want):
+                raise Mismatch(f"{self.where}: {entries(want)} expected, not {entries(got)}")
         elif wanted_head.kind == "output":
             if got != self.wanted_output(want):
                 raise Mismatch(f"{self.where}: {self.wanted_output(want)!r} expected, not {got!r}")
@@ -206,7 +222,7 @@ class ReplayConnection:
     def learn_ids(self):
         """Ids that the server chose: any stream's, and what the client left to it."""
         wanted_head, want = parse_head(self.wanted)
-        if self.answer or wanted_head.kind == "output" or wanted_head.status >= 300:
+        if self.answer or wanted_head.kind in ("output", "archive") or wanted_head.status >= 300:
             return
         _, got = parse_head(self.wire.buffer)
         want, got = json.loads(want.splitlines()[0]), json.loads(got.splitlines()[0])

@@ -51,7 +51,7 @@ static int n_entries(int dir_fd)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	int fd = memfd_create("archive", MFD_CLOEXEC), r;
-	struct unpack_spec spec = { CODEC_RAW, fd, root_fd, "d" };
+	struct unpack_spec spec = { CODEC_RAW, fd, root_fd, "d", UNPACK_ALL, NULL };
 	unsigned long n_skipped;
 	struct err err = { 0 };
 

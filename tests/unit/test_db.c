@@ -173,6 +173,62 @@ static void a_visit_ends_with_the_first_answer_that_is_not_zero(void **state)
 	assert_int_equal(n_rows, 2);
 }
 
+static const char by_number[] = "SELECT name FROM thing WHERE number >= ? ORDER BY number";
+
+struct nesting {
+	struct db *db;
+	int depth, n_rows;
+};
+
+static int look_again(const struct db_row *row, void *arg)
+{
+	struct nesting *nesting = arg;
+	char name[] = { (char)('a' + nesting->depth), '\0' };
+	int r = 0;
+
+	assert_string_equal(db_row_text(row, 0), name);
+	nesting->n_rows++;
+	if (++nesting->depth < 3)
+		r = db_each(nesting->db, look_again, nesting, NULL, by_number, "i",
+			(int64_t)nesting->depth);
+	nesting->depth = 99;
+	return r ? r : 7;
+}
+
+static void a_statement_may_be_run_within_itself(void **state)
+{
+	AUTO_DB struct db *db = open_db(state);
+
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(add(db, (char[]){ (char)('a' + i), '\0' }, i, NULL), 0);
+	for (int i = 0; i < 3; i++) {
+		struct nesting nesting = { db, 0, 0 };
+
+		assert_int_equal(
+			db_each(db, look_again, &nesting, NULL, by_number, "i", (int64_t)0), 7);
+		assert_int_equal(nesting.n_rows, 3);
+	}
+}
+
+/* More than are kept, each twice, and what was given to one is not left for the next. */
+static void any_number_of_statements_can_be_run(void **state)
+{
+	AUTO_DB struct db *db = open_db(state);
+	char sql[80], name[8];
+
+	for (int round = 0; round < 2; round++)
+		for (int i = 0; i < 100; i++) {
+			snprintf(sql, sizeof(sql), "INSERT INTO thing VALUES(?, %d, ?)",
+				1000 * round + i);
+			snprintf(name, sizeof(name), "%d-%d", round, i);
+			assert_int_equal(db_change(db, NULL, sql, "ss", name, "note"), 0);
+		}
+	assert_int_equal(count(db), 200);
+	assert_int_equal(db_change(db, NULL, "INSERT INTO thing VALUES(?, 5000, ?)", "s", "x"), 0);
+	assert_int_equal(db_change(db, NULL, "DELETE FROM thing WHERE note IS NULL", ""), 0);
+	assert_int_equal(count(db), 200);
+}
+
 static void a_visitor_may_be_absent(void **state)
 {
 	AUTO_DB struct db *db = open_db(state);
@@ -449,6 +505,8 @@ int main(void)
 		DIR_TEST(other_broken_rules_and_statements_are_system_errors),
 		DIR_TEST(more_values_than_places_are_an_error),
 		DIR_TEST(a_visit_ends_with_the_first_answer_that_is_not_zero),
+		DIR_TEST(a_statement_may_be_run_within_itself),
+		DIR_TEST(any_number_of_statements_can_be_run),
 		DIR_TEST(a_visitor_may_be_absent),
 		DIR_TEST(a_transaction_is_kept_as_a_whole),
 		DIR_TEST(a_transaction_that_fails_leaves_nothing),

@@ -37,7 +37,7 @@ static int exit_status(pid_t pid)
 static int run(const char *script, int stdin_fd, int err_fd, int extra_fd)
 {
 	const char *argv[] = { "sh", "-c", script, NULL };
-	struct spawn spawn = { exe_fd, argv, stdin_fd, -1, err_fd, extra_fd };
+	struct spawn spawn = { exe_fd, argv, stdin_fd, -1, err_fd, extra_fd, 0 };
 
 	return exit_status(spawn_program(&spawn));
 }
@@ -65,7 +65,7 @@ static void what_is_no_program_is_an_error(void **state UNUSED)
 	AUTO_FD int dir = open("/", O_RDONLY | O_CLOEXEC);
 	const char *argv[] = { "x", NULL };
 
-	struct spawn spawn = { dir, argv, -1, -1, -1, -1 };
+	struct spawn spawn = { dir, argv, -1, -1, -1, -1, 0 };
 
 	assert_int_equal(spawn_program(&spawn), -EACCES);
 	spawn.exe_fd = -1;
@@ -77,7 +77,7 @@ static void standard_streams_and_one_more_are_as_given(void **state UNUSED)
 	AUTO_FD int input = file_with("hello\n");
 	AUTO_FD int extra = file_with("extra\n");
 	const char *argv[] = { "sh", "-c", "read a; echo out $a", NULL };
-	struct spawn spawn = { exe_fd, argv, -1, -1, -1, -1 };
+	struct spawn spawn = { exe_fd, argv, -1, -1, -1, -1, 0 };
 	char text[100] = "";
 	int ends[2];
 

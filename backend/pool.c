@@ -1,0 +1,213 @@
+/* Containers that are not born yet: shim, init in its namespaces, ids, groups and the skeleton of
+ * its mounts, all that can be made before a request says what it wants. A create takes one and adds
+ * the rest; a thread makes the next. Each is recorded before it is made, under a name that no handle
+ * can have. Its shim ends with the server, so the next start has nothing to adopt: it removes. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend_internal.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "container.h"
+#include "network.h"
+#include "store.h"
+
+/* "unborn/<id>": no handle has a slash. */
+static int record_unborn(struct container *container, struct err *err)
+{
+	struct record record = { .id = container->id,
+		.nonce = container->nonce,
+		.boot_id = container->backend->boot_id,
+		.id_base = container->id_range < 0 ? -1 : (int64_t)container->map.root,
+		.state = CONTAINER_UNBORN };
+	char *name;
+
+	if (asprintf(&name, "unborn/%s", container->id) < 0)
+		return err_system(err, -ENOMEM, "container");
+	free(container->handle);
+	record.handle = container->handle = name;
+	return store_add(container->backend->db, &record, &(struct strv){ 0 }, NULL, 0, err);
+}
+
+/* What cannot be undone now is left to the next start, which finds it in the record. */
+static void discard(struct container *container)
+{
+	struct backend *backend = container->backend;
+	struct err err = { 0 };
+
+	if (container_teardown(container, &err) == 0)
+		return;
+	LOG(LOG_ERROR, "unborn-container-not-removed", KV_STR("id", container->id),
+		KV_STR("error", err.msg));
+	keeper_bury(backend, container);
+}
+
+static struct container *make(struct backend *backend, struct err *err)
+{
+	struct container *container;
+	int r;
+
+	pthread_mutex_lock(&backend->lock);
+	container = container_new_with_ids(backend, "unborn", false, err);
+	pthread_mutex_unlock(&backend->lock);
+	if (!container)
+		return NULL;
+	container->state = CONTAINER_UNBORN;
+	r = record_unborn(container, err);
+	if (r == 0)
+		r = network_reserve(backend->network, container->id, NULL, &container->lease, err);
+	if (r == 0)
+		r = container_prepare(container, err);
+	if (r == 0)
+		return container;
+	discard(container);
+	return NULL;
+}
+
+/* The first whose init is alive, or dead. Lock held. */
+static struct container *find(struct pool *pool, bool alive)
+{
+	struct container *container;
+
+	TAILQ_FOREACH (container, &pool->ready, entry)
+		if ((container_check_alive(container, NULL) == 0) == alive)
+			return container;
+	return NULL;
+}
+
+/* Lock held. */
+static void leave(struct pool *pool, struct container *container)
+{
+	TAILQ_REMOVE(&pool->ready, container, entry);
+	pool->n_ready--;
+}
+
+void pool_put(struct backend *backend, struct container *container)
+{
+	TAILQ_INSERT_TAIL(&backend->pool.ready, container, entry);
+	backend->pool.n_ready++;
+}
+
+static void add(struct backend *backend)
+{
+	struct pool *pool = &backend->pool;
+	struct container *container;
+	struct err err = { 0 };
+
+	pool->is_making = true;
+	pthread_mutex_unlock(&backend->lock);
+	container = make(backend, &err);
+	pthread_mutex_lock(&backend->lock);
+	pool->is_making = false;
+	pthread_cond_broadcast(&pool->made);
+	if (!container) {
+		pool->is_due = false; /* until the next create */
+		LOG(err.kind == ERR_EXHAUSTED ? LOG_DEBUG : LOG_WARN, "unborn-container-not-made",
+			KV_STR("error", err.msg));
+		return;
+	}
+	pool_put(backend, container);
+}
+
+static bool is_wanting(const struct backend *backend)
+{
+	const struct pool *pool = &backend->pool;
+
+	return pool->is_due && pool->n_creating == 0 && pool->n_ready < backend->config.n_unborn;
+}
+
+static void *fill(void *arg)
+{
+	struct backend *backend = arg;
+	struct pool *pool = &backend->pool;
+	struct container *dead;
+
+	pthread_mutex_lock(&backend->lock);
+	while (!pool->is_ending) {
+		dead = find(pool, false);
+		if (dead) {
+			leave(pool, dead);
+			pthread_mutex_unlock(&backend->lock);
+			discard(dead);
+			pthread_mutex_lock(&backend->lock);
+		} else if (is_wanting(backend)) {
+			add(backend);
+		} else {
+			pthread_cond_wait(&pool->changed, &backend->lock);
+		}
+	}
+	pthread_mutex_unlock(&backend->lock);
+	return NULL;
+}
+
+struct container *pool_take(struct backend *backend)
+{
+	struct pool *pool = &backend->pool;
+	struct container *container = find(pool, true);
+
+	if (container)
+		leave(pool, container);
+	return container;
+}
+
+struct container *pool_await(struct backend *backend)
+{
+	struct container *container = pool_take(backend);
+
+	while (!container && backend->pool.is_making) {
+		pthread_cond_wait(&backend->pool.made, &backend->lock);
+		container = pool_take(backend);
+	}
+	return container;
+}
+
+void pool_begin_create(struct backend *backend)
+{
+	pthread_mutex_lock(&backend->lock);
+	backend->pool.n_creating++;
+	pthread_mutex_unlock(&backend->lock);
+}
+
+void pool_end_create(struct backend *backend)
+{
+	struct pool *pool = &backend->pool;
+
+	pthread_mutex_lock(&backend->lock);
+	pool->is_due = true;
+	if (--pool->n_creating == 0)
+		pthread_cond_signal(&pool->changed);
+	pthread_mutex_unlock(&backend->lock);
+}
+
+int pool_start(struct backend *backend, struct err *err)
+{
+	struct pool *pool = &backend->pool;
+	int r;
+
+	TAILQ_INIT(&pool->ready);
+	pthread_cond_init(&pool->changed, NULL);
+	pthread_cond_init(&pool->made, NULL);
+	pool->is_due = true;
+	r = pthread_create(&pool->filler, NULL, fill, backend);
+	return r ? err_system(err, -r, "thread of the container pool") : 0;
+}
+
+void pool_stop(struct backend *backend)
+{
+	struct pool *pool = &backend->pool;
+	struct container *container;
+
+	pthread_mutex_lock(&backend->lock);
+	pool->is_ending = true;
+	pthread_cond_signal(&pool->changed);
+	pthread_mutex_unlock(&backend->lock);
+	pthread_join(pool->filler, NULL);
+	while ((container = TAILQ_FIRST(&pool->ready))) {
+		leave(pool, container);
+		discard(container);
+	}
+	pthread_cond_destroy(&pool->changed);
+	pthread_cond_destroy(&pool->made);
+}
