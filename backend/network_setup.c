@@ -121,6 +121,19 @@ static int check_owner(const char *chain, void *arg)
 	return !strncmp(chain, "instance-", 9) && strcmp(chain, network->owner) != 0 ? -EEXIST : 0;
 }
 
+/* Only the operator can open it: one table cannot let through what another drops. */
+static void look_at_firewall(const struct network *network)
+{
+	char table[64], what[160];
+
+	if (nft_find_closed_forward(table) < 0)
+		return;
+	snprintf(what, sizeof(what),
+		"accept what comes from and goes to interfaces %s* there (iptables: -I FORWARD -i %s+, -o %s+)",
+		network->links, network->links, network->links);
+	LOG(LOG_WARN, "firewall-drops-forwarded", KV_STR("table", table), KV_STR("to-do", what));
+}
+
 int network_setup(struct network *network, struct err *err)
 {
 	int r = nft_open(&network->nft, network->table);
@@ -136,6 +149,7 @@ int network_setup(struct network *network, struct err *err)
 	if (r < 0 && r != -ENOENT)
 		return err_system(err, r, "nf_tables");
 	learn_uplink(network);
+	look_at_firewall(network);
 	r = try_veth(network, err);
 	if (r == 0)
 		r = enable_forwarding(FORWARD, err);

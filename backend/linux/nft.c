@@ -340,6 +340,57 @@ int nft_each_chain(struct nft *nft, int (*visit)(const char *chain, void *arg), 
 	return r < 0 ? r : search.is_found ? search.code : -ENOENT;
 }
 
+static uint32_t be32_of(const void *data, size_t n_bytes)
+{
+	uint32_t value = 0;
+
+	if (data && n_bytes == sizeof(value))
+		memcpy(&value, data, sizeof(value));
+	return ntohl(value);
+}
+
+/* The number of the hook is the first attribute in NFTA_CHAIN_HOOK. */
+static bool is_forward(const struct nlmsghdr *head)
+{
+	size_t n;
+	const char *hook = nl_find(head, sizeof(struct nfgenmsg), NFTA_CHAIN_HOOK, &n);
+
+	return hook && n >= NLA_HDRLEN + 4 && be32_of(hook + NLA_HDRLEN, 4) == NF_INET_FORWARD;
+}
+
+static int visit_policy(const struct nlmsghdr *head, void *arg)
+{
+	const struct nfgenmsg *family = NLMSG_DATA(head);
+	const char *table = nl_find(head, sizeof(*family), NFTA_CHAIN_TABLE, NULL);
+	char *found = arg;
+	size_t n;
+	const void *policy = nl_find(head, sizeof(*family), NFTA_CHAIN_POLICY, &n);
+	bool is_ip = family->nfgen_family == NFPROTO_INET || family->nfgen_family == NFPROTO_IPV4 ||
+		family->nfgen_family == NFPROTO_IPV6;
+
+	if (!*found && table && policy && is_ip && be32_of(policy, n) == NF_DROP &&
+		is_forward(head))
+		memcpy(found, table, strnlen(table, 63));
+	return 0;
+}
+
+int nft_find_closed_forward(char ret_table[64])
+{
+	unsigned char space[32768] __attribute__((aligned(8)));
+	struct nfgenmsg all = { .nfgen_family = NFPROTO_UNSPEC };
+	AUTO_FD int fd = nl_open(NETLINK_NETFILTER);
+	struct nl nl;
+	int r;
+
+	if (fd < 0)
+		return fd;
+	memset(ret_table, 0, 64);
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, TYPE(NFT_MSG_GETCHAIN), NLM_F_DUMP, &all, sizeof(all));
+	r = nl_dump(fd, &nl, space, sizeof(space), visit_policy, ret_table);
+	return r < 0 ? r : *ret_table ? 0 : -ENOENT;
+}
+
 int nft_watch_open(void)
 {
 	AUTO_FD int fd = nl_open(NETLINK_NETFILTER);

@@ -222,6 +222,22 @@ def test_a_container_made_after_a_flush_is_filtered(make, net):
     assert refused(one, other.info()["ContainerIP"])
 
 
+def test_a_firewall_that_drops_what_is_forwarded_is_named(start_server, outside):
+    subprocess.run(["iptables-nft", "-P", "FORWARD", "DROP"], check=True)
+    try:
+        one = start_server()
+        (line,) = [x for x in one.log_lines() if x["message"] == "cloche.firewall-drops-forwarded"]
+        assert line["data"]["table"] == "filter" and f"cl{one.tag}-*" in line["data"]["to-do"]
+        one.client.create("a")
+        assert one.client.sh("a", "ping -c 1 -W 1 8.8.8.8")[0] != 0
+        for end in ("-i", "-o"):
+            subprocess.run(["iptables-nft", "-I", "FORWARD", end, f"cl{one.tag}-+", "-j", "ACCEPT"], check=True)
+        assert one.client.sh("a", "ping -c 1 -W 5 8.8.8.8")[0] == 0
+    finally:
+        subprocess.run(["nft", "delete", "table", "ip", "filter"], check=True)
+    assert "cloche.firewall-drops-forwarded" not in start_server().log_text()
+
+
 def test_rules_of_others_stay_as_they_are(start_server):
     subprocess.run(["nft", "add table inet theirs; add chain inet theirs c { type filter hook forward priority 5; }; "
                     "add rule inet theirs c counter accept"], check=True)
