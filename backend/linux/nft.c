@@ -405,13 +405,13 @@ int nft_watch_open(void)
 }
 
 /* The name of the table is attribute 1 of everything but a generation, which names none. */
-static bool concerns_us(const struct nlmsghdr *head, const struct nft *nft, uint32_t other_port)
+static bool concerns_us(const struct nlmsghdr *head, const struct nft *nft)
 {
 	const struct nfgenmsg *family = NLMSG_DATA(head);
 	const char *table;
 
-	if (head->nlmsg_pid == nft->port || head->nlmsg_pid == other_port ||
-		head->nlmsg_type == TYPE(NFT_MSG_NEWGEN) || family->nfgen_family != NFPROTO_INET)
+	if (head->nlmsg_pid == nft->port || head->nlmsg_type == TYPE(NFT_MSG_NEWGEN) ||
+		family->nfgen_family != NFPROTO_INET)
 		return false;
 	table = nl_find(head, sizeof(*family), NFTA_TABLE_NAME, NULL);
 	return table && !strcmp(table, nft->table);
@@ -432,7 +432,9 @@ int nft_watch_wait(int watch_fd, const struct nft *nft, uint32_t other_port)
 
 		is_ours |= got < 0;
 		for (; NLMSG_OK(head, n); head = NLMSG_NEXT(head, n))
-			is_ours |= concerns_us(head, nft, other_port);
+			/* who makes the table anew answers all that was done to it before */
+			if (concerns_us(head, nft))
+				is_ours = head->nlmsg_pid != other_port;
 	}
 	return is_ours ? 1 : errno == EAGAIN || errno == EINTR ? 0 : -errno;
 }

@@ -73,6 +73,6 @@ int nft_find_closed_forward(char ret_table[64]);
 /* A socket that hears of all changes to rules, by whomever. */
 int nft_watch_open(void);
 /* Waits for the next ones. 1: something of our table was taken away or put in by somebody else, or
- * so much happened that it may have been; 0: nothing of interest; or -errno. other_port: of a second
- * socket that is ours as well. */
+ * so much happened that it may have been; 0: nothing of interest; or -errno. other_port: of the
+ * socket of who last made the table anew. */
 int nft_watch_wait(int watch_fd, const struct nft *nft, uint32_t other_port);
