@@ -128,4 +128,4 @@ help: ## this text
 
 .PHONY: all deps deps-test run test check check-api lint format coverage fuzz bench man install clean help
 .SECONDARY:
--include $(patsubst %.o,%.d,$(call object,$(SRC) backend/shim/check.c $(TEST)) $(call shim_obj,$(SHIM_SRC)))
+-include $(patsubst %.o,%.d,$(call object,$(SRC) $(TEST) backend/shim/check.c) $(call shim_obj,$(SHIM_SRC)))

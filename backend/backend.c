@@ -21,6 +21,7 @@
 #include "container.h"
 #include "doctor.h"
 #include "link.h"
+#include "pea.h"
 #include "linux/seccomp.h"
 #include "linux/sys.h"
 #include "network.h"
@@ -198,11 +199,29 @@ static int open_shim_image(void)
 static void log_groups(const struct cgroups *groups)
 {
 	for (int i = 0; i < groups->n_all; i++)
-		LOG(LOG_INFO, "cgroup-parent", KV_STR("path", groups->all[i].parent),
+		LOG(groups->all[i].is_v2 ? LOG_INFO : LOG_DEBUG, "cgroup-parent",
+			KV_STR("path", groups->all[i].parent),
 			KV_STR("controllers",
 				groups->all[i].is_v2 ? groups->handed_down : groups->all[i].name));
 	if (*groups->reason)
 		LOG(LOG_WARN, "cgroup-parent-elsewhere", KV_STR("reason", groups->reason));
+}
+
+/* Where they lie is recorded before they are made: the next server may be born elsewhere. */
+static int open_groups(struct backend *backend, const char *instance, struct err *err)
+{
+	AUTO_STRV struct strv recorded = { 0 }, paths = { 0 };
+	struct cgroups *groups = &backend->cgroups;
+	int r = store_cgroups(backend->db, &recorded, err);
+
+	if (r == 0)
+		r = cgroups_find(groups, instance, backend->config.cgroup_parent, &recorded, err);
+	for (int i = 0; i < groups->n_all && r == 0; i++)
+		if (strv_add(&paths, groups->all[i].parent) < 0)
+			r = err_system(err, -ENOMEM, "cgroups");
+	if (r == 0)
+		r = store_set_cgroups(backend->db, &paths, err);
+	return r < 0 ? r : cgroups_make(groups, err);
 }
 
 static int learn_host(struct backend *backend, struct err *err)
@@ -223,7 +242,7 @@ static int learn_host(struct backend *backend, struct err *err)
 		r = network_open(backend->config.network, backend->db, instance,
 			backend->config.self_exe_fd, &backend->network, err);
 	if (r == 0)
-		r = cgroups_open(&backend->cgroups, instance, backend->config.cgroup_parent, err);
+		r = open_groups(backend, instance, err);
 	if (r == 0)
 		r = seccomp_filter_build(&backend->filter, &backend->filter_bytes, err);
 	if (r == 0)
@@ -269,12 +288,8 @@ struct volumes *backend_volumes(const struct backend *backend)
 
 static int open_base(struct backend *backend, struct err *err)
 {
-	const char *map = backend->config.image_map;
-	int r = map ? image_map_read(map, &backend->image_map, err) : 0;
+	int r = make_work_dir(backend, err);
 
-	if (r < 0)
-		return err_context(err, r, "--image-map");
-	r = make_work_dir(backend, err);
 	if (r == 0)
 		r = lock_work_dir(backend, err);
 	if (r == 0)
@@ -308,7 +323,9 @@ static int open_parts(struct backend *backend, struct err *err)
 		return err_system(err, r,
 			"--id-pool-start and --id-pool-count: the ids must lie between 65536 "
 			"and 4294901760");
-	r = links_open(&events, &backend->links, err);
+	r = peas_start(backend, err);
+	if (r == 0)
+		r = links_open(&events, &backend->links, err);
 	if (r == 0)
 		r = recover(backend, err);
 	if (r == 0)
@@ -318,12 +335,17 @@ static int open_parts(struct backend *backend, struct err *err)
 
 int backend_open(const struct backend_config *config, struct backend **ret_backend, struct err *err)
 {
-	struct backend *backend = calloc(1, sizeof(*backend));
-	int r;
+	struct image_map map = { 0 };
+	int r = config->image_map ? image_map_read(config->image_map, &map, err) : 0;
+	struct backend *backend;
 
+	if (r < 0)
+		return err_context(err, r, "--image-map");
+	backend = calloc(1, sizeof(*backend));
 	if (!backend)
-		return err_system(err, -ENOMEM, "backend");
+		return err_system(err, -ENOMEM, "backend"); /* the program ends */
 	backend->config = *config;
+	backend->image_map = map;
 	backend->lock_fd = backend->dead_fd = backend->run_fd = backend->proc_fd = -1;
 	backend->shim_exe_fd = -1;
 	init_sync(backend);
@@ -360,6 +382,7 @@ void backend_close(struct backend *backend)
 	registry_each(backend->containers, drop, NULL);
 	registry_free(backend->containers);
 	links_close(backend->links);
+	peas_stop(backend);
 	network_close(backend->network);
 	volumes_close(backend->volumes);
 	db_close(backend->db);

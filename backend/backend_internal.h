@@ -52,6 +52,8 @@ struct backend {
 	TAILQ_HEAD(container_list, container) graves; /* to be put */
 	pthread_t keeper, sweeper;
 	struct pool pool;
+	int pea_fds[2]; /* pea.c: processes with an image that have ended */
+	pthread_t pea_thread;
 };
 
 /* container.c */
@@ -91,7 +93,9 @@ struct container *pool_take(struct backend *backend);
 struct container *pool_await(struct backend *backend);
 void pool_put(struct backend *backend, struct container *container); /* nobody named it */
 
-/* birth.c: from a record to what does not depend on the request (is_prepared), and on to a running
+/* birth.c: an empty layer in a new directory, to be written over lower (NULL: over nothing). */
+int layer_make(const char *dir, const char *lower, struct err *err);
+/* From a record to what does not depend on the request (is_prepared), and on to a running
  * init. */
 int container_prepare(struct container *container, struct err *err);
 int container_bear(struct container *container, const struct container_spec *spec,

@@ -15,6 +15,7 @@
 #include "base/auto.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "binds.h"
 #include "container.h"
 #include "link.h"
 #include "linux/caps.h"
@@ -61,6 +62,13 @@ static int copy_root_mode(const char *dir, const char *lower, struct err *err)
 	if (stat(lower, &st) < 0 || chmod(upper, st.st_mode & 07777) < 0)
 		return err_system(err, -errno, "rootfs %s", lower);
 	return 0;
+}
+
+int layer_make(const char *dir, const char *lower, struct err *err)
+{
+	int r = make_dirs(dir, err);
+
+	return r < 0 || !lower ? r : copy_root_mode(dir, lower, err);
 }
 
 /* ---- the shim -------------------------------------------------------------------------------- */
@@ -241,46 +249,7 @@ static void auto_birth(struct birth *birth)
 	buf_done(&birth->resolvers);
 	free(birth->prepare);
 	free(birth->birth);
-	for (size_t i = 0; birth->mounts && i < birth->input.n_binds; i++)
-		volume_mount_done(&birth->mounts[i]);
-	free(birth->mounts);
-}
-
-/* *mounts has as many places as there are bind mounts; those that are no volumes stay empty. */
-static int attach_binds(struct container *container, const struct container_spec *spec,
-	struct volume_mount *mounts, struct err *err)
-{
-	int r = 0;
-
-	for (size_t i = 0; i < spec->n_binds && r >= 0; i++) {
-		if (spec->binds[i].from_container)
-			continue;
-		r = volume_attach(container->backend->volumes, spec->binds[i].src, container->id,
-			spec->binds[i].read_write ? ATTACH_WRITABLE : 0, &mounts[i], err);
-		if (r < 0)
-			err_context(err, r, "bind_mounts[%zu].src_path", i);
-	}
-	return r < 0 ? r : 0;
-}
-
-static int check_binds(
-	const struct container_spec *spec, const struct volume_mount *mounts, struct err *err)
-{
-	for (size_t i = 0; i < spec->n_binds; i++) {
-		const struct bind_mount *bind = &spec->binds[i];
-		struct stat st;
-
-		if (bind->src[0] != '/' || bind->dst[0] != '/')
-			return err_set(err, ERR_INVALID, EINVAL,
-				"bind_mounts[%zu]: src_path and dst_path must be absolute", i);
-		if (bind->dst[strspn(bind->dst, "/.")] == '\0')
-			return err_set(err, ERR_INVALID, EINVAL,
-				"bind_mounts[%zu].dst_path: the root cannot be covered", i);
-		if (!bind->from_container && !mounts[i].layers.n_items && stat(bind->src, &st) < 0)
-			return err_system(
-				err, -errno, "bind_mounts[%zu].src_path %.300s", i, bind->src);
-	}
-	return 0;
+	binds_done(birth->mounts, birth->input.n_binds);
 }
 
 /* Its link belongs to the first plan: it is the same for all. */
@@ -355,16 +324,14 @@ int container_prepare(struct container *container, struct err *err)
 static int look_at_binds(struct container *container, const struct container_spec *spec,
 	struct birth *birth, struct err *err)
 {
-	int r;
-
 	birth->mounts = calloc(spec->n_binds + 1, sizeof(*birth->mounts));
 	if (!birth->mounts)
 		return err_system(err, -ENOMEM, "create");
 	birth->input.binds = spec->binds;
 	birth->input.n_binds = spec->n_binds;
 	birth->input.bind_volumes = birth->mounts;
-	r = attach_binds(container, spec, birth->mounts, err);
-	return r < 0 ? r : check_binds(spec, birth->mounts, err);
+	return binds_attach(
+		container->backend, container->id, spec->binds, spec->n_binds, birth->mounts, err);
 }
 
 static int make_plans(const struct container *container, struct birth *birth, struct err *err)

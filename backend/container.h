@@ -54,6 +54,7 @@ struct container {
 	pthread_mutex_t refresh_lock; /* taken before every other */
 	struct bind_mount *binds; /* as they were asked for; do not change */
 	size_t n_binds;
+	LIST_HEAD(, files_stream) files; /* on their way, see files.c */
 	unsigned n_busy; /* requests and connections that stop the grace time */
 	int64_t idle_since_ms;
 
@@ -69,6 +70,9 @@ struct container {
 	pid_t shim_pid; /* 0: not our child */
 	int root_fd, kick_fd;
 };
+
+/* files.c: what streams into it and out of it is broken off, as nothing is left of it. */
+void container_cut_files(struct container *container);
 
 void container_hold(struct container *container); /* one more reference, as container_get gives */
 uint64_t backend_ring_bytes(const struct backend *backend);

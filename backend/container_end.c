@@ -98,6 +98,7 @@ int container_teardown(struct container *container, struct err *err)
 	int r;
 
 	end_shim(container);
+	container_cut_files(container);
 	r = cgroup_destroy(&backend->cgroups, container->id);
 	if (r < 0)
 		return err_system(err, r, "remove cgroup %s", container->id);

@@ -20,6 +20,7 @@
 #define FILE_CAPS (CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER) | CAP(FSETID) | CAP(SETFCAP))
 
 struct files_stream {
+	LIST_ENTRY(files_stream) entry;
 	struct container *container;
 	struct volume_stream *stream;
 	bool is_run; /* nobody may take the container for idle until it ends */
@@ -136,8 +137,24 @@ static int begin(struct container *container, const char *user, const char *path
 		free(stream);
 		return err_context(err, r, "%s", is_in ? front_in : front_out);
 	}
+	pthread_mutex_lock(&container->lock);
+	LIST_INSERT_HEAD(&container->files, stream, entry);
+	if (container->is_destroying)
+		volume_stream_kill(stream->stream);
+	pthread_mutex_unlock(&container->lock);
 	*ret_stream = stream;
 	return 0;
+}
+
+/* One that is in the list has not been waited for: its number is nobody else's. */
+void container_cut_files(struct container *container)
+{
+	struct files_stream *stream;
+
+	pthread_mutex_lock(&container->lock);
+	LIST_FOREACH(stream, &container->files, entry)
+	volume_stream_kill(stream->stream);
+	pthread_mutex_unlock(&container->lock);
 }
 
 int files_in(struct container *container, const char *user, const char *destination,
@@ -159,11 +176,16 @@ int files_fd(const struct files_stream *stream)
 
 int files_end(struct files_stream *take_stream, bool kill_it, struct err *err)
 {
+	struct container *container = take_stream->container;
 	bool is_in = take_stream->is_run;
-	int r = volume_stream_end(take_stream->stream, kill_it, err);
+	int r;
 
+	pthread_mutex_lock(&container->lock);
+	LIST_REMOVE(take_stream, entry);
+	pthread_mutex_unlock(&container->lock);
+	r = volume_stream_end(take_stream->stream, kill_it, err);
 	if (is_in)
-		container_end_run(take_stream->container);
+		container_end_run(container);
 	free(take_stream);
 	return r < 0 ? err_context(err, r, "%s", is_in ? front_in : front_out) : 0;
 }

@@ -139,15 +139,22 @@ static int list_close(
 /* "tasks", not "cgroup.procs": a thread that moves only itself needs no lock of all thread groups,
  * whose grace period costs milliseconds (kernel: cgroup_procs_write_start, since 5.18). The builder
  * has one thread. */
-static void add_namespaces(struct list *list, const struct plan_input *input)
+static void add_groups(struct list *list, const struct plan_input *input)
 {
 	const struct cgroups *groups = input->cgroups;
-	uint64_t flags = CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
 
 	for (int i = 0; i < groups->n_all; i++)
 		if (groups->all[i].joins)
 			add_path(list, OP_CGROUP_JOIN, 0,
 				cgroup_path(&groups->all[i], input->id, "tasks"), "", 0, 0);
+}
+
+static void add_namespaces(struct list *list, const struct plan_input *input)
+{
+	const struct cgroups *groups = input->cgroups;
+	uint64_t flags = CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+
+	add_groups(list, input);
 	add(list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWNS);
 	add(list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWPID);
 	if (*input->map.text)
@@ -421,15 +428,18 @@ static void add_bind_of_root(struct list *list, const struct bind_mount *bind)
 		MOUNT_ATTR_NODEV | (bind->read_write ? 0 : MOUNT_ATTR_RDONLY), 0);
 }
 
-static void add_binds(struct list *list, const struct plan_input *input)
+/* kept: 0, or the slot from which on those of the container's tree lie. */
+static void add_binds(struct list *list, const struct plan_input *input, size_t kept)
 {
 	for (size_t i = 0; i < input->n_binds; i++) {
 		const struct bind_mount *bind = &input->binds[i];
 
-		if (bind->from_container) {
+		if (bind->from_container && kept)
+			add(list, OP_PUT, OPF_IN_ROOT, bind->dst, "", 0, kept + i);
+		else if (bind->from_container)
 			add_bind_of_root(list, bind);
+		if (bind->from_container)
 			continue;
-		}
 		if (input->bind_volumes && input->bind_volumes[i].layers.n_items) {
 			add_volume(list, &input->bind_volumes[i], OPF_IN_ROOT, bind->dst,
 				MOUNT_ATTR_NODEV | (bind->read_write ? 0 : MOUNT_ATTR_RDONLY));
@@ -461,7 +471,7 @@ int plan_birth(const struct plan_input *input, void **ret_blob, size_t *ret_byte
 	add_file(&list, "hosts", "/etc/hosts", input->hosts);
 	add_file(&list, "hostname", "/etc/hostname", input->hostname_file);
 	add_file(&list, "resolv.conf", "/etc/resolv.conf", input->resolvers);
-	add_binds(&list, input);
+	add_binds(&list, input, 0);
 	add(&list, OP_PIVOT, 0, "root", "", 0, 0);
 	return list_close(&list, &input->map, ret_blob, ret_bytes);
 }
@@ -494,9 +504,9 @@ int plan_refresh(const struct plan_input *input, void **ret_blob, size_t *ret_by
 {
 	struct list list AUTO(auto_list);
 
+	list_open(&list);
 	if (input->n_binds > MAX_SLOTS)
 		return -E2BIG;
-	list_open(&list);
 	add(&list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWNS);
 	add(&list, OP_SKELETON, 0, input->skeleton_dir, "", 0, 0);
 	if (*input->map.text)
@@ -513,6 +523,74 @@ int plan_refresh(const struct plan_input *input, void **ret_blob, size_t *ret_by
 			add_bind_of_root(&list, &input->binds[i]);
 		else
 			add(&list, OP_PUT, OPF_IN_ROOT, input->binds[i].dst, "", 0, i);
+	return list_close(&list, &input->map, ret_blob, ret_bytes);
+}
+
+/* ---- a process with a root of its own -------------------------------------------------------- */
+
+/* What it shares with the container, by the slots where that is kept; binds come behind. */
+static const struct {
+	const char *path;
+	bool is_file; /* which the container need not have */
+} shared[] = { { "proc", false }, { "sys", false }, { "dev", false }, { "/etc/hosts", true },
+	{ "/etc/resolv.conf", true } };
+
+static void keep_shared(struct list *list, const struct plan_input *input)
+{
+	for (size_t i = 0; i < N_ELEMENTS(shared); i++)
+		add(list, OP_KEEP, shared[i].is_file ? OPF_OPTIONAL : 0, shared[i].path, "", 0, i);
+	for (size_t i = 0; i < input->n_binds; i++)
+		if (input->binds[i].from_container)
+			add(list, OP_KEEP, OPF_ROOT_SRC, input->binds[i].src, "",
+				MOUNT_ATTR_NODEV |
+					(input->binds[i].read_write ? 0 : MOUNT_ATTR_RDONLY),
+				N_ELEMENTS(shared) + i);
+}
+
+static void put_shared(struct list *list)
+{
+	for (size_t i = 0; i < N_ELEMENTS(shared); i++)
+		add(list, OP_PUT, shared[i].is_file ? OPF_OPTIONAL | OPF_IN_ROOT : 0,
+			shared[i].path, "", 0, i);
+}
+
+static void add_home(struct list *list, const struct plan_input *input)
+{
+	const struct cgroups *groups = input->cgroups;
+
+	if (groups->v2 >= 0)
+		add_path(list, OP_HOME, 0, cgroup_path(&groups->all[groups->v2], input->id, NULL),
+			"", 0, 0);
+	else
+		add(list, OP_HOME, 0, "", "", 0, 0);
+}
+
+int plan_pea(const struct plan_input *input, void **ret_blob, size_t *ret_bytes)
+{
+	static const char *const dirs[] = { "root", "lower", "own" };
+	struct list list AUTO(auto_list);
+
+	list_open(&list);
+	if (input->n_binds > MAX_SLOTS - N_ELEMENTS(shared))
+		return -E2BIG;
+	add_groups(&list, input);
+	add(&list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWNS);
+	if (*input->map.text)
+		add(&list, OP_USERNS, 0, "", "", 0, 0);
+	add(&list, OP_SKELETON, 0, input->skeleton_dir, "", 0, 0);
+	for (size_t i = 0; i < N_ELEMENTS(dirs); i++)
+		add_mkdir(&list, dirs[i]);
+	add_home(&list, input);
+	add(&list, OP_ENTER, 0, "", "", 0, 0);
+	keep_shared(&list, input);
+	add(&list, OP_HOME, 0, "", "", 0, 1);
+	add_root(&list, input);
+	put_shared(&list);
+	add_binds(&list, input, N_ELEMENTS(shared));
+	add(&list, OP_PIVOT, 0, "root", "", 0, 0);
+	add(&list, OP_JOIN, 0, "", "", 0,
+		CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP);
+	add(&list, OP_PROGRAM, 0, "", "", 0, 0);
 	return list_close(&list, &input->map, ret_blob, ret_bytes);
 }
 
@@ -538,6 +616,9 @@ static const char *const op_names[N_OPS] = {
 	[OP_ENTER] = "enter the container",
 	[OP_KEEP] = "keep",
 	[OP_PUT] = "put",
+	[OP_HOME] = "come home",
+	[OP_JOIN] = "join the container",
+	[OP_PROGRAM] = "clone the process",
 	[OP_SYSCTL] = "set sysctl",
 	[OP_VETH] = "make veth pair",
 	[OP_ADDRESS] = "add address to",

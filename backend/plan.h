@@ -60,5 +60,9 @@ int plan_birth(const struct plan_input *input, void **ret_blob, size_t *ret_byte
  * described now, and what was mounted in it is put back. -E2BIG: too many. */
 int plan_refresh(const struct plan_input *input, void **ret_blob, size_t *ret_bytes);
 
+/* For a process with a root of its own (input: that, and the container's id and map): the root is made
+ * beside the container's, gets what they share, and the process is cloned into it. */
+int plan_pea(const struct plan_input *input, void **ret_blob, size_t *ret_bytes);
+
 /* One operation as text, for error messages and golden files. */
 void plan_describe(const void *blob, uint32_t step, struct buf *text);

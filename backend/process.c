@@ -15,6 +15,7 @@
 #include "container.h"
 #include "link.h"
 #include "linux/caps.h"
+#include "pea.h"
 #include "program.h"
 #include "users.h"
 
@@ -89,6 +90,8 @@ void process_set_exited(struct process *process, const struct msg_exited *exited
 	if (!process->has_exited) {
 		process->exited = *exited;
 		process->has_exited = true;
+		if (process->is_pea)
+			pea_ended(process);
 		auto_fd(&process->input_fd);
 		attaches_exited(process);
 	}
@@ -153,6 +156,8 @@ static int enter_table(struct container *container, const struct process_spec *s
 		return err_system(err, -EIO, "process id");
 	pthread_mutex_lock(&container->table_lock);
 	process = process_new(container, id, container->next_token++, spec->tty, -1, -1, -1);
+	if (process)
+		process->is_pea = spec->image != NULL;
 	r = process ? registry_add(container->processes, id, process) : -ENOMEM;
 	if (r == 0)
 		process->n_refs++; /* the caller's */
@@ -175,7 +180,7 @@ static void leave_table(struct container *container, struct process *process)
 	process_put(process); /* the table's */
 }
 
-static uint64_t bounding_of(const struct container *container, const struct user *user)
+uint64_t process_bounding(const struct container *container, const struct user *user)
 {
 	if (!container->privileged)
 		return CAPS_DEFAULT;
@@ -194,7 +199,7 @@ static int build_program(struct container *container, const struct process_spec 
 
 	if (r < 0)
 		return r;
-	input.bounding = bounding_of(container, user);
+	input.bounding = process_bounding(container, user);
 	input.effective = user->uid == 0 ? input.bounding : 0;
 	return program_build(&input, ret_blob, ret_bytes, err);
 }
@@ -215,7 +220,7 @@ static int explain_lookup(const char *path, int code, struct err *err)
 		strerrordesc_np(code));
 }
 
-static int explain_step(const struct process_spec *spec, const struct user *user, int code,
+int process_explain(const struct process_spec *spec, const struct user *user, int code,
 	uint32_t step, struct err *err)
 {
 	const char *dir = spec->dir && *spec->dir ? spec->dir : user->home;
@@ -233,6 +238,7 @@ static int explain_step(const struct process_spec *spec, const struct user *user
 		[STEP_CAPS] = { "capabilities", "" },
 		[STEP_LOOKUP] = { "exec ", spec->path },
 		[STEP_EXEC] = { "exec ", spec->path },
+		[STEP_JOIN] = { "join the container", "" },
 	};
 	const char *text = code == EACCES ? "permission denied" : strerrordesc_np(code);
 
@@ -246,11 +252,10 @@ static int explain_step(const struct process_spec *spec, const struct user *user
 		step < N_STEPS ? steps[step].object : "", text ? text : "unknown error");
 }
 
-static int send_run(struct container *container, const struct process_spec *spec,
-	const struct process *process, const struct user *user, const void *blob, size_t n_bytes,
-	struct answer *ret_answer, struct err *err)
+struct msg_run process_head(
+	const struct process *process, const struct process_spec *spec, const struct user *user)
 {
-	AUTO_FREE char *body = malloc(sizeof(struct msg_run) + n_bytes);
+	const struct container *container = process->container;
 	struct msg_run run = { .token = process->token,
 		.uid = id_map_to_host(&container->map, user->uid),
 		.gid = id_map_to_host(&container->map, user->gid),
@@ -259,9 +264,19 @@ static int send_run(struct container *container, const struct process_spec *spec
 		.rows = spec->rows,
 		.ring_bytes = backend_ring_bytes(container->backend) };
 
+	memcpy(run.process_id, process->id, sizeof(run.process_id));
+	return run;
+}
+
+static int send_run(struct container *container, const struct process_spec *spec,
+	const struct process *process, const struct user *user, const void *blob, size_t n_bytes,
+	struct answer *ret_answer, struct err *err)
+{
+	AUTO_FREE char *body = malloc(sizeof(struct msg_run) + n_bytes);
+	struct msg_run run = process_head(process, spec, user);
+
 	if (!body)
 		return err_system(err, -ENOMEM, "run");
-	memcpy(run.process_id, process->id, sizeof(run.process_id));
 	memcpy(body, &run, sizeof(run));
 	memcpy(body + sizeof(run), blob, n_bytes);
 	return link_call(container->link,
@@ -269,24 +284,33 @@ static int send_run(struct container *container, const struct process_spec *spec
 		ret_answer, err);
 }
 
-static int start_process_now(struct container *container, const struct process_spec *spec,
-	struct process *process, struct err *err)
+static int run_in_container(struct container *container, const struct process_spec *spec,
+	const struct process *process, struct answer *ret_answer, struct err *err)
 {
-	AUTO(answer_done) struct answer answer = { 0 };
 	AUTO_FREE void *blob = NULL;
 	struct msg_reply reply;
 	struct user user;
 	size_t n_bytes;
-	bool is_lost;
 	int r = build_program(container, spec, &user, &blob, &n_bytes, err);
 
 	if (r == 0)
-		r = send_run(container, spec, process, &user, blob, n_bytes, &answer, err);
+		r = send_run(container, spec, process, &user, blob, n_bytes, ret_answer, err);
 	if (r < 0)
 		return r;
-	answer_body(&answer, &reply, sizeof(reply));
-	if (reply.code < 0)
-		return explain_step(spec, &user, -reply.code, reply.step, err);
+	answer_body(ret_answer, &reply, sizeof(reply));
+	return reply.code < 0 ? process_explain(spec, &user, -reply.code, reply.step, err) : 0;
+}
+
+static int start_process_now(struct container *container, const struct process_spec *spec,
+	struct process *process, struct err *err)
+{
+	AUTO(answer_done) struct answer answer = { 0 };
+	bool is_lost;
+	int r = spec->image ? pea_run(container, spec, process, &answer, err)
+			    : run_in_container(container, spec, process, &answer, err);
+
+	if (r < 0)
+		return r;
 	if (answer.n_fds != 3)
 		return err_system(err, -EPROTO, "run");
 	pthread_mutex_lock(&process->lock);

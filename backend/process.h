@@ -10,6 +10,9 @@
 #include "output.h"
 #include "shim/protocol.h"
 
+struct process_spec;
+struct user;
+
 struct process {
 	unsigned n_refs; /* guarded by lock, like the rest; the container's table holds one */
 	pthread_mutex_t lock;
@@ -17,11 +20,21 @@ struct process {
 	uint32_t token;
 	char id[PROCESS_ID_SIZE];
 	bool is_tty, is_started, has_exited;
+	bool is_pea; /* has a root of its own; set before anybody else knows of it */
 	int input_fd; /* a pipe's write end or a terminal's master; -1: ended */
 	struct msg_exited exited;
 	struct output output;
 	TAILQ_HEAD(, attach) attaches;
 };
+
+/* process.c: the capabilities that a user of the container may have. */
+uint64_t process_bounding(const struct container *container, const struct user *user);
+/* What went wrong when the program was to be started: code is a positive errno. */
+int process_explain(const struct process_spec *spec, const struct user *user, int code,
+	uint32_t step, struct err *err);
+/* The head of MSG_RUN. */
+struct msg_run process_head(
+	const struct process *process, const struct process_spec *spec, const struct user *user);
 
 /* Takes the three descriptors (-1: none) even on failure. */
 struct process *process_new(struct container *container, const char *id, uint32_t token,

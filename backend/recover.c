@@ -19,6 +19,7 @@
 #include "container.h"
 #include "link.h"
 #include "network.h"
+#include "pea.h"
 #include "process.h"
 #include "spec.h"
 #include "store.h"
@@ -168,6 +169,7 @@ static int adopt_process(struct container *container, uint32_t token, struct err
 	if (!process)
 		return err_system(err, -ENOMEM, "adopt");
 	process->is_started = true;
+	process->is_pea = pea_is_one(container, token);
 	r = enter_table(container, process, err);
 	/* an exit that was told before the table knew the process was told to nobody: ask again */
 	if (r == 1 && told.state != PROCESS_EXITED &&
@@ -201,6 +203,8 @@ static int adopt(struct container *container, struct err *err)
 	container->kick_fd = TAKE_FD(answer.fds[1]);
 	for (uint32_t i = 0; i < welcome->n_tokens && r == 0; i++)
 		r = adopt_process(container, welcome->tokens[i], err);
+	if (r == 0)
+		pea_recover(container);
 	if (r == 0 && welcome->state == SHIM_DEAD)
 		container_on_dead(container, &(struct msg){ .type = MSG_DEAD });
 	return r;
@@ -283,8 +287,10 @@ static void free_records(struct records *records)
 
 static int same_id(const char *handle, void *value, void *arg)
 {
+	struct container *container = value;
+
 	(void)handle;
-	return !strcmp(((struct container *)value)->id, arg);
+	return !strcmp(container->id, arg) || pea_is_user(container, arg);
 }
 
 static bool is_known(const char *id, void *arg)
@@ -381,6 +387,6 @@ int recover(struct backend *backend, struct err *err)
 	each_unknown(backend, backend->run_dir, sweep_socket);
 	each_unknown(backend, backend->live_dir, sweep_live);
 	sweep_images(backend);
-	backend->has_dead = true;
+	keeper_has_dead(backend); /* a process with an image may have ended meanwhile */
 	return 0;
 }

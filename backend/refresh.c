@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/registry.h"
+#include "binds.h"
 #include "container.h"
 #include "link.h"
 #include "shim/protocol.h"
@@ -123,13 +124,6 @@ struct volume_users refresh_users(struct backend *backend)
 
 /* ---- refreshing ------------------------------------------------------------------------------ */
 
-static void free_mounts(struct volume_mount *mounts, size_t n)
-{
-	for (size_t i = 0; mounts && i < n; i++)
-		volume_mount_done(&mounts[i]);
-	free(mounts);
-}
-
 static int send_plan(struct container *container, const void *plan, size_t n_bytes, struct err *err)
 {
 	AUTO(answer_done) struct answer answer = { 0 };
@@ -188,7 +182,7 @@ int container_refresh(struct container *container, struct err *err)
 	if (volume_has_stale(volumes, container->id)) {
 		mounts = calloc(container->n_binds + 1, sizeof(*mounts));
 		r = mounts ? refresh(container, mounts, err) : err_system(err, -ENOMEM, "run");
-		free_mounts(mounts, container->n_binds);
+		binds_done(mounts, container->n_binds);
 		volume_mounted(volumes, container->id);
 		volume_refreshed(volumes, container->id, r == 0);
 		if (r == 0)

@@ -50,6 +50,8 @@ void process_spec_done(struct process_spec *spec)
 	free(spec->path);
 	free(spec->dir);
 	free(spec->user);
+	free(spec->image);
+	binds_free(spec->binds, spec->n_binds);
 	strv_done(&spec->args);
 	strv_done(&spec->env);
 	*spec = (struct process_spec){ 0 };

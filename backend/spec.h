@@ -48,5 +48,8 @@ struct process_spec {
 	uint64_t rlimits[N_SPEC_RLIMITS];
 	bool tty;
 	uint32_t columns, rows;
+	char *image; /* NULL: the container's own root */
+	struct bind_mount *binds; /* only with an image */
+	size_t n_binds;
 };
 void process_spec_done(struct process_spec *spec);

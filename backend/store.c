@@ -15,6 +15,7 @@ static const char schema[] =
 	" id TEXT PRIMARY KEY, handle TEXT NOT NULL UNIQUE, nonce TEXT NOT NULL, boot_id TEXT NOT NULL,"
 	" id_base INTEGER NOT NULL, state INTEGER NOT NULL, privileged INTEGER NOT NULL,"
 	" grace_ns INTEGER NOT NULL) STRICT;"
+	"CREATE TABLE IF NOT EXISTS cgroups (path TEXT PRIMARY KEY) STRICT;"
 	"CREATE TABLE IF NOT EXISTS env ("
 	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
 	" position INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, position)) STRICT;"
@@ -41,6 +42,9 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS image_env ("
 	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
 	" position INTEGER NOT NULL, value TEXT NOT NULL, PRIMARY KEY (container, position)) STRICT;"
+	"CREATE TABLE IF NOT EXISTS peas ("
+	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
+	" token INTEGER NOT NULL, PRIMARY KEY (container, token)) STRICT;"
 	/* nobody has written down what containers of earlier versions use */
 	"INSERT OR IGNORE INTO images SELECT id, '" STORE_ANY_IMAGE "' FROM containers"
 	" WHERE NOT EXISTS (SELECT 1 FROM meta WHERE key = 'images');"
@@ -208,6 +212,7 @@ struct visitor {
 	int (*record)(const struct record *record, void *arg);
 	int (*property)(const char *key, const char *value, void *arg);
 	int (*bind)(const struct bind_mount *bind, void *arg);
+	int (*token)(uint32_t token, void *arg);
 	void *arg;
 };
 
@@ -275,6 +280,33 @@ int store_images(struct db *db, struct strv *ret_names, struct err *err)
 	return db_each(db, visit_env, ret_names, err, "SELECT DISTINCT name FROM images", "");
 }
 
+int store_add_pea(struct db *db, const char *id, uint32_t token, struct err *err)
+{
+	return db_change(db, err, "INSERT INTO peas VALUES (?, ?)", "si", id, (int64_t)token);
+}
+
+int store_remove_pea(struct db *db, const char *id, uint32_t token, struct err *err)
+{
+	return db_change(db, err, "DELETE FROM peas WHERE container = ? AND token = ?", "si", id,
+		(int64_t)token);
+}
+
+static int visit_token(const struct db_row *row, void *arg)
+{
+	struct visitor *visitor = arg;
+
+	return visitor->token((uint32_t)db_row_int(row, 0), visitor->arg);
+}
+
+int store_peas(struct db *db, const char *id, int (*visit)(uint32_t token, void *arg), void *arg,
+	struct err *err)
+{
+	struct visitor visitor = { .token = visit, .arg = arg };
+
+	return db_each(db, visit_token, &visitor, err, "SELECT token FROM peas WHERE container = ?",
+		"s", id);
+}
+
 static int visit_bind(const struct db_row *row, void *arg)
 {
 	struct visitor *visitor = arg;
@@ -294,4 +326,25 @@ int store_binds(struct db *db, const char *id,
 	return db_each(db, visit_bind, &visitor, err,
 		"SELECT src, dst, read_write FROM binds WHERE container = ? ORDER BY position", "s",
 		id);
+}
+
+int store_cgroups(struct db *db, struct strv *ret_paths, struct err *err)
+{
+	return db_each(db, visit_env, ret_paths, err, "SELECT path FROM cgroups ORDER BY path", "");
+}
+
+static int replace_cgroups(struct db *db, void *arg, struct err *err)
+{
+	const struct strv *paths = arg;
+	int r = db_change(db, err, "DELETE FROM cgroups", "");
+
+	for (size_t i = 0; i < paths->n_items && r == 0; i++)
+		r = db_change(
+			db, err, "INSERT OR IGNORE INTO cgroups VALUES (?)", "s", paths->items[i]);
+	return r;
+}
+
+int store_set_cgroups(struct db *db, const struct strv *paths, struct err *err)
+{
+	return db_transaction(db, replace_cgroups, (void *)paths, err);
 }

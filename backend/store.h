@@ -24,6 +24,11 @@ int store_open(const char *path, struct db **ret_db, struct err *err);
 /* A random name for this work directory, made once: 8 hex digits. */
 int store_instance(struct db *db, char ret_instance[9], struct err *err);
 
+/* Paths of cgroups below which containers' groups may lie. */
+int store_cgroups(struct db *db, struct strv *ret_paths, struct err *err);
+/* From now on these and no others. */
+int store_set_cgroups(struct db *db, const struct strv *paths, struct err *err);
+
 /* The record with its properties and environment, in one transaction; one that is there (of the pool
  * of unborn containers) gets the handle, state and grace time. -EEXIST: the handle is taken. */
 int store_add(struct db *db, const struct record *record, const struct strv *env,
@@ -36,6 +41,11 @@ int store_image_env(struct db *db, const char *id, struct strv *ret_env, struct 
 /* What containers use; STORE_ANY_IMAGE is among it if that is not known of all. */
 #define STORE_ANY_IMAGE "*"
 int store_images(struct db *db, struct strv *ret_names, struct err *err);
+/* Processes with a root of their own, which have a layer on disk and perhaps volumes. */
+int store_add_pea(struct db *db, const char *id, uint32_t token, struct err *err);
+int store_remove_pea(struct db *db, const char *id, uint32_t token, struct err *err);
+int store_peas(struct db *db, const char *id, int (*visit)(uint32_t token, void *arg), void *arg,
+	struct err *err);
 int store_set_state(struct db *db, const char *id, int state, struct err *err);
 int store_set_grace(struct db *db, const char *id, int64_t grace_ns, struct err *err);
 int store_set_property(

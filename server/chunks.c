@@ -35,6 +35,21 @@ int chunks_add(struct request *request, const void *data, size_t n_bytes)
 		: sock_writev(request->fd, parts, 3, request_stop_fd(request));
 }
 
+int chunks_splice(struct request *request, int pipe_fd, size_t n_bytes)
+{
+	int stop_fd = request_stop_fd(request), r = 0;
+	char size[24];
+	size_t len = snprintf(size, sizeof(size), "%zx\r\n", n_bytes);
+
+	if (!request->is_http_1_0)
+		r = sock_write_more(request->fd, size, len, stop_fd);
+	if (r == 0)
+		r = sock_splice(request->fd, pipe_fd, n_bytes, stop_fd);
+	if (r == 0 && !request->is_http_1_0)
+		r = sock_write_more(request->fd, "\r\n", 2, stop_fd);
+	return r;
+}
+
 int chunks_end(struct request *request, const char *trailers)
 {
 	return request->is_http_1_0

@@ -10,5 +10,7 @@ struct request;
 int chunks_begin(struct request *request, const char *content_type, const char *more_headers);
 /* Nothing at all would be the end: n_bytes > 0. */
 int chunks_add(struct request *request, const void *data, size_t n_bytes);
+/* What is in a pipe, at least n_bytes > 0. */
+int chunks_splice(struct request *request, int pipe_fd, size_t n_bytes);
 /* Without it the answer is not whole. trailers: whole lines, or "". */
 int chunks_end(struct request *request, const char *trailers);

@@ -2,7 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -12,7 +12,6 @@
 #include "server/request.h"
 #include "server/sock.h"
 
-#define CHUNK_BYTES (256u * 1024)
 #define DRAIN_MS 10000
 
 /* -ECANCELED: we are to stop. */
@@ -56,10 +55,15 @@ static bool wait_for_helper(const struct request *request, int fd)
 	return fds[0].revents && !fds[1].revents && !fds[2].revents;
 }
 
-/* The first bytes decide about the status: what comes after them can only break the connection. */
-static ssize_t read_some(const struct request *request, int fd, char *data)
+/* How much there is, 0 at the end. The first bytes decide about the status: what comes after them can
+ * only break the connection. */
+static int available(const struct request *request, int fd)
 {
-	return wait_for_helper(request, fd) ? read(fd, data, CHUNK_BYTES) : -ECANCELED;
+	int n = 0;
+
+	if (!wait_for_helper(request, fd))
+		return -ECANCELED;
+	return ioctl(fd, FIONREAD, &n) < 0 ? -errno : n;
 }
 
 /* An archive that is not whole must not end as if it were: no last chunk, and a reset. */
@@ -75,10 +79,8 @@ static void finish(struct request *request, bool is_whole)
 
 void pipe_pour(struct request *request, const struct pour *pour)
 {
-	AUTO_FREE char *data = malloc(CHUNK_BYTES);
-	ssize_t n = data ? read_some(request, pour->fd, data) : -ENOMEM;
+	int n = available(request, pour->fd), r;
 	struct err err = { 0 };
-	int r;
 
 	if (n <= 0) {
 		r = pour->end(pour->stream, n < 0, &err);
@@ -87,12 +89,12 @@ void pipe_pour(struct request *request, const struct pour *pour)
 	}
 	r = chunks_begin(request, pour->content_type, "");
 	while (r == 0 && n > 0) {
-		r = chunks_add(request, data, n);
+		r = chunks_splice(request, pour->fd, (size_t)n);
 		if (r == 0)
-			n = read_some(request, pour->fd, data);
+			n = available(request, pour->fd);
 	}
 	if (n < 0)
-		r = (int)n;
+		r = n;
 	if (pour->end(pour->stream, r < 0, &err) < 0)
 		r = -EIO;
 	finish(request, r == 0);

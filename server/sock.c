@@ -1,6 +1,7 @@
 #include "server/sock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -38,16 +39,48 @@ static void advance(struct iovec **parts, int *n_parts, size_t n_bytes)
 	}
 }
 
-int sock_writev(int fd, struct iovec *parts, int n_parts, int stop_fd)
+static int write_parts(int fd, struct iovec *parts, int n_parts, int stop_fd, int flags)
 {
 	advance(&parts, &n_parts, 0); /* empty ones */
 	while (n_parts) {
 		struct msghdr message = { .msg_iov = parts, .msg_iovlen = n_parts };
-		ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = sendmsg(fd, &message, flags | MSG_NOSIGNAL | MSG_DONTWAIT);
 		int r = 0;
 
 		if (n >= 0)
 			advance(&parts, &n_parts, n);
+		else if (errno == EAGAIN)
+			r = wait_for(fd, POLLOUT, stop_fd, -1);
+		else if (errno != EINTR)
+			r = -errno;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int sock_writev(int fd, struct iovec *parts, int n_parts, int stop_fd)
+{
+	return write_parts(fd, parts, n_parts, stop_fd, 0);
+}
+
+int sock_write_more(int fd, const void *data, size_t n_bytes, int stop_fd)
+{
+	struct iovec part = { .iov_base = (void *)data, .iov_len = n_bytes };
+
+	return write_parts(fd, &part, 1, stop_fd, MSG_MORE);
+}
+
+int sock_splice(int fd, int pipe_fd, size_t n_bytes, int stop_fd)
+{
+	while (n_bytes) {
+		ssize_t n = splice(pipe_fd, NULL, fd, NULL, n_bytes, SPLICE_F_NONBLOCK);
+		int r = 0;
+
+		if (n > 0)
+			n_bytes -= n;
+		else if (n == 0)
+			r = -EPIPE; /* it held less than it was said to */
 		else if (errno == EAGAIN)
 			r = wait_for(fd, POLLOUT, stop_fd, -1);
 		else if (errno != EINTR)

@@ -10,6 +10,10 @@ int sock_write(int fd, const void *data, size_t n_bytes, int stop_fd);
  * parts are used up. */
 int sock_writev(int fd, struct iovec *parts, int n_parts, int stop_fd);
 int sock_printf(int fd, int stop_fd, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The same, and more is about to follow: it may wait for that, 200 ms at most. */
+int sock_write_more(int fd, const void *data, size_t n_bytes, int stop_fd);
+/* n_bytes that are in a pipe, without a copy. -EPIPE: it ends before. SIGPIPE must be ignored. */
+int sock_splice(int fd, int pipe_fd, size_t n_bytes, int stop_fd);
 
 /* Ends our side, then reads away what still comes until the peer ends too, timeout_ms are over (it
  * may send forever) or stop_fd becomes readable. */

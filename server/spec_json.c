@@ -88,7 +88,8 @@ static int parse_bind(const json_t *json, size_t i, struct bind_mount *bind, str
 	return 0;
 }
 
-static int parse_binds(const json_t *json, struct container_spec *spec, struct err *err)
+static int parse_binds(
+	const json_t *json, struct bind_mount **ret_binds, size_t *n_binds, struct err *err)
 {
 	json_t *list, *item;
 	size_t i;
@@ -98,12 +99,12 @@ static int parse_binds(const json_t *json, struct container_spec *spec, struct e
 		return r;
 	if (json_array_size(list) > MAX_BINDS)
 		return err_set(err, ERR_INVALID, E2BIG, "bind_mounts: more than %d", MAX_BINDS);
-	spec->binds = calloc(json_array_size(list) + 1, sizeof(*spec->binds));
-	if (!spec->binds)
+	*ret_binds = calloc(json_array_size(list) + 1, sizeof(**ret_binds));
+	if (!*ret_binds)
 		return err_system(err, -ENOMEM, "bind_mounts");
 	json_array_foreach(list, i, item)
 	{
-		r = parse_bind(item, i, &spec->binds[spec->n_binds++], err);
+		r = parse_bind(item, i, &(*ret_binds)[(*n_binds)++], err);
 		if (r < 0)
 			return r;
 	}
@@ -216,7 +217,7 @@ int container_spec_parse(const json_t *json, struct container_spec *ret_spec, st
 	if (r == 0)
 		r = parse_network(json, ret_spec, err);
 	if (r == 0)
-		r = parse_binds(json, ret_spec, err);
+		r = parse_binds(json, &ret_spec->binds, &ret_spec->n_binds, err);
 	if (r == 0)
 		r = parse_properties(json, ret_spec, err);
 	if (r == 0)
@@ -277,15 +278,20 @@ static int parse_tty(const json_t *json, struct process_spec *spec, struct err *
 }
 
 /* A process with an image of its own, or outside of the container's limits. */
-static int refuse_peas(const json_t *json, struct err *err)
+static int parse_pea(const json_t *json, struct process_spec *spec, struct err *err)
 {
-	static const char *const unbuilt[] = { "image" };
-	json_t *binds, *limits;
-	int r = json_field(json, "", "bind_mounts", &binds, err);
+	json_t *image, *limits;
+	int r = json_object_field(json, "", "image", &image, err);
 
+	if (r == 0 && image)
+		r = json_string_field(image, "image", "uri", &spec->image, err);
+	if (r == 0 && spec->image && !*spec->image) {
+		free(spec->image);
+		spec->image = NULL;
+	}
 	if (r == 0)
-		r = refuse_if_given(json, unbuilt, N_ELEMENTS(unbuilt), err);
-	if (r == 0 && !json_is_nothing(binds))
+		r = parse_binds(json, &spec->binds, &spec->n_binds, err);
+	if (r == 0 && spec->n_binds && !spec->image)
 		return err_set(err, ERR_INVALID, EINVAL,
 			"Running a process with bind mounts and no image provided is not allowed");
 	if (r == 0)
@@ -333,5 +339,5 @@ int process_spec_parse(const json_t *json, struct process_spec *ret_spec, struct
 		r = parse_rlimits(json, ret_spec, err);
 	if (r == 0)
 		r = parse_tty(json, ret_spec, err);
-	return r < 0 ? r : refuse_peas(json, err);
+	return r < 0 ? r : parse_pea(json, ret_spec, err);
 }

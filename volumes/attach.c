@@ -196,10 +196,12 @@ int volume_attach(struct volumes *volumes, const char *path, const char *contain
 		return 0;
 	volume = find_attached(volumes, handle, container);
 	if (volume) {
-		pthread_mutex_lock(&volume->top_lock);
+		volume_lock_still(volume);
 	} else {
 		volume = volume_get(volumes, handle, err);
-		r = volume ? volume_lock_top(volume, err) : -ENOENT;
+		r = !volume                       ? -ENOENT
+			: flags & ATTACH_WRITABLE ? volume_lock_top_to_write(volume, err)
+						  : volume_lock_top(volume, err);
 	}
 	if (r == 0) {
 		r = attach(volume, container, flags, sub_path, ret_mount, err);

@@ -15,183 +15,6 @@
 #include "linux/sys.h"
 #include "volumes/volumes_internal.h"
 
-/* ---- from another volume --------------------------------------------------------------------- */
-
-static void share_layers(struct volume *child, const struct volume *parent)
-{
-	pthread_mutex_lock(&child->owner->lock);
-	for (unsigned i = 0; i < parent->n_layers; i++) {
-		child->layers[i] = parent->layers[i];
-		child->layers[i]->n_refs++;
-	}
-	child->n_layers = parent->n_layers;
-	pthread_mutex_unlock(&child->owner->lock);
-}
-
-static bool has_writers(const struct volume *volume)
-{
-	bool yes;
-
-	pthread_mutex_lock(&volume->owner->lock);
-	yes = volume->n_writers > 0;
-	pthread_mutex_unlock(&volume->owner->lock);
-	return yes;
-}
-
-/* Whose pipe breaks fails as well: the other one knows why. */
-static bool is_to_blame(int writer, int reader)
-{
-	return writer < 0 && (reader == 0 || (reader != -ENOENT && writer != -EBADMSG));
-}
-
-/* What is below path of one tree becomes another tree. */
-static int pour(struct volumes *volumes, const struct strv *from, const char *path,
-	const struct volume *to, struct err *err)
-{
-	AUTO_STRV struct strv out = { 0 };
-	AUTO_STRV struct strv in = { 0 };
-	struct helper reader, writer;
-	struct err writer_err;
-	int ends[2], r, w;
-
-	if (strv_add(&out, "out") < 0 || strv_copy(&out, from) < 0 ||
-		strv_add(&out, "encoding=raw") < 0 || strv_addf(&out, "path=%s", path) < 0 ||
-		strv_add(&in, "in") < 0 || strv_addf(&in, "tree=%s/volume", to->dir) < 0 ||
-		strv_add(&in, "encoding=raw") < 0 || strv_add(&in, "path=") < 0)
-		return err_system(err, -ENOMEM, "copy");
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return err_system(err, -errno, "copy");
-	r = helper_start(volumes, &out, -1, ends[1], &reader, err);
-	close(ends[1]);
-	w = r < 0 ? r : helper_start(volumes, &in, ends[0], -1, &writer, &writer_err);
-	close(ends[0]);
-	if (r == 0) {
-		r = helper_wait(&reader, err);
-		if (w == 0)
-			w = helper_wait(&writer, &writer_err);
-	}
-	if (is_to_blame(w, r)) {
-		*err = writer_err;
-		r = w;
-	}
-	return r;
-}
-
-static int make_tree(struct volume *volume, struct err *err)
-{
-	char path[PATH_BYTES];
-
-	snprintf(path, sizeof(path), "%s/volume", volume->dir);
-	return volume->owner->driver->make_tree(volume->owner, path, err);
-}
-
-/* Somebody writes to the parent: what it holds now is copied, the layers below are shared. */
-static int clone_top(struct volume *child, const struct volume *parent, struct err *err)
-{
-	struct volumes *volumes = child->owner;
-	const char *name = parent->n_layers ? "upper" : "volume";
-	char from[PATH_BYTES], to[PATH_BYTES];
-	int r;
-
-	snprintf(from, sizeof(from), "%s/%s", parent->dir, name);
-	snprintf(to, sizeof(to), "%s/%s", child->dir, name);
-	if (faccessat(volumes->dir_fd, from, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
-		return 0; /* attached, and nothing written yet */
-	r = volume_make_top(child, err);
-	return r < 0 ? r : driver_copy_tree(volumes, from, to, err);
-}
-
-/* The whole becomes one tree. */
-static int flatten(struct volume *child, const struct volume *parent, struct err *err)
-{
-	AUTO_STRV struct strv words = { 0 };
-
-	if (volume_tree_words(parent, false, &words) < 0)
-		return err_system(err, -ENOMEM, "copy");
-	return pour(child->owner, &words, "", child, err);
-}
-
-static int freeze_and_share(struct volume *child, struct volume *parent, struct err *err)
-{
-	int r = volume_freeze(parent, err);
-
-	if (r == 0)
-		share_layers(child, parent);
-	return r;
-}
-
-/* The parent is attached. If nothing runs in its containers what they have mounted is frozen under
- * them, and is replaced before anything does again; else it has to be copied as it stands. */
-static int copy_of_used(struct volume *child, struct volume *parent, struct err *err)
-{
-	AUTO_STRV struct strv held = { 0 };
-	int r = 0;
-
-	if (!attach_hold(parent, &held)) {
-		share_layers(child, parent);
-		return clone_top(child, parent, err);
-	}
-	if (!volume_top_is_empty(parent))
-		r = attach_set_stale(parent, err);
-	if (r == 0)
-		r = freeze_and_share(child, parent, err);
-	attach_release(parent->owner, &held);
-	return r;
-}
-
-static int copy_by_layers(struct volume *child, struct volume *parent, struct err *err)
-{
-	int r = make_tree(child, err);
-
-	if (r < 0)
-		return r;
-	if (parent->n_layers >= MAX_LAYERS - 1) /* too many for one more */
-		return flatten(child, parent, err);
-	return has_writers(parent) ? copy_of_used(child, parent, err)
-				   : freeze_and_share(child, parent, err);
-}
-
-static int copy_by_driver(struct volume *child, const struct volume *parent, struct err *err)
-{
-	char from[PATH_BYTES], to[PATH_BYTES];
-	int r;
-
-	snprintf(from, sizeof(from), "%s/volume", parent->dir);
-	snprintf(to, sizeof(to), "%s/volume", child->dir);
-	if (!parent->n_layers)
-		return child->owner->driver->copy(child->owner, from, to, err);
-	r = make_tree(child, err);
-	return r < 0 ? r : flatten(child, parent, err);
-}
-
-/* The parent's top stands still meanwhile: nobody begins to write. */
-static int copy_of(struct volume *child, struct volume *parent, struct err *err)
-{
-	int r = volume_lock_top(parent, err);
-
-	if (r < 0)
-		return r;
-	r = child->owner->driver->copy ? copy_by_driver(child, parent, err)
-				       : copy_by_layers(child, parent, err);
-	pthread_mutex_unlock(&parent->top_lock);
-	return r;
-}
-
-static int make_copy(struct volume *child, const char *handle, struct err *err)
-{
-	struct volume *parent;
-	int r;
-
-	if (!handle)
-		return err_set(err, ERR_NOT_FOUND, ENOENT, "strategy.volume: no parent is given");
-	parent = volume_get(child->owner, handle, err);
-	if (!parent)
-		return -ENOENT;
-	r = copy_of(child, parent, err);
-	volume_put(parent);
-	return r;
-}
-
 /* ---- from the host --------------------------------------------------------------------------- */
 
 static int import_dir(struct volume *volume, const struct volume_spec *spec, struct err *err)
@@ -215,33 +38,6 @@ static int import_archive(struct volume *volume, int archive_fd, struct err *err
 	return helper_run(volume->owner, &words, archive_fd, err);
 }
 
-/* What lies in a volume is imported as a copy of it: task caches are made so. */
-static int import_from_volume(
-	struct volume *volume, const char *handle, const char *sub_path, struct err *err)
-{
-	AUTO_STRV struct strv words = { 0 };
-	struct volume *source;
-	int r;
-
-	if (!*sub_path)
-		return make_copy(volume, handle, err);
-	r = make_tree(volume, err);
-	if (r < 0)
-		return r;
-	source = volume_get(volume->owner, handle, err);
-	if (!source)
-		return -ENOENT;
-	r = volume_lock_top(source, err);
-	if (r == 0) {
-		r = volume_tree_words(source, false, &words) < 0
-			? err_system(err, -ENOMEM, "import")
-			: pour(volume->owner, &words, sub_path, volume, err);
-		pthread_mutex_unlock(&source->top_lock);
-	}
-	volume_put(source);
-	return r;
-}
-
 static int import(struct volume *volume, const struct volume_spec *spec, struct err *err)
 {
 	char handle[VOLUME_HANDLE_SIZE];
@@ -254,8 +50,8 @@ static int import(struct volume *volume, const struct volume_spec *spec, struct 
 		return err_set(err, ERR_SYSTEM, EINVAL, "strategy.path '%.200s': not absolute",
 			spec->source ? spec->source : "");
 	if (store_path_parse(volume->owner, spec->source, handle, &sub_path))
-		return import_from_volume(volume, handle, sub_path, err);
-	r = make_tree(volume, err);
+		return volume_import_from(volume, handle, sub_path, err);
+	r = volume_make_tree(volume, err);
 	if (r < 0)
 		return r;
 	fd = sys_open_at(AT_FDCWD, spec->source, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0, 0);
@@ -303,12 +99,12 @@ static int fill(struct volume *volume, const struct volume_spec *spec, struct er
 {
 	switch (spec->strategy) {
 	case VOLUME_COW:
-		return make_copy(volume, spec->source, err);
+		return volume_make_copy(volume, spec->source, err);
 	case VOLUME_IMPORT:
 		return import(volume, spec, err);
 	case VOLUME_EMPTY:
 	default:
-		return make_tree(volume, err);
+		return volume_make_tree(volume, err);
 	}
 }
 

@@ -122,8 +122,8 @@ static int snapshot(struct volumes *volumes, const char *from, const char *to)
 	return r < 0 ? r : btrfs_snapshot(parent_fd, name, from_fd);
 }
 
-static int copy_subvolume(
-	struct volumes *volumes, const char *from, const char *to, struct err *err)
+static int copy_subvolume(struct volumes *volumes, const char *from, const char *to,
+	struct helper *ret_helper, struct err *err)
 {
 	int r = snapshot(volumes, from, to);
 
@@ -132,7 +132,7 @@ static int copy_subvolume(
 	if (r == 0)
 		return 0;
 	r = make_subvolume(volumes, to, err);
-	return r < 0 ? r : driver_copy_tree(volumes, from, to, err);
+	return r < 0 ? r : driver_copy_tree(volumes, from, to, ret_helper, err);
 }
 
 static int try_btrfs(struct volumes *volumes, struct err *err)
@@ -159,22 +159,25 @@ static int try_btrfs(struct volumes *volumes, struct err *err)
 
 /* ---- copy: file by file ---------------------------------------------------------------------- */
 
-int driver_copy_tree(struct volumes *volumes, const char *from, const char *to, struct err *err)
+int driver_copy_tree(struct volumes *volumes, const char *from, const char *to,
+	struct helper *ret_helper, struct err *err)
 {
 	AUTO_STRV struct strv words = { 0 };
+	int r;
 
 	if (strv_add(&words, "copy") < 0 || strv_addf(&words, "from=%s", from) < 0 ||
 		strv_addf(&words, "tree=%s", to) < 0)
 		return err_system(err, -ENOMEM, "copy");
-	return helper_run(volumes, &words, -1, err);
+	r = helper_start(volumes, &words, -1, -1, ret_helper, err);
+	return r < 0 ? r : 1;
 }
 
-static int copy_directory(
-	struct volumes *volumes, const char *from, const char *to, struct err *err)
+static int copy_directory(struct volumes *volumes, const char *from, const char *to,
+	struct helper *ret_helper, struct err *err)
 {
 	int r = make_directory(volumes, to, err);
 
-	return r < 0 ? r : driver_copy_tree(volumes, from, to, err);
+	return r < 0 ? r : driver_copy_tree(volumes, from, to, ret_helper, err);
 }
 
 static int try_nothing(struct volumes *volumes, struct err *err)

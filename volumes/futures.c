@@ -177,7 +177,8 @@ static bool is_quick(struct volumes *volumes, const struct volume_spec *spec)
 
 	if (spec->strategy == VOLUME_EMPTY)
 		return true;
-	if (spec->strategy != VOLUME_COW || !spec->source || volume_wants_owner(spec))
+	if (spec->strategy != VOLUME_COW || !spec->source || volume_wants_owner(spec) ||
+		volumes->driver->copy)
 		return false;
 	pthread_mutex_lock(&volumes->lock);
 	parent = registry_find(volumes->by_handle, spec->source);

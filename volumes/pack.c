@@ -24,12 +24,14 @@
 #include "volumes/xattrs.h"
 
 #define SPACE_BYTES (1024 * 1024)
+#define SPLICE_LEAST_BYTES (64 * 1024) /* less is gathered: a pipe holds few pieces */
 #define HEAD_CAP_BYTES (64 * 1024 * 1024)
 
 struct pack {
 	struct encoder *encoder;
 	char *space; /* what the encoder gets next */
 	size_t used;
+	int splice_fd; /* of a raw stream, if it is a pipe; else -1 */
 	uint64_t n_bytes; /* all in all */
 	struct links links;
 	struct buf head, records, path;
@@ -85,10 +87,42 @@ static int put_zeros(struct pack *pack, uint64_t n_bytes)
 	return 0;
 }
 
+/* The pages of a file go into the pipe as they are, without a copy. What could not be moved so is
+ * left in *offset and *n_bytes. */
+static int splice_content(struct pack *pack, int fd, uint64_t *offset, uint64_t *n_bytes)
+{
+	loff_t at = *offset;
+	int r = flush(pack);
+
+	while (r == 0 && *n_bytes) {
+		size_t most = *n_bytes < SPACE_BYTES ? *n_bytes : SPACE_BYTES;
+		ssize_t n = splice(fd, &at, pack->splice_fd, NULL, most, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EPIPE)
+			return err_system(pack->err, -EPIPE, "write the stream");
+		if (n < 0)
+			pack->splice_fd = -1; /* no pipe, or reading tells what is wrong */
+		if (n <= 0)
+			break;
+		*offset = at;
+		*n_bytes -= n;
+		pack->n_bytes += n;
+	}
+	return r;
+}
+
 /* Exactly n_bytes, whatever the file has by now. */
 static int put_content(
 	struct pack *pack, int fd, uint64_t offset, uint64_t n_bytes, const char *path)
 {
+	if (pack->splice_fd >= 0 && n_bytes >= SPLICE_LEAST_BYTES) {
+		int r = splice_content(pack, fd, &offset, &n_bytes);
+
+		if (r < 0)
+			return r;
+	}
 	while (n_bytes) {
 		size_t room = SPACE_BYTES - pack->used;
 		ssize_t n = pread(
@@ -391,6 +425,7 @@ static int open_pack(struct pack *pack, const struct pack_spec *spec)
 	buf_init(&pack->head, HEAD_CAP_BYTES);
 	buf_init(&pack->records, HEAD_CAP_BYTES);
 	buf_init(&pack->path, HEAD_CAP_BYTES);
+	pack->splice_fd = spec->codec == CODEC_RAW ? spec->archive_fd : -1;
 	pack->space = malloc(SPACE_BYTES);
 	if (!pack->space)
 		return -ENOMEM;

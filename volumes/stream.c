@@ -155,7 +155,8 @@ static int begin(struct volumes *volumes, const char *handle, const char *path,
 
 	if (r < 0)
 		return r;
-	r = volume_lock_top(stream->volume, err);
+	r = is_in ? volume_lock_top_to_write(stream->volume, err)
+		  : volume_lock_top(stream->volume, err);
 	if (r == 0) {
 		r = is_in ? claim_top(stream, err) : 0;
 		if (r == 0)
@@ -311,6 +312,11 @@ int volume_size(struct volumes *volumes, const char *handle, uint64_t *ret_bytes
 int volume_stream_fd(const struct volume_stream *stream)
 {
 	return stream->fd;
+}
+
+void volume_stream_kill(const struct volume_stream *stream)
+{
+	helper_kill(&stream->helper);
 }
 
 int volume_stream_end(struct volume_stream *take_stream, bool kill_it, struct err *err)

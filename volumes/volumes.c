@@ -115,11 +115,28 @@ struct volume *volume_get(struct volumes *volumes, const char *handle, struct er
 	return volume;
 }
 
-int volume_lock_top(struct volume *volume, struct err *err)
+void volume_lock_still(struct volume *volume)
+{
+	struct volumes *volumes = volume->owner;
+	bool is_copied = true;
+
+	while (is_copied) {
+		pthread_mutex_lock(&volume->top_lock);
+		pthread_mutex_lock(&volumes->lock);
+		is_copied = volume->n_still > 0;
+		if (is_copied) {
+			pthread_mutex_unlock(&volume->top_lock);
+			pthread_cond_wait(&volumes->changed, &volumes->lock);
+		}
+		pthread_mutex_unlock(&volumes->lock);
+	}
+}
+
+/* top_lock held; given back if it is dead. */
+static int check_alive(struct volume *volume, struct err *err)
 {
 	bool is_dead;
 
-	pthread_mutex_lock(&volume->top_lock);
 	pthread_mutex_lock(&volume->owner->lock);
 	is_dead = volume->is_dead;
 	pthread_mutex_unlock(&volume->owner->lock);
@@ -127,6 +144,18 @@ int volume_lock_top(struct volume *volume, struct err *err)
 		return 0;
 	pthread_mutex_unlock(&volume->top_lock);
 	return err_set(err, ERR_NOT_FOUND, ENOENT, "unknown volume: %s", volume->handle);
+}
+
+int volume_lock_top(struct volume *volume, struct err *err)
+{
+	pthread_mutex_lock(&volume->top_lock);
+	return check_alive(volume, err);
+}
+
+int volume_lock_top_to_write(struct volume *volume, struct err *err)
+{
+	volume_lock_still(volume);
+	return check_alive(volume, err);
 }
 
 void volume_put(struct volume *volume)

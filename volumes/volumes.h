@@ -148,6 +148,8 @@ int tree_stream_out(struct volumes *volumes, const struct tree_view *view,
 
 /* A pipe, to be written (it does not block) or read; the stream's. */
 int volume_stream_fd(const struct volume_stream *stream);
+/* It fails from here on; to be ended all the same, and not at the same time. */
+void volume_stream_kill(const struct volume_stream *stream);
 /* Ends the stream; it is freed. kill_it: it is not to be completed. Else waits until the helper is
  * done: 0; -EBADMSG: the archive is bad; -ENOENT: the path does not exist in the volume; or another
  * errno with the cause. */

@@ -50,6 +50,7 @@ struct volume {
 	unsigned n_refs; /* the table's, streams, attachments */
 	unsigned
 		n_writers; /* attachments that are not stale, streams into it: its top stays where it is */
+	unsigned n_still; /* copies of it at work that nobody may begin to disturb by writing */
 
 	pthread_mutex_t top_lock;
 };
@@ -107,6 +108,10 @@ struct volume *volume_get(struct volumes *volumes, const char *handle, struct er
 void volume_put(struct volume *volume);
 /* Takes top_lock. -ENOENT, and not taken: it was destroyed meanwhile. */
 int volume_lock_top(struct volume *volume, struct err *err);
+/* For whoever is about to write: when no copy of it is at work that began without writers. The first
+ * one also when it was destroyed. */
+void volume_lock_still(struct volume *volume);
+int volume_lock_top_to_write(struct volume *volume, struct err *err);
 struct volume *volume_new(struct volumes *volumes, const char *handle);
 void volume_free(struct volume *volume);
 int volume_set_dir(struct volume *volume, const char *place); /* "init", "live" or "doomed" */
@@ -119,6 +124,13 @@ int volume_create_if(struct volumes *volumes, struct volume_spec *spec,
 	bool (*is_wanted)(void *arg), void *arg, struct err *err);
 bool volume_wants_owner(const struct volume_spec *spec);
 int volume_choose_handle(struct volume_spec *spec, struct err *err);
+
+/* derive.c: what a new volume in init/ is filled with from another one */
+int volume_make_tree(struct volume *volume, struct err *err); /* an empty one */
+int volume_make_copy(struct volume *child, const char *handle, struct err *err);
+/* Of what is below sub_path; "": all, then it is a copy. */
+int volume_import_from(
+	struct volume *volume, const char *handle, const char *sub_path, struct err *err);
 
 /* layers.c: the tops of volumes. top_lock held. */
 /* Nothing was written over its layers, or what was is gone again. */

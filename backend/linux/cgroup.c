@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/guard.h"
 #include "base/parse.h"
+#include "base/strv.h"
 #include "linux/cgroup_base.h"
 #include "linux/devices.h"
 #include "linux/sys.h"
@@ -61,8 +62,25 @@ struct search {
 	struct cgroups *groups;
 	char *table; /* /proc/self/cgroup */
 	const char *instance, *v2_parent;
+	const struct strv *recorded;
 	struct err *err;
 };
+
+/* The parent group of before in this hierarchy, if there are still groups in it. NULL: none, or it
+ * has just been removed. */
+static const char *find_recorded(const struct search *search, const char *mount)
+{
+	size_t len = strlen(mount);
+
+	for (size_t i = 0; i < search->recorded->n_items; i++) {
+		const char *path = search->recorded->items[i];
+
+		if (!strncmp(path, mount, len) && path[len] == '/' && rmdir(path) < 0 &&
+			errno != ENOENT)
+			return path;
+	}
+	return NULL;
+}
 
 /* Where a hierarchy's parent group lies: below the server's own in v1. */
 static int find_base(const struct search *search, const char *mount, const char *own, bool is_v2,
@@ -85,20 +103,30 @@ static int find_base(const struct search *search, const char *mount, const char 
 	return 0;
 }
 
-static int make_parent(struct cgroups *groups, struct hierarchy *hierarchy)
+static int find_parent(const struct search *search, const char *mount, const char *own, bool is_v2,
+	char **ret_parent)
 {
-	if (mkdir(hierarchy->parent, 0755) < 0 && errno != EEXIST)
-		return -errno;
-	if (hierarchy->is_v2) /* what is refused is seen in handed_down */
-		cgroup_hand_down(hierarchy->parent, groups->handed_down);
-	return 0;
+	const char *recorded = find_recorded(search, mount);
+	AUTO_FREE char *base = NULL;
+	int r = 0;
+
+	if (!recorded)
+		r = find_base(search, mount, own, is_v2, &base);
+	if (r < 0)
+		return r;
+	*ret_parent = recorded ? strdup(recorded) : NULL;
+	if (recorded && is_v2 && search->v2_parent) /* it may be the very one */
+		snprintf(search->groups->reason, sizeof(search->groups->reason),
+			"%.200s still holds containers", recorded);
+	if (!recorded && asprintf(ret_parent, "%s/cloche-%s", base, search->instance) < 0)
+		*ret_parent = NULL;
+	return *ret_parent ? 0 : err_system(search->err, -ENOMEM, "cgroups");
 }
 
 static int add_hierarchy(const struct search *search, const char *mount, const char *name)
 {
 	struct cgroups *groups = search->groups;
 	struct hierarchy *hierarchy = &groups->all[groups->n_all];
-	AUTO_FREE char *base = NULL;
 	char own[2048];
 	int r;
 
@@ -106,19 +134,16 @@ static int add_hierarchy(const struct search *search, const char *mount, const c
 		return err_system(search->err, -E2BIG, "cgroup hierarchy at %.200s", mount);
 	if (!own_group(search->table, name, own, sizeof(own)))
 		return 0;
-	r = find_base(search, mount, own, !*name, &base);
+	r = find_parent(search, mount, own, !*name, &hierarchy->parent);
 	if (r < 0)
 		return r;
-	if (asprintf(&hierarchy->parent, "%s/cloche-%s", base, search->instance) < 0)
-		return err_system(search->err, -ENOMEM, "cgroups");
 	snprintf(hierarchy->name, sizeof(hierarchy->name), "%s", name);
 	hierarchy->is_v2 = !*name;
 	hierarchy->joins = !hierarchy->is_v2;
 	if (hierarchy->is_v2)
 		groups->v2 = groups->n_all;
 	groups->n_all++;
-	r = make_parent(groups, hierarchy);
-	return r < 0 ? err_system(search->err, r, "cgroup %.200s", hierarchy->parent) : 0;
+	return 0;
 }
 
 /* One line of mountinfo: ... mountpoint opts [tags] - type source superopts. The controllers of v1
@@ -154,11 +179,11 @@ static int add_mount(const struct search *search, char *line)
 	return is_wanted(controllers) ? add_hierarchy(search, fields[4], controllers) : 0;
 }
 
-int cgroups_open(
-	struct cgroups *groups, const char *instance, const char *v2_parent, struct err *err)
+int cgroups_find(struct cgroups *groups, const char *instance, const char *v2_parent,
+	const struct strv *recorded, struct err *err)
 {
 	AUTO_FREE char *table = calloc(1, 65536), *mounts = calloc(1, 1 << 20);
-	struct search search = { groups, table, instance, v2_parent, err };
+	struct search search = { groups, table, instance, v2_parent, recorded, err };
 	char *rest = mounts, *line;
 	ssize_t n;
 	int r;
@@ -181,6 +206,19 @@ int cgroups_open(
 	if (v2_parent && groups->v2 < 0)
 		return err_set(err, ERR_INVALID, ENOENT,
 			"--cgroup-parent %.100s: there is no cgroup v2 hierarchy", v2_parent);
+	return 0;
+}
+
+int cgroups_make(struct cgroups *groups, struct err *err)
+{
+	for (int i = 0; i < groups->n_all; i++) {
+		const struct hierarchy *hierarchy = &groups->all[i];
+
+		if (mkdir(hierarchy->parent, 0755) < 0 && errno != EEXIST)
+			return err_system(err, -errno, "cgroup %.200s", hierarchy->parent);
+		if (hierarchy->is_v2) /* what is refused is seen in handed_down */
+			cgroup_hand_down(hierarchy->parent, groups->handed_down);
+	}
 	return 0;
 }
 

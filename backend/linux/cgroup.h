@@ -2,12 +2,13 @@
  * Documentation/admin-guide/cgroup-v1, cgroup-v2.rst). Groups lie below the server's own group (v2:
  * see cgroup_base.h), in one parent group per work directory:
  * <hierarchy>/<base>/cloche-<instance>/<id>. Threads: any; the struct does not change after
- * cgroups_open. */
+ * cgroups_make. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 
 struct err;
+struct strv;
 
 #define MAX_HIERARCHIES 16
 
@@ -28,11 +29,14 @@ struct cgroups {
 	char reason[256]; /* v2: why not below the server's own group; "" */
 };
 
-/* Reads /proc/self/mountinfo and /proc/self/cgroup, makes the parent groups; on v2 the server may
- * move into a leaf group. v2_parent: below which v2 group, from the hierarchy's root; NULL: see
- * cgroup_base.h. */
-int cgroups_open(
-	struct cgroups *groups, const char *instance, const char *v2_parent, struct err *err);
+/* Reads /proc/self/mountinfo and /proc/self/cgroup and decides where the parent groups lie; on v2 the
+ * server may move into a leaf group. v2_parent: below which v2 group, from the hierarchy's root;
+ * NULL: see cgroup_base.h. recorded: paths of parent groups of earlier servers of this instance: one
+ * that still holds groups stays the parent, whatever was asked for; an empty one is removed. */
+int cgroups_find(struct cgroups *groups, const char *instance, const char *v2_parent,
+	const struct strv *recorded, struct err *err);
+/* Makes the parent groups. Their paths have been recorded. */
+int cgroups_make(struct cgroups *groups, struct err *err);
 /* Removes the parent groups if they are empty, frees. */
 void cgroups_close(struct cgroups *groups);
 

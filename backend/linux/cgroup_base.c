@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/auto.h"
@@ -135,8 +136,17 @@ static int try_group(const char *group)
 	return *enabled && r != -EBUSY ? 0 : r;
 }
 
-/* The server of before may have moved, and this one was started from there: the group above, if it
- * has handed down something. */
+/* systemd marks what it gives away (systemd.resource-control(5), Delegate=). */
+static bool is_delegated(const char *group)
+{
+	char text[8];
+
+	return getxattr(group, "trusted.delegate", text, sizeof(text)) > 0 ||
+		getxattr(group, "user.delegate", text, sizeof(text)) > 0;
+}
+
+/* The server of before may have moved, and this one was started from there; or systemd has made the
+ * leaf (DelegateSubgroup=server). Then it is the group above that hands down. */
 static void leave_leaf(char *group)
 {
 	char given[512], *end = group + strlen(group) - strlen(leaf);
@@ -144,7 +154,8 @@ static void leave_leaf(char *group)
 	if (end <= group || strcmp(end, leaf))
 		return;
 	*end = '\0';
-	if (read_file(group, "cgroup.subtree_control", given, sizeof(given)) < 0 || !has_any(given))
+	if (read_file(group, "cgroup.subtree_control", given, sizeof(given)) < 0 ||
+		(!has_any(given) && !is_delegated(group)))
 		*end = leaf[0];
 }
 

@@ -32,8 +32,7 @@
 #include "linux/sys.h"
 #include "linux/tree.h"
 
-/* And a pid. */
-#define SITE ".cloche-doctor-"
+#define SITE ".cloche-doctor-" /* and a pid */
 #define GROUP "cloche-doctor-"
 
 /* What the probes share. */

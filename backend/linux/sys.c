@@ -94,6 +94,11 @@ pid_t sys_clone3(const struct clone_args *args)
 	return result(syscall(SYS_clone3, args, sizeof(*args)));
 }
 
+int sys_pidfd_open(pid_t pid)
+{
+	return result((int)syscall(SYS_pidfd_open, pid, 0));
+}
+
 int sys_setns(int fd, int types)
 {
 	return result(setns(fd, types));

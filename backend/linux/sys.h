@@ -27,6 +27,7 @@ ssize_t sys_read_small(
 int sys_write_file(int dir_fd, const char *path, const char *text);
 
 pid_t sys_clone3(const struct clone_args *args);
+int sys_pidfd_open(pid_t pid);
 int sys_setns(int fd, int types);
 int sys_unshare(int flags);
 /* Default action for every signal, those that the C library keeps for itself too (it ignores them

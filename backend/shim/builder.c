@@ -85,6 +85,8 @@ static void prepare(struct work *work, const struct builder *builder)
 		.root_fd = -1,
 		.init_pid_fd = -1,
 		.userns_fd = -1,
+		.home_fd = -1,
+		.cgroup_fd = -1,
 		.slots = slots };
 	for (int i = 0; i < MAX_SLOTS; i++)
 		slots[i] = -1;
@@ -102,6 +104,23 @@ _Noreturn void builder_refresh(const struct builder *builder, pid_t init_pid)
 	prepare(&work, builder);
 	work.init_pid = init_pid;
 	walk_all(&work, builder->prepare);
+	_exit(0);
+}
+
+_Noreturn void builder_program(const struct builder *builder, pid_t init_pid)
+{
+	struct work work;
+	uint32_t step = 0;
+	int r;
+
+	prepare(&work, builder);
+	work.init_pid = init_pid;
+	work.plan = builder->prepare;
+	r = work.init_pid_fd = sys_pidfd_open(init_pid);
+	if (r >= 0)
+		r = walk(&work, &step, false);
+	if (r < 0)
+		program_report(&work, STEP_OF_PLAN + work.report->step, -r);
 	_exit(0);
 }
 

@@ -247,20 +247,11 @@ static int op_bind(struct work *work, const struct op_wire *op)
 	return r < 0 ? r : place_attach(work, op, tree_fd, text(work, op->b));
 }
 
-/* Our own /dev, /proc and /sys go onto real directories of the image or onto new ones: a link or a
- * file in their place is refused (CVE-2019-19921 and its kin). */
 static int op_move(struct work *work, const struct op_wire *op)
 {
-	const char *name = text(work, op->b);
 	AUTO_FD int from_fd = place_open_skeleton(work, text(work, op->a), 0);
-	AUTO_FD int to_fd = -1;
 
-	if (from_fd < 0)
-		return from_fd;
-	if (mkdirat(work->root_fd, name, 0755) < 0 && errno != EEXIST)
-		return -errno;
-	to_fd = sys_open_beneath(work->root_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
-	return to_fd < 0 ? to_fd : sys_move_mount(from_fd, to_fd);
+	return from_fd < 0 ? from_fd : place_move(work, from_fd, text(work, op->b));
 }
 
 /* An overlay made with an fsuid that its layers do not map turns read-only without a word. */
@@ -318,20 +309,54 @@ static int op_enter(struct work *work, const struct op_wire *op)
 
 static int op_keep(struct work *work, const struct op_wire *op)
 {
-	AUTO_FD int at_fd = sys_open_in_root(work->root_fd, text(work, op->a), O_PATH, 0);
+	struct mount_attr attr = { .attr_set = op->attrs, .propagation = MS_PRIVATE };
+	AUTO_FD int at_fd = op->flags & OPF_ROOT_SRC
+		? place_open_root_source(work, text(work, op->a))
+		: sys_open_in_root(work->root_fd, text(work, op->a), O_PATH, 0);
 	int fd = at_fd < 0
 		? at_fd
 		: sys_open_tree(at_fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH | AT_RECURSIVE);
 
 	work->slots[op->number] = fd;
-	return fd < 0 ? fd : 0;
+	if (fd < 0)
+		return fd;
+	return op->attrs ? sys_mount_setattr(fd, AT_RECURSIVE, &attr) : 0;
 }
 
+/* What was not there to be kept is not there. */
 static int op_put(struct work *work, const struct op_wire *op)
 {
 	int fd = work->slots[op->number];
 
-	return fd < 0 ? -EBADF : place_attach(work, op, fd, text(work, op->a));
+	if (fd < 0)
+		return op->flags & OPF_OPTIONAL ? -ENOENT : -EBADF;
+	return op->flags & OPF_IN_ROOT ? place_attach(work, op, fd, text(work, op->a))
+				       : place_move(work, fd, text(work, op->a));
+}
+
+static int remember_home(struct work *work, const char *cgroup)
+{
+	work->home_fd = sys_open_at(work->builder->proc_fd, "self/ns/mnt", O_RDONLY, 0, 0);
+	if (work->home_fd < 0 || !*cgroup)
+		return work->home_fd < 0 ? work->home_fd : 0;
+	work->cgroup_fd = sys_open_at(AT_FDCWD, cgroup, O_RDONLY | O_DIRECTORY, 0, 0);
+	return work->cgroup_fd < 0 ? work->cgroup_fd : 0;
+}
+
+static int op_home(struct work *work, const struct op_wire *op)
+{
+	int r;
+
+	if (op->number == 0)
+		return remember_home(work, text(work, op->a));
+	auto_fd(&work->root_fd); /* the container's */
+	r = sys_setns(work->home_fd, CLONE_NEWNS);
+	return r < 0 ? r : result(fchdir(work->skeleton_fd));
+}
+
+static int op_join(struct work *work, const struct op_wire *op)
+{
+	return sys_setns(work->init_pid_fd, (int)op->number);
 }
 
 static int op_pivot(struct work *work, const struct op_wire *op)
@@ -360,6 +385,9 @@ int (*const builder_run[N_OPS])(struct work *, const struct op_wire *) = {
 	[OP_ENTER] = op_enter,
 	[OP_KEEP] = op_keep,
 	[OP_PUT] = op_put,
+	[OP_HOME] = op_home,
+	[OP_JOIN] = op_join,
+	[OP_PROGRAM] = program_make,
 	[OP_SYSCTL] = builder_sysctl,
 	[OP_VETH] = builder_veth,
 	[OP_ADDRESS] = builder_address,

@@ -142,6 +142,16 @@ static int open_target(
 	return r < 0 ? r : TAKE_FD(fd);
 }
 
+int place_move(const struct work *work, int from_fd, const char *name)
+{
+	AUTO_FD int to_fd = -1;
+
+	if (mkdirat(work->root_fd, name, 0755) < 0 && errno != EEXIST)
+		return -errno;
+	to_fd = sys_open_beneath(work->root_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+	return to_fd < 0 ? to_fd : sys_move_mount(from_fd, to_fd);
+}
+
 int place_become_root(const struct work *work)
 {
 	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0)

@@ -11,7 +11,7 @@
 struct work {
 	const struct builder *builder;
 	const struct plan_wire *plan;
-	int skeleton_fd, root_fd, init_pid_fd, userns_fd;
+	int skeleton_fd, root_fd, init_pid_fd, userns_fd, home_fd, cgroup_fd;
 	pid_t init_pid;
 	struct msg_built *report; /* shared with the helper */
 	int *slots; /* MAX_SLOTS mounts that are attached nowhere; -1: none */
@@ -27,6 +27,9 @@ static inline const char *text(const struct work *work, uint32_t offset)
 int builder_open_init_proc(const struct work *work, const char *name, int flags);
 extern int (*const builder_run[N_OPS])(struct work *work, const struct op_wire *op);
 
+/* builder_program.c */
+int program_make(struct work *work, const struct op_wire *op);
+_Noreturn void program_report(const struct work *work, uint32_t step, int code);
 /* builder_net.c: operations, too */
 int builder_sysctl(struct work *work, const struct op_wire *op);
 int builder_veth(struct work *work, const struct op_wire *op);
@@ -34,6 +37,9 @@ int builder_address(struct work *work, const struct op_wire *op);
 int builder_route(struct work *work, const struct op_wire *op);
 
 /* builder_place.c */
+/* A mount, onto a real directory of the root's own or onto a new one: a link or a file in its place is
+ * refused (CVE-2019-19921 and its kin). */
+int place_move(const struct work *work, int from_fd, const char *name);
 /* Below the skeleton, following no link. */
 int place_open_skeleton(const struct work *work, const char *path, int flags);
 /* What a path means in the container, for reading or for a mount of it; none of the kernel's own

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
@@ -24,6 +23,7 @@
 #include "linux/caps.h"
 #include "linux/sys.h"
 #include "shim/child.h"
+#include "shim/child_rights.h"
 #include "shim/protocol.h"
 
 #define MAX_PROCESSES 4096
@@ -68,47 +68,9 @@ static int raise_loopback(void)
 	return ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? -errno : 0;
 }
 
-static int limit_files(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return -errno;
-	limit.rlim_cur = limit.rlim_max < 1024 ? limit.rlim_max : 1024;
-	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return -errno;
-	if (getrlimit(RLIMIT_CORE, &limit) < 0)
-		return -errno;
-	limit.rlim_cur = 0;
-	return setrlimit(RLIMIT_CORE, &limit) < 0 ? -errno : 0;
-}
-
 static int result(long r)
 {
 	return r < 0 ? -errno : 0;
-}
-
-/* Loaded, and seen to be in force: 2 is filter mode. */
-static int load_filter(const void *filter, uint32_t n_bytes)
-{
-	int r;
-
-	if (!GUARD(FILTER))
-		return 0;
-	r = n_bytes ? sys_seccomp_load(filter, n_bytes) : 0;
-	if (r == 0 && n_bytes && prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != 2)
-		return -EPERM;
-	return r;
-}
-
-/* Cloned by the host's root: from now on the container's, whose files it may make. */
-static int become_root(void)
-{
-	int r = result(setgroups(0, NULL));
-
-	if (r == 0)
-		r = result(setresgid(0, 0, 0));
-	return r < 0 ? r : result(setresuid(0, 0, 0));
 }
 
 struct shape {
@@ -126,7 +88,7 @@ static int step_namespaces(const struct shape *shape)
 static int step_root(const struct shape *shape)
 {
 	(void)shape;
-	return become_root();
+	return rights_become_root();
 }
 
 static int step_hostname(const struct shape *shape)
@@ -149,7 +111,7 @@ static int step_keyring(const struct shape *shape)
 
 static int step_filter(const struct shape *shape)
 {
-	return load_filter(shape->filter, shape->start->filter_bytes);
+	return rights_load_filter(shape->filter, shape->start->filter_bytes);
 }
 
 static int step_bounding(const struct shape *shape)
@@ -384,7 +346,7 @@ _Noreturn void init_main(int control_fd, char *argv0)
 	close_all_but_control(control_fd, &signals);
 	early_code = raise_loopback();
 	if (early_code == 0)
-		early_code = limit_files();
+		early_code = rights_limit_files();
 	loop();
 	_exit(0);
 }

@@ -155,13 +155,16 @@ void shim_hear_init(struct shim *shim)
 static void reap(struct shim *shim)
 {
 	struct signalfd_siginfo info;
+	struct rusage use;
 	int status;
 	pid_t pid;
 
 	while (read(shim->signal_fd, &info, sizeof(info)) > 0)
 		continue;
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-		if (pid == shim->init_pid) {
+	while ((pid = wait4(-1, &status, WNOHANG, &use)) > 0)
+		if (pid != shim->init_pid) {
+			pea_reaped(shim, pid, status, &use);
+		} else {
 			/* what init still said comes before its end */
 			while (shim->init_fd >= 0 &&
 				recv(shim->init_fd, NULL, 0, MSG_PEEK | MSG_DONTWAIT) >= 0)

@@ -17,6 +17,7 @@
 static void close_all(struct proc *proc)
 {
 	auto_fd(&proc->report_fd);
+	auto_fd(&proc->pid_fd);
 	auto_fd(&proc->stdin_fd);
 	auto_fd(&proc->ring_fd);
 	auto_fd(&proc->data_fd);
@@ -127,7 +128,7 @@ struct proc *proc_new(const struct msg_run *run, int pts_fd, int child_fds[4], i
 	proc->token = run->token;
 	proc->tty = run->tty;
 	memcpy(proc->process_id, run->process_id, sizeof(proc->process_id) - 1);
-	proc->report_fd = proc->stdin_fd = proc->ring_fd = proc->data_fd = -1;
+	proc->pid_fd = proc->report_fd = proc->stdin_fd = proc->ring_fd = proc->data_fd = -1;
 	for (int i = 0; i < N_STREAMS; i++)
 		proc->streams[i].fd = -1;
 	*ret_code = open_all(proc, pts_fd, child_fds, run);

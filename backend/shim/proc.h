@@ -24,6 +24,10 @@ struct proc {
 	TAILQ_ENTRY(proc) entry;
 	uint32_t token, run_seq, state;
 	bool tty;
+	bool is_pea; /* has a root of its own, and us for a parent */
+	int pid_fd; /* where its number comes from; -1: it has come */
+	pid_t pid; /* 0: it has not begun */
+	bool is_doomed; /* to be killed when it begins */
 	int report_fd; /* child_report or end of file; -1: the program runs */
 	int stdin_fd; /* the write end, -1 for a terminal or after the end of stdin */
 	int ring_fd, data_fd; /* shared with the server */

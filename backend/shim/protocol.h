@@ -28,6 +28,7 @@ enum msg_type {
 	MSG_ADOPT, /* struct msg_token; reply: struct msg_process, fds as MSG_RUN's */
 	MSG_REFRESH, /* a plan that changes the mounts of the container; fds: procfs */
 	MSG_USERNS, /* fds: procfs; reply fds: the user namespace of init */
+	MSG_RUN_IMAGE, /* struct msg_run_image and three blobs; fds: procfs; reply as MSG_RUN's */
 
 	/* shim to server, unasked */
 	MSG_EXITED = 48, /* struct msg_exited */
@@ -113,6 +114,13 @@ struct msg_run {
 	uint64_t ring_bytes;
 	char process_id[PROCESS_ID_SIZE];
 };
+/* A process with a root of its own. Behind the struct, each from a multiple of 8 bytes on: a plan that
+ * ends in OP_PROGRAM, a program, a seccomp filter. */
+struct msg_run_image {
+	struct msg_run run;
+	uint64_t bounding, effective; /* as init has them, struct msg_start */
+	uint32_t plan_bytes, program_bytes, filter_bytes, padding;
+};
 struct msg_process {
 	struct msg_reply reply;
 	struct msg_exited exited;
@@ -141,8 +149,11 @@ enum op_code {
 	OP_USERNS, /* for OPF_IDMAP: the one that init has */
 	OP_TAKE, /* a: source; attrs; number: where to keep the mount, unattached, below MAX_SLOTS */
 	OP_ENTER, /* init's mount namespace; its root is the root from now on */
-	OP_KEEP, /* a: path in the root; number: where to keep a copy of what is mounted there */
-	OP_PUT, /* a: target; number: what to put there */
+	OP_KEEP, /* a: path in the root; number: where to keep a copy of what is there; attrs */
+	OP_PUT, /* a: target; number: what to put there; without OPF_IN_ROOT as OP_MOVE does */
+	OP_HOME, /* number 0: remembers the mount namespace, and a: a cgroup v2 directory or ""; 1: goes back */
+	OP_JOIN, /* number: CLONE_NEW flags of namespaces of init's to enter, the pid one for children */
+	OP_PROGRAM, /* the process that the shim was told to run, born in that group */
 	OP_SYSCTL, /* a: below /proc/sys, of the network namespace that one is in; b: value */
 	OP_VETH, /* a: name of the host's end, eth0 inside; b: MTU; number: group << 32 | bridge */
 	OP_ADDRESS, /* a: link; b: "address/prefix" */
@@ -214,8 +225,10 @@ enum child_step {
 	STEP_CAPS,
 	STEP_LOOKUP,
 	STEP_EXEC,
+	STEP_JOIN, /* the container, of a process with a root of its own */
 	N_STEPS
 };
+#define STEP_OF_PLAN 0x10000u /* plus the number of the operation that failed */
 struct child_report {
 	uint32_t step;
 	int32_t code; /* positive errno */

@@ -25,7 +25,7 @@ void shim_send(struct shim *shim, const struct msg *msg)
 		auto_fd(&shim->server_fd);
 }
 
-static void reply(struct shim *shim, uint32_t seq, int code, uint32_t step)
+void shim_reply(struct shim *shim, uint32_t seq, int code, uint32_t step)
 {
 	struct msg_reply body = { .code = code, .step = step };
 
@@ -34,7 +34,7 @@ static void reply(struct shim *shim, uint32_t seq, int code, uint32_t step)
 			.type = MSG_REPLY, .seq = seq, .body = &body, .body_bytes = sizeof(body) });
 }
 
-static struct proc *find(const struct shim *shim, uint32_t token)
+struct proc *shim_find(const struct shim *shim, uint32_t token)
 {
 	struct proc *proc;
 
@@ -42,6 +42,12 @@ static struct proc *find(const struct shim *shim, uint32_t token)
 		if (proc->token == token)
 			return proc;
 	return NULL;
+}
+
+void shim_add(struct shim *shim, struct proc *proc)
+{
+	TAILQ_INSERT_TAIL(&shim->procs, proc, entry);
+	shim->n_procs++;
 }
 
 static void drop(struct shim *shim, struct proc *proc)
@@ -56,7 +62,7 @@ static struct proc *find_for(struct shim *shim, const struct msg *msg)
 	struct msg_token body;
 
 	msg_body(msg, &body, sizeof(body));
-	return find(shim, body.token);
+	return shim_find(shim, body.token);
 }
 
 /* ---- birth ----------------------------------------------------------------------------------- */
@@ -78,7 +84,7 @@ static void await_builder(struct shim *shim, uint32_t seq, enum shim_state next)
 		shim->state = next;
 	if (built.code != 0 || next != SHIM_PREPARED)
 		auto_fd(&shim->builder_fd);
-	reply(shim, seq, built.code, built.step);
+	shim_reply(shim, seq, built.code, built.step);
 }
 
 static int fork_builder(struct shim *shim, const struct plan_wire *plan)
@@ -123,7 +129,7 @@ static void request_prepare(struct shim *shim, struct msg *msg)
 		r = fork_builder(shim, msg->body);
 	}
 	if (r < 0)
-		reply(shim, msg->seq, r, 0);
+		shim_reply(shim, msg->seq, r, 0);
 	else
 		await_builder(shim, msg->seq, SHIM_PREPARED);
 }
@@ -139,7 +145,7 @@ static void request_refresh(struct shim *shim, struct msg *msg)
 	if (r == 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, reports) < 0)
 		r = -errno;
 	if (r < 0) {
-		reply(shim, msg->seq, r, 0);
+		shim_reply(shim, msg->seq, r, 0);
 		return;
 	}
 	builder.proc_fd = msg->fds[0];
@@ -161,7 +167,7 @@ static void request_userns(struct shim *shim, struct msg *msg)
 		: -EPROTO;
 
 	if (fd < 0) {
-		reply(shim, msg->seq, fd, 0);
+		shim_reply(shim, msg->seq, fd, 0);
 		return;
 	}
 	shim_send(shim,
@@ -179,7 +185,7 @@ static void request_birth(struct shim *shim, struct msg *msg)
 	int r = msg_send(shim->builder_fd, msg);
 
 	if (r < 0)
-		reply(shim, seq, r, 0);
+		shim_reply(shim, seq, r, 0);
 	else
 		await_builder(shim, seq, SHIM_BORN);
 }
@@ -204,7 +210,7 @@ static void forward_to_init(struct shim *shim, struct msg *msg)
 	int r = send_to_init(shim, msg);
 
 	if (r < 0)
-		reply(shim, msg->seq, r == -EPIPE ? -ESRCH : r, 0);
+		shim_reply(shim, msg->seq, r == -EPIPE ? -ESRCH : r, 0);
 }
 
 /* Init is ready: the server gets the root, to look into /etc/passwd, and the eventfd that wakes us.
@@ -215,7 +221,7 @@ static void init_ready(struct shim *shim, struct msg *msg)
 
 	msg_body(msg, &body, sizeof(body));
 	if (body.code < 0 || msg->n_fds != 2) {
-		reply(shim, msg->seq, body.code < 0 ? body.code : -EPROTO, body.step);
+		shim_reply(shim, msg->seq, body.code < 0 ? body.code : -EPROTO, body.step);
 		return;
 	}
 	shim->root_fd = TAKE_FD(msg->fds[0]);
@@ -268,11 +274,10 @@ static void request_run(struct shim *shim, struct msg *msg)
 		auto_fd(&child_fds[i]);
 	if (r < 0) {
 		proc_free(proc);
-		reply(shim, msg->seq, r, STEP_STDIO);
+		shim_reply(shim, msg->seq, r, STEP_STDIO);
 		return;
 	}
-	TAILQ_INSERT_TAIL(&shim->procs, proc, entry);
-	shim->n_procs++;
+	shim_add(shim, proc);
 }
 
 static void started(struct shim *shim, struct proc *proc)
@@ -281,6 +286,8 @@ static void started(struct shim *shim, struct proc *proc)
 	int input_fd = proc->tty ? proc->streams[STREAM_OUT].fd : proc->stdin_fd;
 
 	proc->state = PROCESS_RUNNING;
+	if (proc->is_doomed)
+		kill(proc->pid, SIGKILL);
 	shim_send(shim,
 		&(struct msg){ .type = MSG_REPLY,
 			.seq = proc->run_seq,
@@ -292,17 +299,17 @@ static void started(struct shim *shim, struct proc *proc)
 
 void shim_child_reported(struct shim *shim, struct proc *proc)
 {
-	struct child_report report;
+	struct child_report report = { .step = STEP_JOIN };
 	ssize_t n = read(proc->report_fd, &report, sizeof(report));
 
 	if (n < 0)
 		return;
 	auto_fd(&proc->report_fd);
-	if (n == 0) {
+	if (n == 0 && pea_has_begun(proc)) {
 		started(shim, proc);
 		return;
 	}
-	reply(shim, proc->run_seq, n == sizeof(report) ? -report.code : -EPROTO, report.step);
+	shim_reply(shim, proc->run_seq, n == sizeof(report) ? -report.code : -EPROTO, report.step);
 	drop(shim, proc);
 }
 
@@ -312,10 +319,10 @@ static void init_execed(struct shim *shim, const struct msg *msg)
 	struct proc *proc;
 
 	msg_body(msg, &body, sizeof(body));
-	proc = find(shim, body.token);
+	proc = shim_find(shim, body.token);
 	if (!proc || body.pid >= 0)
 		return;
-	reply(shim, proc->run_seq, body.pid, STEP_STDIO);
+	shim_reply(shim, proc->run_seq, body.pid, STEP_STDIO);
 	drop(shim, proc);
 }
 
@@ -327,21 +334,32 @@ static void announce(struct shim *shim, struct proc *proc)
 			.body_bytes = sizeof(proc->exited) });
 }
 
-static void init_exited(struct shim *shim, const struct msg *msg)
+void shim_exited(struct shim *shim, const struct msg_exited *exited)
 {
-	struct msg_exited body;
-	struct proc *proc;
+	struct proc *proc = shim_find(shim, exited->token);
 
-	msg_body(msg, &body, sizeof(body));
-	proc = find(shim, body.token);
 	if (proc && proc->report_fd >= 0) {
 		shim_child_reported(shim, proc); /* it is dead: its report is complete */
-		proc = find(shim, body.token);
+		proc = shim_find(shim, exited->token);
 	}
 	if (!proc)
 		return;
-	proc_exited(proc, &body, clock_ms());
+	proc_exited(proc, exited, clock_ms());
 	announce(shim, proc);
+}
+
+static void init_exited(struct shim *shim, const struct msg *msg)
+{
+	struct msg_exited body;
+
+	msg_body(msg, &body, sizeof(body));
+	shim_exited(shim, &body);
+}
+
+static void request_signal(struct shim *shim, struct msg *msg)
+{
+	if (!pea_signal(shim, msg))
+		forward_to_init(shim, msg);
 }
 
 static void request_close_stdin(struct shim *shim, struct msg *msg)
@@ -350,7 +368,7 @@ static void request_close_stdin(struct shim *shim, struct msg *msg)
 
 	if (proc)
 		auto_fd(&proc->stdin_fd);
-	reply(shim, msg->seq, proc ? 0 : -ESRCH, 0);
+	shim_reply(shim, msg->seq, proc ? 0 : -ESRCH, 0);
 }
 
 static void request_opened(struct shim *shim, struct msg *msg)
@@ -359,10 +377,10 @@ static void request_opened(struct shim *shim, struct msg *msg)
 	struct proc *proc;
 
 	msg_body(msg, &body, sizeof(body));
-	proc = find(shim, body.token);
+	proc = shim_find(shim, body.token);
 	if (proc && body.signo >= 0 && body.signo < N_STREAMS && proc->rings[body.signo].shared)
 		atomic_store(&proc->rings[body.signo].shared->opened, 1);
-	reply(shim, msg->seq, proc ? 0 : -ESRCH, 0);
+	shim_reply(shim, msg->seq, proc ? 0 : -ESRCH, 0);
 }
 
 static void request_forget(struct shim *shim, struct msg *msg)
@@ -373,7 +391,7 @@ static void request_forget(struct shim *shim, struct msg *msg)
 		proc_forget(proc);
 		shim_retire(shim, proc);
 	}
-	reply(shim, msg->seq, 0, 0);
+	shim_reply(shim, msg->seq, 0, 0);
 }
 
 /* The tail moves over what everybody has: at the head, with the end said, nobody needs the rings.
@@ -433,7 +451,7 @@ void shim_container_died(struct shim *shim)
 	for (proc = TAILQ_FIRST(&shim->procs); proc; proc = next) {
 		next = TAILQ_NEXT(proc, entry);
 		if (proc->report_fd >= 0) {
-			reply(shim, proc->run_seq, -ESRCH, STEP_STDIO);
+			shim_reply(shim, proc->run_seq, -ESRCH, STEP_STDIO);
 			drop(shim, proc);
 			continue;
 		}
@@ -484,7 +502,7 @@ static void request_hello(struct shim *shim, struct msg *msg)
 
 	msg_body(msg, &body, sizeof(body));
 	if (strncmp(body.nonce, shim->nonce, sizeof(body.nonce)) || shim->root_fd < 0) {
-		reply(shim, msg->seq, -EACCES, 0);
+		shim_reply(shim, msg->seq, -EACCES, 0);
 		return;
 	}
 	shim->is_greeted = true;
@@ -553,7 +571,7 @@ static void request_adopt(struct shim *shim, struct msg *msg)
 	msg_body(msg, &wanted, sizeof(wanted));
 	ended = proc ? NULL : find_ended(shim, wanted.token);
 	if (!proc && !ended) {
-		reply(shim, msg->seq, -ESRCH, 0);
+		shim_reply(shim, msg->seq, -ESRCH, 0);
 		return;
 	}
 	if (proc)
@@ -580,7 +598,8 @@ static const struct request {
 	{ MSG_RUN, IN(SHIM_RUNNING), request_run },
 	{ MSG_REFRESH, IN(SHIM_RUNNING), request_refresh },
 	{ MSG_USERNS, IN(SHIM_RUNNING), request_userns },
-	{ MSG_SIGNAL, IN(SHIM_RUNNING), forward_to_init },
+	{ MSG_RUN_IMAGE, IN(SHIM_RUNNING), pea_request },
+	{ MSG_SIGNAL, IN(SHIM_RUNNING), request_signal },
 	{ MSG_KILL_ALL, IN(SHIM_RUNNING), forward_to_init },
 	{ MSG_CLOSE_STDIN, ANY, request_close_stdin },
 	{ MSG_OPENED, ANY, request_opened },
@@ -595,14 +614,14 @@ void shim_request(struct shim *shim, struct msg *msg)
 		if (requests[i].type != msg->type)
 			continue;
 		if (!shim->is_greeted && msg->type != MSG_HELLO)
-			reply(shim, msg->seq, -EACCES, 0);
+			shim_reply(shim, msg->seq, -EACCES, 0);
 		else if (!(requests[i].states & IN(shim->state)))
-			reply(shim, msg->seq, shim->state == SHIM_DEAD ? -ESRCH : -EBUSY, 0);
+			shim_reply(shim, msg->seq, shim->state == SHIM_DEAD ? -ESRCH : -EBUSY, 0);
 		else
 			requests[i].handle(shim, msg);
 		return;
 	}
-	reply(shim, msg->seq, -ENOSYS, 0);
+	shim_reply(shim, msg->seq, -ENOSYS, 0);
 }
 
 void shim_from_init(struct shim *shim, struct msg *msg)

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include "base/msg.h"
@@ -39,6 +40,22 @@ void shim_from_init(struct shim *shim, struct msg *msg);
 /* main.c: receives one message of init and handles it; init_fd is -1 after its end. */
 void shim_hear_init(struct shim *shim);
 void shim_send(struct shim *shim, const struct msg *msg); /* to the server, if there is one */
+void shim_reply(struct shim *shim, uint32_t seq, int code, uint32_t step);
+/* init or the kernel says that a process has ended. */
+void shim_exited(struct shim *shim, const struct msg_exited *exited);
+/* The blob behind its struct has come, its fds are made: it is one of ours from here on. */
+void shim_add(struct shim *shim, struct proc *proc);
+struct proc *shim_find(const struct shim *shim, uint32_t token);
+
+/* pea.c: processes with a root of their own. */
+void pea_request(struct shim *shim, struct msg *msg);
+/* True: it has begun, if it could. */
+bool pea_has_begun(struct proc *proc);
+/* True: it was about one of them, and is answered. */
+bool pea_signal(struct shim *shim, const struct msg *msg);
+/* Some child of ours has ended that is not init. */
+void pea_reaped(struct shim *shim, pid_t pid, int status, const struct rusage *use);
+
 /* A child's report pipe is readable: it has failed, or become the program. */
 void shim_child_reported(struct shim *shim, struct proc *proc);
 /* Keeps only the status of a process that has been forgotten and has nothing open any more. */

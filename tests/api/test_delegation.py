@@ -67,8 +67,9 @@ def test_in_a_group_of_its_own(group, start_server):
     server = start_server(prefix=cgrouplib.started_in(group))
     assert cgrouplib.groups_of(server.pid)["unified"] == group / "server"
     box = Container(server)
-    assert group_of(box).parent.parent == group
-    assert_limits_work(group_of(box))
+    inside = group_of(box)
+    assert inside.parent.parent == group
+    assert_limits_work(inside)
     assert words(group, "cgroup.procs") == set()
     server.kill()
     server.prefix = cgrouplib.started_in(group / "server")  # as DelegateSubgroup=server has it
@@ -77,8 +78,20 @@ def test_in_a_group_of_its_own(group, start_server):
     box.client = server.client
     assert box.output("echo still here") == "still here\n"
     box.destroy()
-    assert [path.name for path in group.iterdir() if path.is_dir() and path.name != "server"
-            and any(p.is_dir() for p in path.iterdir())] == []
+    wait_until(lambda: not inside.exists(), "the container's group is gone")
+
+
+@needs_controllers
+def test_in_a_leaf_of_systemds(group, start_server):
+    """DelegateSubgroup=server: it stays there, so that the unit can be started anew."""
+    (group / "server").mkdir()
+    os.setxattr(group, "trusted.delegate", b"1")
+    server = start_server(prefix=cgrouplib.started_in(group / "server"))
+    assert cgrouplib.groups_of(server.pid)["unified"] == group / "server"
+    box = Container(server)
+    assert group_of(box).parent.parent == group
+    assert words(group / "server", "cgroup.subtree_control") == set()
+    box.destroy()
 
 
 @needs_controllers
@@ -120,6 +133,32 @@ def test_a_named_group_that_is_occupied(group, tmp_path):
     finally:
         stranger.kill()
         stranger.wait()
+
+
+@pytest.mark.skipif(not TOP, reason="no cgroup v2 on this host")
+def test_another_parent_while_containers_live(group, start_server):
+    """They are found where they are; the next server that has none goes where it is told."""
+    server = start_server("--container-pool", "0")
+    box = Container(server)
+    first = group_of(box)
+    server.kill()
+    server.args = (*server.args, "--cgroup-parent", f"/{group.name}")
+    server.start()
+    reasons = [line["data"]["reason"] for line in server.log_lines() if line["message"] == "cloche.cgroup-parent-elsewhere"]
+    assert f"{first.parent} still holds containers" in reasons
+    box.client = server.client
+    assert box.output("echo still here") == "still here\n"
+    other = Container(server)
+    assert group_of(box) == first and group_of(other).parent == first.parent
+    box.destroy()
+    other.destroy()
+    wait_until(lambda: not first.exists(), "its group is gone")
+    server.kill()
+    server.start()
+    assert not first.parent.exists(), "an empty parent of before is removed"
+    box = Container(server)
+    assert group_of(box).parent.parent == group
+    box.destroy()
 
 
 @pytest.mark.parametrize("path", ["/a/../b", "..", "/" + "a" * 2000])

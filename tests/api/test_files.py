@@ -331,13 +331,25 @@ def test_destroyed_meanwhile(server, box):
     with upload(box) as conn:
         send_chunk(conn, tar(Member("f", b"x" * 100000))[:5000])
         wait_until(lambda: len(oracle.helpers(server)) == 2, "a helper is at work")
+        box.destroy()  # nothing goes on in what is being deleted
+        wait_until(lambda: all(oracle.Task(pid).state == "Z" for pid in oracle.helpers(server)), "the helpers end")
+        send_chunk(conn, bytes(5000))
+        assert conn.reply("PUT").status == 500
+    box.client.create(box.handle)
+    box.output("dd if=/dev/zero of=/big bs=1M count=64")
+    with box.client.connect() as conn:
+        conn.send(head_bytes("GET", box.client.files_path(box.handle, source="/big"), {"Host": "api"}))
+        assert conn.head()[0] == 200
         box.destroy()
+        with pytest.raises(EOFError):
+            conn.chunked()
     no_helpers(server)
 
 
 def test_the_init_is_gone(box):
     os.kill(box.init_pid(), 9)
-    wait_until(lambda: "is dead" in put_refused(box, tar("f")), "its death is known")
+    wait_until(lambda: box.client.stream_in(box.handle, tar("f")).status == 500, "its death is known")
+    assert "is dead" in put_refused(box, tar("f"))
     assert "is dead" in get_refused(box, "/etc")
 
 

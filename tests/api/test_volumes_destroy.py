@@ -1,8 +1,10 @@
 """Destroying and starting again: lines 102-115 of the volumes' acceptance list. Crashes in the middle of something are
 in test_volumes_crash.py, full disks in test_volumes_full_disk.py."""
+import contextlib
 import os
 import shutil
 import socket
+import sqlite3
 import threading
 
 import oracle
@@ -231,3 +233,54 @@ def test_both_apis_have_addresses_of_their_own(server, volumes):
     assert server.client.address != volumes.address
     assert volumes.request("GET", "/ping").status == 404
     assert server.client.request("GET", "/volumes").status == 404
+
+
+def test_many_with_one_that_cannot_be_moved(start_server, tmp_path):
+    """The others go all the same, and it stays: now, and at the next start."""
+    server = start_server(directory=tmp_path)
+    doomed = server.work / "volumes/doomed"
+    for name in ("a", "b", "c"):
+        server.volumes.make(name)
+        server.volumes.fill(name, name)
+    with contextlib.closing(sqlite3.connect(server.work / "volumes/state.db")) as db:
+        ((number,),) = db.execute("SELECT id FROM volumes WHERE handle = 'b'").fetchall()
+    (doomed / str(number)).mkdir()
+    (doomed / str(number) / "in-the-way").touch()
+    reply = server.volumes.request("DELETE", "/volumes/destroy", ["a", "b", "nobody", "c", "a"])
+    assert "doomed" in assert_error(reply, 500, "failed to destroy volume")
+    for _ in range(2):
+        assert server.volumes.handles() == ["b"] and server.volumes.file("b", "b") == b"content of b"
+        server.kill()
+        server.start()
+    (doomed / str(number) / "in-the-way").unlink()
+    (doomed / str(number)).rmdir()
+    server.volumes.destroy_many(["b"])
+    wait_until(lambda: server.volume_files() == [], "all of it is gone")
+
+
+N_NAMES = 1_000_000 if os.environ.get("CLOCHE_LARGE") == "1" else 60_000
+
+
+def test_the_api_answers_while_much_is_deleted(start_server, tmp_path):
+    """CLOCHE_LARGE=1: 1,000,000 names."""
+    server = start_server(directory=tmp_path)
+    server.volumes.make("large")
+    tree = server.work / "volumes/live/large/volume"
+    for n in range(N_NAMES):
+        if n % 1000 == 0:
+            (tree / f"d{n}").mkdir()
+        if n % 50_000 == 0:  # a file has 65,000 names at most
+            first = tree / f"first-{n}"
+            first.touch()
+        os.link(first, tree / f"d{n // 1000 * 1000}" / str(n))
+    server.volumes.make("other")
+    server.volumes.fill("other", "file")
+    server.volumes.destroy("large")
+    dead, n_answers = server.work / "volumes/dead", 0
+    while os.listdir(dead):
+        handle = server.volumes.make()["handle"]
+        assert server.volumes.handles() == sorted(["other", handle])
+        assert server.volumes.file("other", "file") == b"content of file"
+        server.volumes.destroy(handle)
+        n_answers += 1
+    assert n_answers > 3, "it was gone before anybody could ask"

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 
 #include "base/auto.h"
 #include "base/err.h"
@@ -141,6 +142,17 @@ static void a_leaf_of_before_leads_to_the_group_above(void **state)
 	assert_base(state, "/own/server", NULL, "m/own");
 }
 
+static void a_leaf_that_systemd_has_made_leads_to_the_unit(void **state)
+{
+	add_root(state, ALL);
+	add_group(state, "m/unit", ALL, "");
+	add_group(state, "m/unit/server", "", "9999999\n");
+	if (setxattr(unit_path(state, "m/unit"), "user.delegate", "1", 1, 0) < 0 &&
+		setxattr(unit_path(state, "m/unit"), "trusted.delegate", "1", 1, 0) < 0)
+		skip(); /* a tmpfs of old, and not root */
+	assert_base(state, "/unit/server", NULL, "m/unit");
+}
+
 static void a_group_that_is_only_named_like_the_leaf_is_one(void **state)
 {
 	add_root(state, ALL);
@@ -212,6 +224,7 @@ int main(void)
 		TEST(a_hybrid_host_is_not_touched),
 		TEST(nowhere_to_hand_down_is_no_failure),
 		TEST(a_leaf_of_before_leads_to_the_group_above),
+		TEST(a_leaf_that_systemd_has_made_leads_to_the_unit),
 		TEST(a_group_that_is_only_named_like_the_leaf_is_one),
 		TEST(a_parent_that_is_named_is_taken),
 		TEST(a_parent_that_cannot_serve_is_an_error),

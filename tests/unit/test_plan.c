@@ -196,6 +196,26 @@ static void a_root_in_place_and_bind_mounts(void **state UNUSED)
 	check_golden(plan_birth, &input, "birth-raw-with-binds");
 }
 
+static void a_process_with_a_root_of_its_own(void **state UNUSED)
+{
+	static const struct bind_mount own[] = { { (char *)"/srv/a", (char *)"/a", false, false },
+		{ (char *)"/inside", (char *)"/b", true, true } };
+	struct plan_input input = unprivileged();
+
+	input.binds = own;
+	input.n_binds = 2;
+	check_golden(plan_pea, &input, "pea-unprivileged");
+	check_golden(plan_birth, &input, "birth-binds-of-root");
+	input = privileged();
+	input.cgroups = &only_v1;
+	check_golden(plan_pea, &input, "pea-privileged-v1");
+	input.n_binds = MAX_SLOTS;
+	input.binds = own; /* not looked at: there are too many */
+	assert_int_equal(plan_pea(&input, &(void *){ NULL }, &(size_t){ 0 }), -E2BIG);
+	input.n_binds = MAX_SLOTS + 1;
+	assert_int_equal(plan_refresh(&input, &(void *){ NULL }, &(size_t){ 0 }), -E2BIG);
+}
+
 static void id_maps_have_the_form_of_the_kernel(void **state UNUSED)
 {
 	struct id_map map;
@@ -237,7 +257,7 @@ static void check_op(const char *blob, const struct op_wire *op)
 
 static void every_mount_of_an_unprivileged_container_is_restrained(void **state UNUSED)
 {
-	static make_plan *const makers[] = { plan_prepare, plan_birth };
+	static make_plan *const makers[] = { plan_prepare, plan_birth, plan_pea };
 	static const struct cgroups *const hosts[] = { &hybrid, &only_v1, &only_v2 };
 	struct plan_input input = unprivileged();
 
@@ -359,6 +379,7 @@ int main(void)
 		cmocka_unit_test(a_container_with_a_link),
 		cmocka_unit_test(a_privileged_container),
 		cmocka_unit_test(a_root_in_place_and_bind_mounts),
+		cmocka_unit_test(a_process_with_a_root_of_its_own),
 		cmocka_unit_test(id_maps_have_the_form_of_the_kernel),
 		cmocka_unit_test(every_mount_of_an_unprivileged_container_is_restrained),
 		cmocka_unit_test(the_order_that_isolation_rests_on_is_kept),

@@ -220,6 +220,23 @@ static void properties_have_their_limits(void **state UNUSED)
 
 /* ---- processes --------------------------------------------------------------------------------------- */
 
+static void a_process_with_an_image_may_have_bind_mounts(void **state UNUSED)
+{
+	struct process_spec spec = good_process(
+		"{\"path\":\"ls\",\"image\":{\"uri\":\"docker:///x#y\"},\"bind_mounts\":["
+		"{\"src_path\":\"/a\",\"dst_path\":\"/b\",\"mode\":1},"
+		"{\"src_path\":\"/c\",\"dst_path\":\"/d\",\"origin\":1}]}");
+
+	assert_string_equal(spec.image, "docker:///x#y");
+	assert_int_equal(spec.n_binds, 2);
+	assert_true(spec.binds[0].read_write && !spec.binds[0].from_container);
+	assert_true(!spec.binds[1].read_write && spec.binds[1].from_container);
+	process_spec_done(&spec);
+	spec = good_process("{\"path\":\"ls\",\"image\":{\"uri\":\"\"},\"bind_mounts\":[]}");
+	assert_null(spec.image);
+	process_spec_done(&spec);
+}
+
 static void a_full_process_spec_is_read(void **state UNUSED)
 {
 	struct process_spec spec = good_process(
@@ -312,7 +329,11 @@ static void process_specs_that_cannot_be_meant_are_refused_by_field(void **state
 			"tty.window_size.columns" },
 		{ "{\"tty\":{\"window_size\":{\"rows\":-1}}}", ERR_INVALID,
 			"tty.window_size.rows" },
-		{ "{\"path\":\"x\",\"image\":{\"uri\":\"/x\"}}", ERR_UNSUPPORTED, "image" },
+		{ "{\"path\":\"x\",\"image\":{\"uri\":1}}", ERR_INVALID, "image.uri" },
+		{ "{\"path\":\"x\",\"image\":{\"uri\":\"/x\"},\"limits\":{}}", ERR_UNSUPPORTED,
+			"limits" },
+		{ "{\"path\":\"x\",\"image\":{\"uri\":\"/x\"},\"bind_mounts\":[1]}", ERR_INVALID,
+			"bind_mounts[0]" },
 		/* there, even if empty, means: not under the container's limits */
 		{ "{\"path\":\"x\",\"limits\":{}}", ERR_UNSUPPORTED, "limits" },
 		{ "{\"path\":\"x\",\"bind_mounts\":[{\"src_path\":\"/a\",\"dst_path\":\"/b\"}]}",
@@ -341,6 +362,7 @@ int main(void)
 		cmocka_unit_test(lists_have_their_limits),
 		cmocka_unit_test(properties_have_their_limits),
 		cmocka_unit_test(a_full_process_spec_is_read),
+		cmocka_unit_test(a_process_with_an_image_may_have_bind_mounts),
 		cmocka_unit_test(a_terminal_may_come_without_a_size),
 		cmocka_unit_test(every_rlimit_has_its_number),
 		cmocka_unit_test(process_specs_that_cannot_be_meant_are_refused_by_field),

@@ -139,6 +139,42 @@ static void a_removed_record_takes_everything_with_it(void **state UNUSED)
 	expect_records("id2 h2 nonce boot 7 9223372036854775807 1 1\n");
 }
 
+static int collect(uint32_t token, void *arg)
+{
+	*(uint32_t *)arg = *(uint32_t *)arg * 10 + token;
+	return 0;
+}
+
+static void images_and_peas_are_the_containers(void **state UNUSED)
+{
+	AUTO_STRV struct strv names = { 0 }, image_env = { 0 }, none = { 0 }, env = { 0 };
+	uint32_t tokens = 0;
+
+	assert_int_equal(strv_add(&env, "A=1"), 0);
+	assert_int_equal(strv_add(&env, "B=2"), 0);
+	assert_int_equal(add_simple("one", "h1", NULL), 0);
+	assert_int_equal(store_add_image(db, "one", "img", &env, NULL), 0);
+	assert_int_equal(store_add_image(db, "one", "img", NULL, NULL), 0);
+	assert_int_equal(store_add_image(db, "one", "", NULL, NULL), 0);
+	assert_int_equal(store_add_pea(db, "one", 3, NULL), 0);
+	assert_int_equal(store_add_pea(db, "one", 4, NULL), 0);
+	assert_true(store_add_pea(db, "one", 4, NULL) < 0);
+	assert_int_equal(store_remove_pea(db, "one", 3, NULL), 0);
+	assert_int_equal(store_remove_pea(db, "one", 3, NULL), 0);
+	assert_int_equal(store_peas(db, "one", collect, &tokens, NULL), 0);
+	assert_int_equal(tokens, 4);
+	assert_int_equal(store_images(db, &names, NULL), 0);
+	assert_int_equal(names.n_items, 1);
+	assert_string_equal(names.items[0], "img");
+	assert_int_equal(store_image_env(db, "one", &image_env, NULL), 0);
+	assert_int_equal(image_env.n_items, 2);
+	assert_string_equal(image_env.items[1], "B=2");
+	assert_int_equal(store_remove(db, "one", NULL), 0);
+	assert_int_equal(store_images(db, &none, NULL), 0);
+	assert_int_equal(none.n_items, 0);
+	assert_true(store_add_image(db, "one", "img", NULL, NULL) < 0);
+}
+
 static void properties_are_set_replaced_and_removed(void **state UNUSED)
 {
 	assert_int_equal(add_simple("id1", "h1", NULL), 0);
@@ -187,6 +223,35 @@ static void a_visit_can_be_ended(void **state UNUSED)
 
 #define STORE_TEST(name) cmocka_unit_test_setup_teardown(name, open_store, close_store)
 
+static void expect_cgroups(const char *first, size_t n)
+{
+	AUTO_STRV struct strv paths = { 0 };
+
+	assert_int_equal(store_cgroups(db, &paths, NULL), 0);
+	assert_int_equal(paths.n_items, n);
+	if (n)
+		assert_string_equal(paths.items[0], first);
+}
+
+static void paths_of_cgroups_replace_those_of_before(void **state)
+{
+	AUTO_STRV struct strv old = { 0 }, new = { 0 };
+	const struct strv none = { 0 };
+
+	strv_add(&old, "/sys/fs/cgroup/memory/cloche-1");
+	strv_add(&old, "/sys/fs/cgroup/cpu/cloche-1");
+	strv_add(&new, "/sys/fs/cgroup/cloche-1");
+	strv_add(&new, "/sys/fs/cgroup/cloche-1"); /* twice is once */
+	expect_cgroups(NULL, 0);
+	assert_int_equal(store_set_cgroups(db, &old, NULL), 0);
+	reopen(state);
+	expect_cgroups("/sys/fs/cgroup/cpu/cloche-1", 2);
+	assert_int_equal(store_set_cgroups(db, &new, NULL), 0);
+	expect_cgroups("/sys/fs/cgroup/cloche-1", 1);
+	assert_int_equal(store_set_cgroups(db, &none, NULL), 0);
+	expect_cgroups(NULL, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -194,10 +259,12 @@ int main(void)
 		STORE_TEST(a_handle_is_taken_once_and_free_again_after_removal),
 		STORE_TEST(a_record_is_added_whole_or_not_at_all),
 		STORE_TEST(a_removed_record_takes_everything_with_it),
+		STORE_TEST(images_and_peas_are_the_containers),
 		STORE_TEST(properties_are_set_replaced_and_removed),
 		STORE_TEST(state_and_grace_time_are_changed_in_place),
 		STORE_TEST(an_instance_keeps_its_name),
 		STORE_TEST(a_visit_can_be_ended),
+		STORE_TEST(paths_of_cgroups_replace_those_of_before),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,7 +26,7 @@ PYTHON = Path("/usr/lib/python3.11")
 PYTHON_LEFT_OUT = shutil.ignore_patterns("test", "tests", "idlelib", "lib2to3", "tkinter", "ensurepip", "pydoc_data",
                                          "config-*", "turtledemo", "*.a")
 PACKAGES = Path("/usr/lib/python3/dist-packages")
-PACKAGE_NAMES = "pytest _pytest py pluggy iniconfig packaging attr attrs more_itertools yaml jsonschema".split()
+PACKAGE_NAMES = "pytest _pytest py pluggy iniconfig packaging attr attrs more_itertools yaml jsonschema pyrsistent".split()
 TESTS_LEFT_OUT = shutil.ignore_patterns("bench", "fuzz", "unit", "vm", "lint")
 BUILD = TOP / "build/release"
 TOOLS = {"probe": ["-static"], "deny": ["-lseccomp"]}

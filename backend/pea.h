@@ -1,0 +1,30 @@
+/* pea.h - processes of a container with a root of their own: an image, a layer over it, bind mounts.
+ * They share everything else with the container. A pea is recorded before anything of it is made; when
+ * it has ended, its layer, its volumes and its record go in a thread of their own. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+struct answer;
+struct backend;
+struct container;
+struct err;
+struct process;
+struct process_spec;
+
+/* Starts it: *ret_answer is MSG_RUN's. A failure leaves nothing. */
+int pea_run(struct container *container, const struct process_spec *spec,
+	const struct process *process, struct answer *ret_answer, struct err *err);
+
+/* Process lock held, never blocks: what it had is to go. */
+void pea_ended(const struct process *process);
+
+/* At start: whether the record has the process for one. */
+bool pea_is_one(struct container *container, uint32_t token);
+/* After the processes of an adopted container are known: what is recorded of others goes. */
+void pea_recover(struct container *container);
+/* Whether name is what the volumes of a pea that lives are attached to. */
+bool pea_is_user(struct container *container, const char *name);
+
+int peas_start(struct backend *backend, struct err *err);
+void peas_stop(struct backend *backend);
