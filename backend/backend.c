@@ -26,6 +26,7 @@
 #include "pea.h"
 #include "linux/seccomp.h"
 #include "linux/sys.h"
+#include "network.h"
 #include "shim_image.h"
 #include "store.h"
 #include "volumes/volumes.h"
@@ -245,6 +246,9 @@ static int learn_host(struct backend *backend, struct err *err)
 		return err_system(err, r, "learn about this host");
 	r = store_instance(backend->db, instance, err);
 	if (r == 0)
+		r = network_open(backend->config.network, backend->db, instance,
+			backend->config.self_exe_fd, &backend->network, err);
+	if (r == 0)
 		r = open_groups(backend, instance, err);
 	for (enum seccomp_kind kind = 0; kind < N_SECCOMP_KINDS && r == 0; kind++)
 		r = seccomp_filter_build(kind, &backend->filters[kind].program,
@@ -394,6 +398,7 @@ void backend_close(struct backend *backend)
 	disk_usage_close(backend);
 	links_close(backend->links);
 	peas_stop(backend);
+	network_close(backend->network);
 	volumes_close(backend->volumes);
 	db_close(backend->db);
 	idpool_done(&backend->ids);

@@ -11,6 +11,7 @@
 #include "base/strv.h"
 #include "privilege.h"
 #include "layout.h"
+#include "network.h"
 #include "spec.h"
 
 struct attach;
@@ -43,7 +44,8 @@ struct backend_config {
 	const char *cgroup_parent; /* v2 group that containers' groups lie below; NULL: found out */
 	const char *image_map; /* a file, see image_map.h; NULL: none */
 	layout_reader *read_layout;
-	int self_exe_fd; /* the running program, for its helper "cloche tree" */
+	int self_exe_fd; /* the running program, for its helpers "cloche tree" and "cloche nft" */
+	const struct network_config *network;
 };
 
 int backend_open(
@@ -75,6 +77,9 @@ int container_list(struct backend *backend, const struct property *filter, size_
 	struct strv *ret_handles, struct err *err);
 
 struct container_info {
+	struct network_facts network;
+	struct net_port *ports; /* net_rule.h */
+	size_t n_ports;
 	const char *state; /* "active" or "stopped" */
 	char *path;
 	struct strv events, process_ids;
@@ -86,6 +91,12 @@ void container_info_done(struct container_info *info);
 void container_limits(struct container *container, struct limits *ret_limits);
 /* What weighs against other containers on this host's own scale; 0: nothing was asked for. */
 uint64_t container_cpu_weight(struct container *container);
+/* Opens a way in from a port of the host; *ret_port is what was taken (net_rule.h). */
+int container_net_in(struct container *container, const struct net_port *wanted,
+	struct net_port *ret_port, struct err *err);
+/* Lets through what the rules name, all or none. */
+int container_net_out(
+	struct container *container, const struct net_rule *rules, size_t n_rules, struct err *err);
 
 int container_set_grace(struct container *container, int64_t grace_ns, struct err *err);
 

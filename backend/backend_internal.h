@@ -15,6 +15,7 @@
 
 struct db;
 struct links;
+struct network;
 struct registry;
 struct volumes;
 
@@ -23,7 +24,8 @@ struct pool {
 	TAILQ_HEAD(, container) ready;
 	uint32_t n_ready, n_creating;
 	bool is_ending, is_due; /* is_due: to be filled up */
-	pthread_cond_t changed;
+	bool is_making;
+	pthread_cond_t changed, made; /* made: one more is ready, or could not be made */
 	pthread_t filler;
 };
 
@@ -36,6 +38,7 @@ struct backend {
 	struct db *db;
 	struct cgroups cgroups;
 	struct links *links;
+	struct network *network;
 	struct image_map image_map;
 	struct rootfs_config rootfs;
 	struct volumes *volumes;
@@ -92,6 +95,8 @@ void pool_begin_create(struct backend *backend);
 void pool_end_create(struct backend *backend);
 /* A prepared, unprivileged container that is alive, or NULL. Lock held. */
 struct container *pool_take(struct backend *backend);
+/* The same, after the one that is being made just now. Lock held. */
+struct container *pool_await(struct backend *backend);
 void pool_put(struct backend *backend, struct container *container); /* nobody named it */
 
 /* birth.c: an empty layer in a new directory, to be written over lower (NULL: over nothing). */

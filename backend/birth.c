@@ -20,6 +20,7 @@
 #include "link.h"
 #include "linux/spawn.h"
 #include "linux/sys.h"
+#include "network.h"
 #include "shim/protocol.h"
 #include "volumes/volumes.h"
 
@@ -113,6 +114,8 @@ static int start_shim(struct container *container, struct err *err)
 
 struct birth {
 	struct plan_input input;
+	struct network_link link;
+	struct buf hosts, hostname, resolvers;
 	void *prepare, *birth;
 	size_t prepare_bytes, birth_bytes;
 	int64_t prepare_seq, birth_seq, start_seq;
@@ -145,6 +148,8 @@ static int begin(struct container *container, struct birth *birth, struct err *e
 	if (r == 0)
 		r = cgroup_create(&backend->cgroups, container->id,
 			privilege_rights(container->privilege)->has_fuse, err);
+	if (r == 0 && container->lease)
+		r = network_admit(container->lease, err); /* before it has a link */
 	if (r < 0)
 		return r;
 	r = send_prepare(container, birth);
@@ -243,9 +248,44 @@ static int await_all(struct container *container, struct birth *birth, struct er
 
 static void auto_birth(struct birth *birth)
 {
+	buf_done(&birth->hosts);
+	buf_done(&birth->hostname);
+	buf_done(&birth->resolvers);
 	free(birth->prepare);
 	free(birth->birth);
 	binds_done(birth->mounts, birth->input.n_binds);
+}
+
+/* Its link belongs to the first plan: it is the same for all. */
+static void describe_link(const struct container *container, struct birth *birth)
+{
+	if (!container->lease)
+		return;
+	network_describe(container->lease, &birth->link);
+	birth->input.link = &birth->link;
+}
+
+#define FILE_BYTES 65536
+
+/* What the files about the network say. */
+static int write_files(const struct container *container, struct birth *birth)
+{
+	const struct network *network = container->backend->network;
+	char hostname[HOSTNAME_MAX + 1];
+	int r;
+
+	hostname_of(container, hostname);
+	buf_init(&birth->hosts, FILE_BYTES);
+	buf_init(&birth->hostname, FILE_BYTES);
+	buf_init(&birth->resolvers, FILE_BYTES);
+	network_hosts(network, container->lease, hostname, &birth->hosts);
+	buf_addf(&birth->hostname, "%s\n", hostname);
+	network_resolvers(network, container->lease, &birth->resolvers);
+	birth->input.hosts = buf_str(&birth->hosts);
+	birth->input.hostname_file = buf_str(&birth->hostname);
+	birth->input.resolvers = buf_str(&birth->resolvers);
+	r = buf_failed(&birth->hosts);
+	return r ? r : buf_failed(&birth->resolvers);
 }
 
 static char *dir_of(const struct container *container)
@@ -278,6 +318,7 @@ int container_prepare(struct container *container, struct err *err)
 	AUTO(auto_birth) struct birth birth = { .input = input_of(container, dir) };
 	int r;
 
+	describe_link(container, &birth);
 	if (!dir || plan_prepare(&birth.input, &birth.prepare, &birth.prepare_bytes) < 0)
 		return err_system(err, -ENOMEM, "plan");
 	r = begin(container, &birth, err);
@@ -323,18 +364,18 @@ int container_bear(struct container *container, const struct container_spec *spe
 	const struct rootfs *rootfs, struct err *err)
 {
 	AUTO_FREE char *dir = dir_of(container);
-	char hostname[HOSTNAME_MAX + 1];
 	AUTO(auto_birth) struct birth birth = { .input = input_of(container, dir) };
 	int r;
 
 	if (!dir)
 		return err_system(err, -ENOMEM, "create");
-	hostname_of(container, hostname);
-	birth.input.hostname = hostname;
+	describe_link(container, &birth);
 	birth.input.lower = rootfs->lower;
 	birth.input.raw = rootfs->raw;
 	birth.input.volume = rootfs->volume.layers.n_items ? &rootfs->volume : NULL;
 	r = look_at_binds(container, spec, &birth, err);
+	if (r == 0 && write_files(container, &birth) < 0)
+		r = err_system(err, -ENOMEM, "files of the network");
 	if (r == 0)
 		r = make_plans(container, &birth, err);
 	if (r == 0 && !container->is_prepared)

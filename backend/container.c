@@ -15,6 +15,7 @@
 #include "base/parse.h"
 #include "base/registry.h"
 #include "link.h"
+#include "network.h"
 #include "process.h"
 #include "program.h"
 #include "store.h"
@@ -86,6 +87,7 @@ static int put_process(const char *key, void *value, void *arg)
 static void container_free(struct container *container)
 {
 	link_close(container->link);
+	network_forget(container->lease);
 	if (container->processes)
 		registry_each(container->processes, put_process, NULL);
 	registry_free(container->processes);
@@ -292,8 +294,9 @@ static int enter(struct backend *backend, struct container *container, const cha
 
 /* A range for the ids, and the handle, before anything is made. Backend lock held. */
 static int reserve(struct backend *backend, const char *handle, enum privilege privilege,
-	struct container **ret_container, struct err *err)
+	const struct container_spec *spec, struct container **ret_container, struct err *err)
 {
+	bool is_usual = privilege == PRIVILEGE_NONE && container_has_default_network(backend, spec);
 	uint32_t max = backend->config.max_containers;
 	struct container *container = NULL;
 	int r;
@@ -302,10 +305,12 @@ static int reserve(struct backend *backend, const char *handle, enum privilege p
 		return err_set(err, ERR_EXISTS, EEXIST, "Handle '%s' already in use", handle);
 	if (max && registry_count(backend->containers) >= max)
 		return err_set(err, ERR_INVALID, EAGAIN, "max containers reached");
-	if (privilege == PRIVILEGE_NONE)
+	if (is_usual)
 		container = pool_take(backend);
 	if (!container)
 		container = container_new_with_ids(backend, handle, privilege, err);
+	if (!container && is_usual)
+		container = pool_await(backend); /* the last ids may be with one in the making */
 	if (!container)
 		return -EAGAIN;
 	r = enter(backend, container, handle);
@@ -397,13 +402,13 @@ static int use_image(struct container *container, const struct rootfs *rootfs, s
 		container->backend->db, container->id, rootfs->image, &rootfs->env, err);
 }
 
-static int bear(struct container *container, const struct container_spec *spec, struct err *err)
+/* What the request says of the container, beside its name and rights. */
+static int keep_spec(
+	struct container *container, const struct container_spec *spec, struct err *err)
 {
 	struct backend *backend = container->backend;
 	const char *uri =
 		spec->rootfs && *spec->rootfs ? spec->rootfs : backend->config.default_rootfs;
-	AUTO(rootfs_done) struct rootfs rootfs = { 0 };
-	int r;
 
 	if (!uri)
 		return err_set(
@@ -419,16 +424,28 @@ static int bear(struct container *container, const struct container_spec *spec, 
 	for (size_t i = 0; i < spec->n_binds; i++)
 		if (bind_add(&container->binds, &container->n_binds, &spec->binds[i]) < 0)
 			return err_system(err, -ENOMEM, "bind_mounts");
-	r = put_properties(container, spec, err);
+	return put_properties(container, spec, err);
+}
+
+static int bear(struct container *container, const struct container_spec *spec, struct err *err)
+{
+	struct backend *backend = container->backend;
+	AUTO(rootfs_done) struct rootfs rootfs = { 0 };
+	int r = keep_spec(container, spec, err);
+
 	if (r == 0)
 		r = record(container, spec, err);
 	if (r == 0)
-		r = resolve_root(container, uri, &rootfs, err);
+		r = container_reserve_network(container, spec, err);
+	if (r == 0)
+		r = resolve_root(container, container->root_uri, &rootfs, err);
 	if (r == 0)
 		r = use_image(container, &rootfs, err);
 	if (r == 0)
 		r = container_bear(container, spec, &rootfs, err);
 	volume_mounted(backend->volumes, container->id);
+	if (r == 0)
+		r = container_put_network_properties(container, err);
 	if (r == 0)
 		r = store_set_state(backend->db, container->id, CONTAINER_ACTIVE, err);
 	return r;
@@ -477,7 +494,7 @@ static int create(struct backend *backend, const struct container_spec *spec,
 	else if (random_uuid(handle) < 0)
 		return err_system(err, -EIO, "handle");
 	pthread_mutex_lock(&backend->lock);
-	r = reserve(backend, handle, privilege, &container, err);
+	r = reserve(backend, handle, privilege, spec, &container, err);
 	pthread_mutex_unlock(&backend->lock);
 	if (r < 0)
 		return r;

@@ -15,6 +15,7 @@
 #include "watch.h"
 
 struct bind_mount;
+struct lease;
 struct link;
 struct msg;
 struct process;
@@ -76,6 +77,7 @@ struct container {
 	bool is_shim_gone;
 
 	struct container_watch watch;
+	struct lease *lease; /* network.h; NULL: a loopback only */
 	struct link *link;
 	pid_t shim_pid; /* 0: not our child */
 	int root_fd, kick_fd;
@@ -98,6 +100,15 @@ int container_is_idle(struct container *container);
 void container_begin_run(struct container *container); /* waits while it is held */
 void container_end_run(struct container *container);
 int container_refresh(struct container *container, struct err *err);
+
+/* container_net.c: container-ip and its like; the container's lock is held, or nobody else knows it. */
+int container_put_network_properties(struct container *container, struct err *err);
+/* What prepared containers have. */
+bool container_has_default_network(
+	const struct backend *backend, const struct container_spec *spec);
+/* An address, and the ports and rules that a create asks for, before there is a link. */
+int container_reserve_network(
+	struct container *container, const struct container_spec *spec, struct err *err);
 
 bool property_is_own(const char *key); /* set by the server alone */
 

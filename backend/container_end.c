@@ -16,6 +16,7 @@
 #include "container.h"
 #include "link.h"
 #include "linux/cgroup.h"
+#include "network.h"
 #include "shim/protocol.h"
 #include "store.h"
 #include "volumes/volumes.h"
@@ -78,6 +79,19 @@ static int bury_dir(struct container *container, struct err *err)
 	return 0;
 }
 
+/* Its link goes with its namespace, by itself. */
+static int give_lease(struct container *container, struct err *err)
+{
+	int r;
+
+	pthread_mutex_lock(&container->lock);
+	r = container->lease ? network_release(container->lease, err) : 0;
+	if (r == 0)
+		container->lease = NULL;
+	pthread_mutex_unlock(&container->lock);
+	return r;
+}
+
 int container_teardown(struct container *container, struct err *err)
 {
 	struct backend *backend = container->backend;
@@ -92,6 +106,9 @@ int container_teardown(struct container *container, struct err *err)
 	if (r < 0)
 		return r;
 	volume_detach_all(backend->volumes, container->id);
+	r = give_lease(container, err);
+	if (r < 0)
+		return r;
 	keeper_has_dead(
 		backend); /* also when the record cannot go: on a full disk that is what makes room */
 	r = store_remove(backend->db, container->id, err);

@@ -10,6 +10,7 @@
 #include "base/registry.h"
 #include "container.h"
 #include "linux/cgroup_limits.h"
+#include "net_rule.h"
 #include "process.h"
 #include "store.h"
 
@@ -72,6 +73,19 @@ static int add_process_id(const char *key, void *value, void *arg)
 	return is_running ? strv_add(arg, key) : 0;
 }
 
+static int copy_network(struct container *container, struct container_info *info)
+{
+	const struct net_port *ports = network_ports(container->lease, &info->n_ports);
+
+	network_facts(container->backend->network, container->lease, &info->network);
+	info->ports = calloc(info->n_ports + 1, sizeof(*info->ports));
+	if (!info->ports)
+		return -ENOMEM;
+	if (info->n_ports)
+		memcpy(info->ports, ports, info->n_ports * sizeof(*ports));
+	return 0;
+}
+
 int container_info(struct container *container, struct container_info *ret_info, struct err *err)
 {
 	int r;
@@ -79,7 +93,10 @@ int container_info(struct container *container, struct container_info *ret_info,
 	*ret_info = (struct container_info){ 0 };
 	pthread_mutex_lock(&container->lock);
 	ret_info->state = container->state == CONTAINER_STOPPED ? "stopped" : "active";
+	r = copy_network(container, ret_info);
 	pthread_mutex_unlock(&container->lock);
+	if (r < 0)
+		return err_system(err, r, "info");
 	pthread_mutex_lock(&container->table_lock);
 	r = registry_each(container->processes, add_process_id, &ret_info->process_ids);
 	pthread_mutex_unlock(&container->table_lock);
@@ -97,6 +114,7 @@ int container_info(struct container *container, struct container_info *ret_info,
 void container_info_done(struct container_info *info)
 {
 	free(info->path);
+	free(info->ports);
 	strv_done(&info->events);
 	strv_done(&info->process_ids);
 	*info = (struct container_info){ 0 };
@@ -203,7 +221,8 @@ bool property_is_own(const char *key)
 	for (int i = 0; container_made_properties[i]; i++)
 		if (!strcmp(key, container_made_properties[i]))
 			return true;
-	return !strcmp(key, "garden.state") || !strcmp(key, "garden.grace-time");
+	return !strcmp(key, "garden.state") || !strcmp(key, "garden.grace-time") ||
+		!strncmp(key, "garden.network.", strlen("garden.network."));
 }
 
 int property_set(struct container *container, const char *key, const char *value, struct err *err)

@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/guard.h"
 #include "linux/cgroup.h"
+#include "network.h"
 #include "shim/protocol.h"
 #include "spec.h"
 #include "volumes/volumes.h"
@@ -255,6 +256,30 @@ static void add_covers(struct list *list, const struct plan_input *input)
 			input->readonly->items[i], QUIET | MOUNT_ATTR_RDONLY, 0);
 }
 
+/* IPv6 is off but on the loopback, unless it is given: a link-local address would be a way around the
+ * rules. Nobody out there is to tell the container its routes. */
+static void add_link(struct list *list, const struct network_link *link)
+{
+	bool has_6 = *link->address_6;
+	char mtu[12];
+
+	snprintf(mtu, sizeof(mtu), "%u", link->mtu);
+	add(list, OP_SYSCTL, OPF_IN_HELPER | OPF_OPTIONAL,
+		has_6 ? "net/ipv6/conf/default/accept_ra" : "net/ipv6/conf/default/disable_ipv6",
+		has_6 ? "0" : "1", 0, 0);
+	add(list, OP_VETH, 0, link->name, mtu, 0, (uint64_t)link->group << 32 | link->bridge);
+	if (*link->host_address)
+		add(list, OP_ADDRESS, 0, link->name, link->host_address, 0, 0);
+	if (*link->host_address_6)
+		add(list, OP_ADDRESS, 0, link->name, link->host_address_6, 0, 0);
+	add(list, OP_ADDRESS, OPF_IN_HELPER, "eth0", link->address, 0, 0);
+	add(list, OP_ROUTE, OPF_IN_HELPER, link->gateway, "", 0, 0);
+	if (has_6) {
+		add(list, OP_ADDRESS, OPF_IN_HELPER, "eth0", link->address_6, 0, 0);
+		add(list, OP_ROUTE, OPF_IN_HELPER, link->gateway_6, "", 0, 0);
+	}
+}
+
 int plan_prepare(const struct plan_input *input, void **ret_blob, size_t *ret_bytes)
 {
 	static const char *const dirs[] = { "dev", "proc", "sys", "root", "lower", "own", "empty" };
@@ -266,6 +291,8 @@ int plan_prepare(const struct plan_input *input, void **ret_blob, size_t *ret_by
 	for (size_t i = 0; i < N_ELEMENTS(dirs); i++)
 		add_mkdir(&list, dirs[i]);
 	add_dev(&list, input);
+	if (input->link)
+		add_link(&list, input->link); /* beside the other work of the helper */
 	add(&list, OP_MOUNT, OPF_IN_HELPER, "proc", "proc", QUIET, 0);
 	add(&list, OP_MOUNT, OPF_IN_HELPER, "sys", "sysfs",
 		QUIET | (input->privileged ? 0 : MOUNT_ATTR_RDONLY), 0);
@@ -425,19 +452,25 @@ static void add_binds(struct list *list, const struct plan_input *input, size_t 
 	}
 }
 
+/* The container's own: its root may write it, and the image's is left as it is. */
+static void add_file(struct list *list, const char *name, const char *path, const char *content)
+{
+	add(list, OP_FILE, 0, name, content, 0, 0);
+	add(list, OP_BIND, OPF_SKELETON_SRC | OPF_IN_ROOT, name, path, QUIET, 0);
+}
+
 int plan_birth(const struct plan_input *input, void **ret_blob, size_t *ret_bytes)
 {
 	struct list list AUTO(auto_list);
-	char hosts[160];
 
 	list_open(&list);
 	add_root(&list, input);
 	add(&list, OP_MOVE, 0, "proc", "proc", 0, 0);
 	add(&list, OP_MOVE, 0, "sys", "sys", 0, 0);
 	add(&list, OP_MOVE, 0, "dev", "dev", 0, 0);
-	snprintf(hosts, sizeof(hosts), "127.0.0.1 localhost\n127.0.0.1 %s\n", input->hostname);
-	add(&list, OP_FILE, 0, "hosts", hosts, 0, 0);
-	add(&list, OP_BIND, OPF_SKELETON_SRC | OPF_IN_ROOT, "hosts", "/etc/hosts", QUIET, 0);
+	add_file(&list, "hosts", "/etc/hosts", input->hosts);
+	add_file(&list, "hostname", "/etc/hostname", input->hostname_file);
+	add_file(&list, "resolv.conf", "/etc/resolv.conf", input->resolvers);
 	add_binds(&list, input, 0);
 	add(&list, OP_PIVOT, 0, "root", "", 0, 0);
 	return list_close(&list, &input->map, ret_blob, ret_bytes);
@@ -586,6 +619,10 @@ static const char *const op_names[N_OPS] = {
 	[OP_HOME] = "come home",
 	[OP_JOIN] = "join the container",
 	[OP_PROGRAM] = "clone the process",
+	[OP_SYSCTL] = "set sysctl",
+	[OP_VETH] = "make veth pair",
+	[OP_ADDRESS] = "add address to",
+	[OP_ROUTE] = "add default route via",
 };
 
 static const struct {

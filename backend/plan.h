@@ -14,6 +14,7 @@
 struct cgroups;
 struct bind_mount;
 struct buf;
+struct network_link;
 struct volume_mount;
 
 struct id_map {
@@ -32,7 +33,8 @@ struct plan_input {
 	bool has_fuse;
 	const char *skeleton_dir; /* an empty directory of the host */
 	const char *container_dir; /* holds upper/ and work/ */
-	const char *hostname;
+	const struct network_link *link; /* NULL: a loopback only */
+	const char *hosts, *hostname_file, *resolvers; /* contents of files in /etc */
 	const char *lower; /* a tree to copy on write, or */
 	const char *raw; /* a tree to use in place, or */
 	const struct volume_mount *volume; /* one of our volumes; NULL: none */

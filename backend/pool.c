@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "container.h"
+#include "network.h"
 #include "store.h"
 
 /* "unborn/<id>": no handle has a slash. */
@@ -56,6 +57,8 @@ static struct container *make(struct backend *backend, struct err *err)
 	container->state = CONTAINER_UNBORN;
 	r = record_unborn(container, err);
 	if (r == 0)
+		r = network_reserve(backend->network, container->id, NULL, &container->lease, err);
+	if (r == 0)
 		r = container_prepare(container, err);
 	if (r == 0)
 		return container;
@@ -93,9 +96,12 @@ static void add(struct backend *backend)
 	struct container *container;
 	struct err err = { 0 };
 
+	pool->is_making = true;
 	pthread_mutex_unlock(&backend->lock);
 	container = make(backend, &err);
 	pthread_mutex_lock(&backend->lock);
+	pool->is_making = false;
+	pthread_cond_broadcast(&pool->made);
 	if (!container) {
 		pool->is_due = false; /* until the next create */
 		LOG(err.kind == ERR_EXHAUSTED ? LOG_DEBUG : LOG_WARN, "unborn-container-not-made",
@@ -146,6 +152,17 @@ struct container *pool_take(struct backend *backend)
 	return container;
 }
 
+struct container *pool_await(struct backend *backend)
+{
+	struct container *container = pool_take(backend);
+
+	while (!container && backend->pool.is_making) {
+		pthread_cond_wait(&backend->pool.made, &backend->lock);
+		container = pool_take(backend);
+	}
+	return container;
+}
+
 void pool_begin_create(struct backend *backend)
 {
 	pthread_mutex_lock(&backend->lock);
@@ -171,6 +188,7 @@ int pool_start(struct backend *backend, struct err *err)
 
 	TAILQ_INIT(&pool->ready);
 	pthread_cond_init(&pool->changed, NULL);
+	pthread_cond_init(&pool->made, NULL);
 	pool->is_due = true;
 	r = pthread_create(&pool->filler, NULL, fill, backend);
 	return r ? err_system(err, -r, "thread of the container pool") : 0;
@@ -191,4 +209,5 @@ void pool_stop(struct backend *backend)
 		discard(container);
 	}
 	pthread_cond_destroy(&pool->changed);
+	pthread_cond_destroy(&pool->made);
 }

@@ -18,6 +18,7 @@
 #include "base/registry.h"
 #include "container.h"
 #include "link.h"
+#include "network.h"
 #include "pea.h"
 #include "process.h"
 #include "spec.h"
@@ -92,6 +93,10 @@ static int load(struct backend *backend, const struct record *record,
 		r = limits_load(backend->db, record->id, &container->limits, err);
 	if (r == 0)
 		r = store_binds(backend->db, record->id, load_bind, container, err);
+	if (r == 0)
+		r = network_adopt(backend->network, container->id, &container->lease, err);
+	if (r == 0)
+		r = container_put_network_properties(container, err);
 	if (r == 0)
 		r = add_own_property(container, "garden.state", "created");
 	if (r == 0 && record->grace_ns > 0)
@@ -396,6 +401,7 @@ int recover(struct backend *backend, struct err *err)
 	if (r < 0)
 		return r;
 	volumes_settle(backend->volumes, is_known, backend);
+	network_start(backend->network, is_known, backend);
 	cgroup_each(&backend->cgroups, sweep_group, backend);
 	each_unknown(backend, backend->run_dir, sweep_socket);
 	each_unknown(backend, backend->live_dir, sweep_live);

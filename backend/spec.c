@@ -31,6 +31,9 @@ void container_spec_done(struct container_spec *spec)
 {
 	free(spec->handle);
 	free(spec->rootfs);
+	free(spec->network);
+	free(spec->net_in);
+	net_rules_free(spec->net_out, spec->n_net_out);
 	binds_free(spec->binds, spec->n_binds);
 	for (size_t i = 0; i < spec->n_properties; i++) {
 		free(spec->properties[i].key);

@@ -7,6 +7,7 @@
 
 #include "base/strv.h"
 #include "resource_limits.h"
+#include "net_rule.h"
 
 struct bind_mount {
 	char *src, *dst;
@@ -24,6 +25,7 @@ struct property {
 struct container_spec {
 	char *handle; /* NULL: make one up */
 	char *rootfs; /* NULL: the server's default */
+	char *network; /* see netpool.h; NULL: the next free one */
 	int64_t grace_ns; /* 0: never reaped; only if has_grace */
 	bool has_grace, privileged;
 	struct bind_mount *binds;
@@ -32,6 +34,10 @@ struct container_spec {
 	size_t n_properties;
 	struct strv env;
 	struct limits limits;
+	struct net_port *net_in;
+	size_t n_net_in;
+	struct net_rule *net_out;
+	size_t n_net_out;
 };
 void container_spec_done(struct container_spec *spec);
 

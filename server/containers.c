@@ -7,6 +7,7 @@
 #include "base/auto.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "net_rule.h"
 #include "server/json.h"
 #include "server/request.h"
 #include "server/router.h"
@@ -48,8 +49,7 @@ void handle_index(struct request *request)
 	buf_init(&text, 65536);
 	buf_adds(&text, "cloche: a Garden server. It runs programs in containers.\n\n");
 	for (unsigned i = 0; (route = router_route(i)); i++)
-		buf_addf(&text, "%-7s%s%s\n", route->method, route->path,
-			route->is_built ? "" : "    (not built yet)");
+		buf_addf(&text, "%-7s%s\n", route->method, route->path);
 	reply_text(request, 200, buf_str(&text));
 }
 
@@ -184,18 +184,29 @@ static json_t *properties_json(struct container *container)
 	return json;
 }
 
-/* The network is a loopback for now: addresses are empty. */
+static json_t *ports_json(const struct container_info *info)
+{
+	json_t *json = json_array();
+
+	for (size_t i = 0; json && i < info->n_ports; i++)
+		json_array_append_new(json,
+			json_pack("{s:i, s:i}", "HostPort", info->ports[i].host, "ContainerPort",
+				info->ports[i].container));
+	return json;
+}
+
 static json_t *info_json(struct container *container, struct err *err)
 {
 	AUTO(container_info_done) struct container_info info = { 0 };
 
 	if (container_info(container, &info, err) < 0)
 		return NULL;
-	return json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:[]}", "State", info.state,
-		"Events", info.events.n_items ? strings(&info.events) : json_null(), "HostIP", "",
-		"ContainerIP", "", "ContainerIPv6", "", "ExternalIP", "", "ContainerPath",
-		info.path, "ProcessIDs", strings(&info.process_ids), "Properties",
-		properties_json(container), "MappedPorts");
+	return json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o}", "State", info.state,
+		"Events", info.events.n_items ? strings(&info.events) : json_null(), "HostIP",
+		info.network.host_ip, "ContainerIP", info.network.container_ip, "ContainerIPv6",
+		info.network.container_ip_6, "ExternalIP", info.network.external_ip,
+		"ContainerPath", info.path, "ProcessIDs", strings(&info.process_ids), "Properties",
+		properties_json(container), "MappedPorts", ports_json(&info));
 }
 
 void handle_container_info(struct request *request)

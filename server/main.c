@@ -1,5 +1,6 @@
-/* cloche - a Garden server. Without a sub-command it serves; "tree" is its own helper for
- * trees of files, "doctor" says what this host lacks, "manual" prints the options for cloche(8). */
+/* cloche - a Garden server. Without a sub-command it serves; "tree" and "nft" are its own helpers for
+ * trees of files and for packet rules, "doctor" says what this host lacks, "manual" prints the options
+ * for cloche(8). */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -17,6 +18,7 @@
 #include "base/parse.h"
 #include "linux/devices.h"
 #include "doctor.h"
+#include "nft_main.h"
 #include "server/http.h"
 #include "server/oci.h"
 #include "server/options.h"
@@ -175,10 +177,33 @@ static int serve_both(const struct server_config *garden_config, const struct op
 	return 0;
 }
 
+static struct network_config network_config_of(const struct options *options)
+{
+	return (struct network_config){ .pool = options->network_pool,
+		.tag = options->tag,
+		.external_ip = options->external_ip,
+		.denied = &options->deny_networks,
+		.restricted = &options->restricted_networks,
+		.dns_servers = &options->dns_servers,
+		.additional_dns = &options->additional_dns_servers,
+		.hosts = &options->additional_hosts,
+		.mtu = options->mtu,
+		.first_pool_port = options->port_pool_start,
+		.n_pool_ports = options->port_pool_size,
+		.own_ports = { (uint16_t)options->bind_port, (uint16_t)options->volumes_bind_port },
+		.n_own_ports = 2,
+		.host_access = options->allow_host_access,
+		.hermetic_without_netout = options->hermetic,
+		.v6 = options->v6_enable,
+		.v6_masquerade = !options->v6_disable_masquerade,
+		.v6_pool = options->v6_pool };
+}
+
 static int serve(const struct options *options, const sigset_t *stop, struct err *err)
 {
 	AUTO_FREE char *found =
 		*options->default_rootfs ? strdup(options->default_rootfs) : find_default_rootfs();
+	struct network_config network = network_config_of(options);
 	struct backend_config backend_config = { .work_dir = options->work_dir,
 		.default_rootfs = found,
 		.allow_raw = &options->allow_raw,
@@ -198,7 +223,8 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		.cgroup_parent = *options->cgroup_parent ? options->cgroup_parent : NULL,
 		.image_map = *options->image_map ? options->image_map : NULL,
 		.read_layout = oci_read,
-		.self_exe_fd = open_self() };
+		.self_exe_fd = open_self(),
+		.network = &network };
 	struct server_config server_config = { .bind_ip = options->bind_ip,
 		.port = (uint16_t)options->bind_port,
 		.socket_path = *options->bind_socket ? options->bind_socket : NULL,
@@ -248,6 +274,24 @@ static int doctor(int argc, char **argv)
 	return doctor_main(options.work_dir, (uint32_t)options.id_pool_start);
 }
 
+/* What else it can do: *ret_status is set if it was asked for. */
+static bool run_command(int argc, char **argv, int *ret_status)
+{
+	*ret_status = 0;
+	if (argc >= 2 && !strcmp(argv[1], "tree"))
+		_exit(tree_main(
+			argc - 1, argv + 1)); /* its /proc is gone: nothing is to run at exit */
+	if (argc == 2 && !strcmp(argv[1], "nft"))
+		*ret_status = nft_main();
+	else if (argc == 2 && !strcmp(argv[1], "manual"))
+		options_manual(stdout);
+	else if (argc >= 2 && !strcmp(argv[1], "doctor"))
+		*ret_status = doctor(argc - 1, argv + 1);
+	else
+		return false;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	AUTO(options_done) struct options options = { 0 };
@@ -256,15 +300,8 @@ int main(int argc, char **argv)
 	sigset_t stop;
 	int r;
 
-	if (argc >= 2 && !strcmp(argv[1], "tree"))
-		_exit(tree_main(
-			argc - 1, argv + 1)); /* its /proc is gone: nothing is to run at exit */
-	if (argc == 2 && !strcmp(argv[1], "manual")) {
-		options_manual(stdout);
-		return 0;
-	}
-	if (argc >= 2 && !strcmp(argv[1], "doctor"))
-		return doctor(argc - 1, argv + 1);
+	if (run_command(argc, argv, &r))
+		return r;
 	normalise(&stop);
 	r = options_parse(&options, argc, argv, environ, &err);
 	if (r == 1) {

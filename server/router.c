@@ -9,27 +9,19 @@
 #include "base/parse.h"
 #include "server/request.h"
 
-static void handle_unbuilt(struct request *request);
-
-#define ROUTE(verb, text, id)                                                                      \
-	{ .method = #verb, .path = text, .name = #id, .handle = handle_##id, .is_built = true },
-#define UNBUILT(verb, text, id)                                                                    \
-	{ .method = #verb, .path = text, .name = #id, .handle = handle_unbuilt },
+#define ROUTE(verb, text, id) { .method = #verb, .path = text, .name = #id, .handle = handle_##id },
 #define UPLOAD(verb, text, id)                                                                     \
 	{ .method = #verb,                                                                         \
 		.path = text,                                                                      \
 		.name = #id,                                                                       \
 		.handle = handle_##id,                                                             \
-		.is_built = true,                                                                  \
 		.upload = &(const struct upload){                                                  \
 			handle_##id##_begin, handle_##id##_data, handle_##id##_abort } },
-#define ROUTE_UNBUILT UNBUILT
 #define ROUTE_UPLOAD UPLOAD
 static const struct route garden_routes[] = {
 #include "api-spec/routes.def"
 };
 
-#define ROUTE_UNBUILT UNBUILT
 #define ROUTE_UPLOAD UPLOAD
 static const struct route volume_routes[] = {
 #include "api-spec/volume_routes.def"
@@ -45,15 +37,6 @@ static const struct {
 const struct route *router_route(unsigned n)
 {
 	return n < N_ELEMENTS(garden_routes) ? &garden_routes[n] : NULL;
-}
-
-static void handle_unbuilt(struct request *request)
-{
-	struct err err;
-
-	err_set(&err, ERR_UNSUPPORTED, ENOSYS, "%s %s (%s) is not built yet",
-		request->route->method, request->route->path, request->route->name);
-	reply_error(request, &err);
 }
 
 /* ---- paths ----------------------------------------------------------------------------------- */

@@ -8,7 +8,6 @@ struct request;
 struct route {
 	const char *method, *path, *name;
 	void (*handle)(struct request *request);
-	bool is_built;
 	const struct upload *upload; /* NULL: the body is read before the handler is called */
 };
 
@@ -35,10 +34,8 @@ const struct route *router_route(unsigned n);
 	void handle_##name##_begin(struct request *request);                                       \
 	void handle_##name##_data(struct request *request, const char *data, size_t n_bytes);      \
 	void handle_##name##_abort(struct request *request);
-#define ROUTE_UNBUILT(method, path, name)
 #define ROUTE_UPLOAD(method, path, name) UPLOAD(name)
 #include "api-spec/routes.def"
-#define ROUTE_UNBUILT(method, path, name)
 #define ROUTE_UPLOAD(method, path, name) UPLOAD(name)
 #include "api-spec/volume_routes.def"
 #undef UPLOAD

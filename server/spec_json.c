@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "server/json.h"
 #include "server/limits_json.h"
+#include "server/net_json.h"
 #include "spec.h"
 
 #define MAX_BINDS 1000
@@ -18,24 +19,8 @@
 #define KEY_BYTES 1024
 #define VALUE_BYTES (1 << 20)
 #define ENV_ITEMS 10000
+#define MAX_PORTS 1000
 #define PROCESS_ID_BYTES 255
-
-/* ---- what is not built yet ------------------------------------------------------------------- */
-
-static int refuse_if_given(
-	const json_t *json, const char *const names[], size_t n_names, struct err *err)
-{
-	for (size_t i = 0; i < n_names; i++) {
-		json_t *value;
-		int r = json_field(json, "", names[i], &value, err);
-
-		if (r < 0)
-			return r;
-		if (!json_is_nothing(value))
-			return err_set(err, ERR_UNSUPPORTED, ENOSYS, "%s: not built yet", names[i]);
-	}
-	return 0;
-}
 
 /* ---- containers ------------------------------------------------------------------------------ */
 
@@ -162,9 +147,46 @@ static int check_env(const struct strv *env, struct err *err)
 		: 0;
 }
 
+static int parse_net_in(const json_t *json, struct container_spec *spec, struct err *err)
+{
+	char where[32];
+	json_t *list, *item;
+	size_t i;
+	int r = json_array_field(json, "", "netin", &list, err);
+
+	if (r < 0 || !list)
+		return r;
+	if (json_array_size(list) > MAX_PORTS)
+		return err_set(err, ERR_INVALID, E2BIG, "netin: more than %d", MAX_PORTS);
+	spec->net_in = calloc(json_array_size(list) + 1, sizeof(*spec->net_in));
+	if (!spec->net_in)
+		return err_system(err, -ENOMEM, "netin");
+	json_array_foreach(list, i, item)
+	{
+		snprintf(where, sizeof(where), "netin[%zu]", i);
+		r = net_in_parse(item, where, &spec->net_in[spec->n_net_in++], err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int parse_network(const json_t *json, struct container_spec *spec, struct err *err)
+{
+	json_t *list;
+	int r = json_string_field(json, "", "network", &spec->network, err);
+
+	if (r == 0)
+		r = parse_net_in(json, spec, err);
+	if (r == 0)
+		r = json_array_field(json, "", "netout_rules", &list, err);
+	if (r < 0 || !list)
+		return r;
+	return net_out_parse(list, "netout_rules", &spec->net_out, &spec->n_net_out, err);
+}
+
 int container_spec_parse(const json_t *json, struct container_spec *ret_spec, struct err *err)
 {
-	static const char *const unbuilt[] = { "network", "netout_rules", "netin" };
 	int r = json_string_field(json, "", "handle", &ret_spec->handle, err);
 
 	if (r == 0 && ret_spec->handle && !*ret_spec->handle) {
@@ -175,6 +197,8 @@ int container_spec_parse(const json_t *json, struct container_spec *ret_spec, st
 		r = parse_grace(json, ret_spec, err);
 	if (r == 0)
 		r = parse_image(json, ret_spec, err);
+	if (r == 0)
+		r = parse_network(json, ret_spec, err);
 	if (r == 0)
 		r = parse_binds(json, &ret_spec->binds, &ret_spec->n_binds, err);
 	if (r == 0)
@@ -187,7 +211,7 @@ int container_spec_parse(const json_t *json, struct container_spec *ret_spec, st
 		r = json_bool_field(json, "", "privileged", &ret_spec->privileged, err);
 	if (r == 0)
 		r = limits_parse(json, &ret_spec->limits, err);
-	return r < 0 ? r : refuse_if_given(json, unbuilt, N_ELEMENTS(unbuilt), err);
+	return r;
 }
 
 /* ---- processes ------------------------------------------------------------------------------- */

@@ -65,14 +65,14 @@ static int op_init(struct work *work, const struct op_wire *op)
 	return work->init_pid < 0 ? work->init_pid : 0;
 }
 
-static int open_init_proc(const struct work *work, const char *name, int flags)
+int builder_open_init_proc(const struct work *work, const char *name, int flags)
 {
 	return process_open(work->builder->proc_fd, work->init_pid, name, flags);
 }
 
 static int write_map(const struct work *work, const char *name, const char *map)
 {
-	AUTO_FD int fd = open_init_proc(work, name, O_WRONLY);
+	AUTO_FD int fd = builder_open_init_proc(work, name, O_WRONLY);
 	size_t len = strlen(map);
 
 	if (fd < 0)
@@ -88,7 +88,7 @@ static int op_id_map(struct work *work, const struct op_wire *op)
 		r = write_map(work, "gid_map", text(work, op->a));
 	if (r < 0)
 		return r;
-	work->userns_fd = open_init_proc(work, "ns/user", O_RDONLY);
+	work->userns_fd = builder_open_init_proc(work, "ns/user", O_RDONLY);
 	return work->userns_fd < 0 ? work->userns_fd : 0;
 }
 
@@ -309,7 +309,7 @@ static int op_overlay(struct work *work, const struct op_wire *op)
 static int op_userns(struct work *work, const struct op_wire *op)
 {
 	(void)op;
-	work->userns_fd = open_init_proc(work, "ns/user", O_RDONLY);
+	work->userns_fd = builder_open_init_proc(work, "ns/user", O_RDONLY);
 	return work->userns_fd < 0 ? work->userns_fd : 0;
 }
 
@@ -324,7 +324,7 @@ static int op_take(struct work *work, const struct op_wire *op)
 
 static int op_enter(struct work *work, const struct op_wire *op)
 {
-	AUTO_FD int ns_fd = open_init_proc(work, "ns/mnt", O_RDONLY);
+	AUTO_FD int ns_fd = builder_open_init_proc(work, "ns/mnt", O_RDONLY);
 	int r = ns_fd < 0 ? ns_fd : sys_setns(ns_fd, CLONE_NEWNS);
 
 	(void)op;
@@ -415,4 +415,8 @@ int (*const builder_run[N_OPS])(struct work *, const struct op_wire *) = {
 	[OP_HOME] = op_home,
 	[OP_JOIN] = op_join,
 	[OP_PROGRAM] = program_make,
+	[OP_SYSCTL] = builder_sysctl,
+	[OP_VETH] = builder_veth,
+	[OP_ADDRESS] = builder_address,
+	[OP_ROUTE] = builder_route,
 };

@@ -1,4 +1,4 @@
-/* builder_work.h - what the three files of the builder share: builder.c walks plans, builder_ops.c
+/* builder_work.h - what the files of the builder share: builder.c walks plans, builder_ops.c
  * does each operation, builder_place.c finds and makes the places where things go. */
 #pragma once
 #include <stdbool.h>
@@ -24,11 +24,18 @@ static inline const char *text(const struct work *work, uint32_t offset)
 }
 
 /* builder_ops.c: each 0 or -errno */
+/* "123/<name>" below our procfs, 123 being init. */
+int builder_open_init_proc(const struct work *work, const char *name, int flags);
 extern int (*const builder_run[N_OPS])(struct work *work, const struct op_wire *op);
 
 /* builder_program.c */
 int program_make(struct work *work, const struct op_wire *op);
 _Noreturn void program_report(const struct work *work, uint32_t step, int code);
+/* builder_net.c: operations, too */
+int builder_sysctl(struct work *work, const struct op_wire *op);
+int builder_veth(struct work *work, const struct op_wire *op);
+int builder_address(struct work *work, const struct op_wire *op);
+int builder_route(struct work *work, const struct op_wire *op);
 
 /* builder_place.c */
 /* A mount, onto a real directory of the root's own or onto a new one: a link or a file in its place is

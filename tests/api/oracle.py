@@ -1,10 +1,12 @@
 """The leak oracle: counts everything that a server makes in the kernel and on disk. After the last
 container is gone every count must be back where it was (security.md 0.2, O-LEAK and O-HOST)."""
 import hashlib
+import json
 import os
 import re
 import sqlite3
 import stat
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -159,6 +161,17 @@ def id_ranges(server):
         database.close()
 
 
+def rows(server, table):
+    path = server.work / "state.db"
+    if not path.exists():
+        return []
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
+    try:
+        return [str(row) for row in database.execute(f"SELECT * FROM {table}")]
+    finally:
+        database.close()
+
+
 UNBORN = 3  # enum container_state
 
 
@@ -172,6 +185,39 @@ def unborn(server):
         return [row[0] for row in database.execute("SELECT id FROM containers WHERE state = ?", (UNBORN,))]
     finally:
         database.close()
+
+
+def spare_links(server):
+    """Those of containers that are prepared ahead of requests."""
+    ids = set(unborn(server))
+    rows_of = [row.strip("()").split(", ") for row in rows(server, "addresses")]
+    return {f"cl{server.tag}-{int(row[1]):08x}" for row in rows_of if row[0].strip("'") in ids}
+
+
+def links(server):
+    """Those of the server's containers, in this network namespace."""
+    names = [line.split(":")[0].strip() for line in read("/proc/net/dev").splitlines()[2:]]
+    return sorted(name for name in names if name.startswith(f"cl{server.tag}-") and name not in spare_links(server))
+
+
+def addresses(server):
+    ids = unborn(server)
+    return [row for row in rows(server, "addresses") if not any(name in row for name in ids)]
+
+
+def rule_elements(server):
+    """What the server's table of rules has of containers: elements and chains."""
+    table = subprocess.run(["nft", "-j", "list", "table", "inet", f"cloche-{server.tag}"],
+                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
+    found, spare = [], spare_links(server)
+    for item in json.loads(table or "{}").get("nftables", []):
+        holder = item.get("set") or item.get("map")
+        if holder:
+            found += [f"{holder['name']}: {element}" for element in holder.get("elem", [])
+                      if not any(link in str(element) for link in spare)]
+        if "chain" in item:
+            found.append(f"chain {item['chain']['name']}")
+    return sorted(found)
 
 
 def waiting_builders(server):
@@ -240,6 +286,11 @@ def snapshot(server):
         "threads of the server": ["thread"] * len(listing(f"/proc/{server.pid}/task")),
         "cgroup directories": cgroup_directories(server),
         "id ranges": id_ranges(server),
+        "addresses": addresses(server),
+        "ports": rows(server, "ports"),
+        "rules": rows(server, "rules"),
+        "links": links(server),
+        "elements of rules": rule_elements(server),
         "loop devices": loop_devices(server),
         "containers/live": listing(server.work / "containers" / "live"),
         "containers/dead": listing(server.work / "containers" / "dead"),

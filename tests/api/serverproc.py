@@ -42,6 +42,16 @@ def _pool(count):
     return base + (512 + 64 * slot) * 65536, count
 
 
+_networks = itertools.count()
+
+
+def _network():
+    """A tag for names of links and rules, and a network that no other server of this run has."""
+    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+    n = next(_networks) % 1296
+    return digits[n // 36] + digits[n % 36], f"10.{128 + n // 64}.{n % 64 * 4}.0/22"
+
+
 def parse_address(text):
     host, port = text.rsplit(":", 1)
     return host, int(port)
@@ -56,6 +66,7 @@ class Server:
         self.directory.mkdir(exist_ok=True)
         self.work = self.directory / "work"
         self.pool = pool if isinstance(pool, tuple) else _pool(pool)
+        self.tag, self.network = _network()
         self.args, self.prefix, self.env = args, prefix, env
         self.log_path = self.directory / "log"
         self.process = None
@@ -69,7 +80,8 @@ class Server:
         """Start, or start again on the same work directory, without waiting for it: how long the log was."""
         command = [*self.prefix, PROGRAM, "--work-dir", self.work, "--bind-ip", "127.0.0.1",
                    "--bind-port", "0", "--baggageclaim-bind-port", "0", "--id-pool-start", self.pool[0],
-                   "--id-pool-count", self.pool[1], *self.args, *more]
+                   "--id-pool-count", self.pool[1], "--tag", self.tag, "--network-pool", self.network,
+                   *self.args, *more]
         self.is_ended = self.is_killed = False
         log_size = self.log_path.stat().st_size if self.log_path.exists() else 0
         with open(self.log_path, "ab") as log:

@@ -192,10 +192,10 @@ def test_containers_of_one_image_do_not_see_each_other(make_container, root):
     assert (root / "image-file").read_text() == "from the image\n"
 
 
-def test_the_network_is_a_loopback(container):
+def test_the_loopback_is_up_beside_one_link(container):
     assert "127.0.0.1" in container.output("ip addr show lo || ifconfig lo")
     assert container.sh("ping -c 1 -W 30 127.0.0.1")[0] == 0
-    assert container.output("ls /sys/class/net").split() == ["lo"]
+    assert container.output("ls /sys/class/net").split() == ["eth0", "lo"]
 
 
 def test_max_containers(start_server):

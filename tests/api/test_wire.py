@@ -187,19 +187,8 @@ def test_unknown_handle_is_typed_on_every_route(client, method, path):
     assert_unknown(client.request(method, f"/containers/nobody{path}", body), "nobody")
 
 
-UNBUILT = [("POST", "/net/in"), ("POST", "/net/out"), ("POST", "/net/out/bulk")]
-
-
-@pytest.mark.parametrize("method,path", UNBUILT)
-def test_routes_not_built_yet_say_so(client, container, method, path):
-    reply = client.request(method, container.path + path, {} if method != "GET" else None)
-    assert_error(reply, 501)
-
-
 NOT_OFFERED = [
     {"limits": {"disk_limits": {"byte_hard": 10485760}}},
-    {"netin": [{"host_port": 0, "container_port": 8080}]},
-    {"netout_rules": [{"protocol": 1}]}, {"network": "10.1.2.0/24"},
     {"image": {"uri": "docker:///busybox"}}, {"rootfs": "docker:///busybox"}]
 
 

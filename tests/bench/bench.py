@@ -17,6 +17,9 @@ import tempfile
 import threading
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "api"))
+
+import netns
 import volumes
 from client import Connection
 from common import Server, Times, children, quantile, rounds, table
@@ -255,6 +258,7 @@ def main():
     for part, is_left_out in (("containers", opts.only_volumes), ("volumes", opts.only_peers)):
         if is_left_out:
             del parts[part]
+    netns.enter()  # links, rules and sysctls of the machine stay as they are
     signal.signal(signal.SIGTERM, stop)  # so that what follows is taken down
     raw = {}
     for name, part in parts.items():

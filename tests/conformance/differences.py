@@ -10,9 +10,13 @@ VARYING_KEYS = {
     "disk_in_bytes": "the machine's disk",
     "schedulable_disk_in_bytes": "the machine's disk",
     "max_containers": "the recorded server had a pool of 64 subnets",
-    "HostIP": "an address; none until networks are built",
-    "ContainerIP": "an address; none until networks are built",
-    "ExternalIP": "an address; none until networks are built",
+    "HostIP": "an address of another pool",
+    "ContainerIP": "an address of another pool",
+    "ExternalIP": "an address of another pool",
+    "garden.network.container-ip": "an address of another pool",
+    "garden.network.host-ip": "an address of another pool",
+    "garden.network.external-ip": "an address of another host",
+    "host_port": "the recorded server had given out a port before",
     "ContainerPath": "below the work directory",
     **dict.fromkeys([
         *(prefix + name for prefix in ("", "total_") for name in (
@@ -33,7 +37,6 @@ FILLED_KEYS = {"ProcessIDs": "the recorded server never fills it; cloche says wh
 ABSENT_PROPERTIES = [
     (r"kawasaki\..*", "the recorded server's own network module keeps its state there"),
     (r"rundmc\.state", "the recorded server's own module keeps its state there"),
-    (r"garden\.network\..*", "networks are not built yet"),
 ]
 
 
@@ -56,15 +59,6 @@ class Answer(NamedTuple):
     handle: str = ""
 
 
-# Routes that are not built yet: a typed 501 instead of the recorded answer. When one of them is
-# built its replay fails; then it leaves this table, and what it made necessary leaves the tables
-# below.
-NOT_BUILT_ANSWER = Answer("501 Not Implemented", "", ".+")
-NOT_BUILT = {
-    "net_in": "comes with networks",
-    "net_out": "comes with networks",
-    "net_out_bulk": "comes with networks",
-}
 
 UNKNOWN_HANDLE = "an unknown handle is a typed 404 on every route"
 OWN_WORDS = "the recorded text quotes a helper program; the meaning is kept, not the words"

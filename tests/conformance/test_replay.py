@@ -9,7 +9,6 @@ import pytest
 from live_server import server  # noqa: F401 - first: it makes the modules below known
 
 import differences
-from contract import GARDEN as CONTRACT
 from recording import load_all
 from replay import Replay
 from roots import unpack_busybox
@@ -39,10 +38,6 @@ def test_recording(server, rewrite_create, recording):
 
 def test_nothing_is_left_at_the_end_of_the_flows(server):
     assert server.client.handles("garden.state=all") == []
-
-
-def test_the_routes_that_are_not_built_are_those_of_the_contract():
-    assert set(differences.NOT_BUILT) == {r.name for r in CONTRACT.routes if not r.built}
 
 
 @pytest.mark.parametrize("table", ["ANSWERS", "OUTPUTS", "EXIT_STATUSES", "LEFT_OUT"])

@@ -16,7 +16,6 @@ class Route(NamedTuple):
     method: str
     path: str  # parameters as {name}
     name: str
-    built: bool
 
 
 class ErrorKind(NamedTuple):
@@ -27,9 +26,9 @@ class ErrorKind(NamedTuple):
 
 def load_routes(name):
     text = (API_SPEC / name).read_text()
-    lines = re.findall(r'^ROUTE(_UNBUILT|_UPLOAD)?\((\w+), "([^"]+)", (\w+)\)', text, re.MULTILINE)
-    return [Route(method, re.sub(r":(\w+)", r"{\1}", path), name, kind != "_UNBUILT")
-            for kind, method, path, name in lines]
+    lines = re.findall(r'^ROUTE(?:_UPLOAD)?\((\w+), "([^"]+)", (\w+)\)', text, re.MULTILINE)
+    return [Route(method, re.sub(r":(\w+)", r"{\1}", path), name)
+            for method, path, name in lines]
 
 
 def load_errors():
@@ -46,7 +45,6 @@ class Operation:
         self.item = item
         self.name = item["operationId"]
         self.hijacks = item.get("x-hijack", False)
-        self.built = not item.get("x-unbuilt", False)
 
     def responses(self):
         return {int(status): resolve(self.document, response)

@@ -30,12 +30,6 @@ def test_the_routes_are_those_of_the_definition(one):
     assert len(methods) == len(one.routes)  # no operationId twice
 
 
-def test_what_is_not_built_is_marked():
-    for one in CONTRACTS:
-        assert {o.name for o in one.operations.values() if not o.built} == {
-            r.name for r in one.routes if not r.built}
-
-
 def test_hijacked_routes_are_marked():
     assert {o.name for one in CONTRACTS for o in one.operations.values() if o.hijacks} == {
         "process_run", "process_attach", "process_stdout", "process_stderr"}
@@ -68,7 +62,6 @@ def test_a_route_names_its_parameters_and_errors(one, name):
     statuses = operation.responses()
     assert 403 in statuses and any(status < 300 for status in statuses)
     assert (404 in statuses) == ("handle" in in_path)
-    assert (501 in statuses) or operation.built
 
 
 @each_contract

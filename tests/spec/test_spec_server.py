@@ -28,18 +28,7 @@ def test_a_route_is_served(server, route):
         GARDEN.validate_reply(operation, reply.status, reply.headers["content-type"], reply.body)
 
 
-@pytest.mark.parametrize("route", [r for r in GARDEN.routes if not r.built], ids=lambda route: route.name)
-def test_a_route_that_is_not_built_says_so(server, container, route):
-    body = b"{}" if route.method in ("POST", "PUT") else None
-    path = fill(route.path, handle=container) + "?handles=contract"
-    reply = server.client.request(route.method, path, body=body)
-    assert reply.status == 501, reply
-    GARDEN.validate_reply(GARDEN.operations[route.name], 501, reply.headers["content-type"], reply.body)
-    assert route.name in reply.json["Message"] or fill(route.path, handle=":handle") in (
-        reply.json["Message"])
-
-
-@pytest.mark.parametrize("route", [r for r in GARDEN.routes if "{handle}" in r.path and r.built],
+@pytest.mark.parametrize("route", [r for r in GARDEN.routes if "{handle}" in r.path],
                          ids=lambda route: route.name)
 def test_an_unknown_handle_is_a_typed_404(server, route):
     body = b"{}" if route.method in ("POST", "PUT") else None
@@ -87,12 +76,6 @@ def ask(server, route, handle):
 def test_a_volume_route_is_served(server, route):
     reply = ask(server, route, "absent")
     VOLUMES.validate_reply(VOLUMES.operations[route.name], reply.status, reply.headers.get("content-type"), reply.body)
-
-
-@pytest.mark.parametrize("route", [r for r in VOLUMES.routes if not r.built], ids=lambda route: route.name)
-def test_a_volume_route_that_is_not_built_says_so(server, route):
-    reply = ask(server, route, "absent")
-    assert reply.status == 501 and route.name in reply.json["error"]
 
 
 @pytest.mark.parametrize("route", [r for r in VOLUMES.routes if "{handle}" in r.path and "p2p" not in r.path],

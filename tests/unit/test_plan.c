@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/strv.h"
 #include "linux/cgroup.h"
+#include "network.h"
 #include "plan.h"
 #include "shim/protocol.h"
 #include "spec.h"
@@ -52,7 +53,9 @@ static struct plan_input unprivileged(void)
 {
 	struct plan_input input = { .id = "0123456789abcdef",
 		.cgroups = &hybrid,
-		.hostname = "c1",
+		.hosts = "127.0.0.1 localhost\n127.0.0.1 c1\n",
+		.hostname_file = "c1\n",
+		.resolvers = "",
 		.skeleton_dir = "/work/skeleton",
 		.container_dir = "/work/live/c1",
 		.lower = "/work/images/default",
@@ -158,6 +161,20 @@ static void an_unprivileged_container_with_the_maximal_map(void **state UNUSED)
 
 	id_map_maximal(&input.map);
 	check_golden(plan_prepare, &input, "prepare-unprivileged-maximal");
+}
+
+static void a_container_with_a_link(void **state UNUSED)
+{
+	struct plan_input input = unprivileged();
+	const struct network_link link = { .name = "cl-0afe0002",
+		.address = "10.254.0.2/30",
+		.gateway = "10.254.0.1",
+		.host_address = "10.254.0.1/30",
+		.mtu = 1500,
+		.group = 0x12345678 };
+
+	input.link = &link;
+	check_golden(plan_prepare, &input, "prepare-with-link");
 }
 
 static void a_privileged_container(void **state UNUSED)
@@ -359,6 +376,7 @@ int main(void)
 		cmocka_unit_test(an_unprivileged_container_on_a_v2_host),
 		cmocka_unit_test(an_unprivileged_container_on_a_v1_host),
 		cmocka_unit_test(an_unprivileged_container_with_the_maximal_map),
+		cmocka_unit_test(a_container_with_a_link),
 		cmocka_unit_test(a_privileged_container),
 		cmocka_unit_test(a_root_in_place_and_bind_mounts),
 		cmocka_unit_test(a_process_with_a_root_of_its_own),

@@ -150,10 +150,11 @@ static void container_specs_that_cannot_be_meant_are_refused_by_field(void **sta
 		{ "{\"bind_mounts\":[{\"src_path\":\"/a\",\"dst_path\":\"/b\",\"origin\":-1}]}",
 			ERR_INVALID, "bind_mounts[0].origin" },
 		/* what later changes bring */
-		{ "{\"network\":\"10.0.0.0/30\"}", ERR_UNSUPPORTED, "network" },
-		{ "{\"netin\":[{\"host_port\":0,\"container_port\":0}]}", ERR_UNSUPPORTED,
-			"netin" },
-		{ "{\"netout_rules\":[{}]}", ERR_UNSUPPORTED, "netout_rules" },
+		{ "{\"network\":1}", ERR_INVALID, "network" },
+		{ "{\"netin\":[{},1]}", ERR_INVALID, "netin[1]" },
+		{ "{\"netin\":[{\"host_port\":65536}]}", ERR_INVALID, "netin[0].host_port" },
+		{ "{\"netout_rules\":[{},{\"networks\":[{}]}]}", ERR_INVALID,
+			"netout_rules[1].networks[0]" },
 	};
 
 	for (size_t i = 0; i < N_ELEMENTS(rows); i++) {

@@ -1,0 +1,224 @@
+#include "linux/rtnl.h"
+
+#include <errno.h>
+#include <linux/if_link.h>
+#include <linux/rtnetlink.h>
+#include <linux/veth.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/auto.h"
+#include "linux/nl.h"
+
+#define MAKE (NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
+
+static int talk(struct nl *nl)
+{
+	AUTO_FD int fd = nl_open(NETLINK_ROUTE);
+
+	return fd < 0 ? fd : nl_talk(fd, nl, NULL);
+}
+
+static const struct ifinfomsg up = { .ifi_flags = IFF_UP, .ifi_change = IFF_UP }, down;
+
+int rtnl_make_veth(const struct rtnl_veth *veth)
+{
+	unsigned char space[1024] __attribute__((aligned(8)));
+	size_t info, data, peer;
+	struct nl nl;
+
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, RTM_NEWLINK, MAKE, veth->bridge ? &up : &down, sizeof(up));
+	nl_put_text(&nl, IFLA_IFNAME, veth->name);
+	nl_put_u32(&nl, IFLA_MTU, veth->mtu);
+	nl_put_u32(&nl, IFLA_GROUP, veth->group);
+	if (veth->bridge)
+		nl_put_u32(&nl, IFLA_MASTER, veth->bridge);
+	info = nl_nest(&nl, IFLA_LINKINFO);
+	nl_put_text(&nl, IFLA_INFO_KIND, "veth");
+	data = nl_nest(&nl, IFLA_INFO_DATA);
+	peer = nl_nest(&nl, VETH_INFO_PEER);
+	nl_add_payload(&nl, &down, sizeof(down)); /* cannot be up before it has a peer */
+	nl_put_text(&nl, IFLA_IFNAME, veth->peer_name);
+	nl_put_u32(&nl, IFLA_MTU, veth->mtu);
+	nl_put_u32(&nl, IFLA_NET_NS_FD, (uint32_t)veth->peer_netns_fd);
+	nl_end(&nl, peer);
+	nl_end(&nl, data);
+	nl_end(&nl, info);
+	return talk(&nl);
+}
+
+int rtnl_make_bridge(
+	const char *name, const uint8_t mac[6], uint32_t group, uint32_t mtu, uint32_t *ret_index)
+{
+	unsigned char space[512] __attribute__((aligned(8)));
+	struct nl nl;
+	size_t info;
+	int r;
+
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, RTM_NEWLINK, MAKE, &up, sizeof(up));
+	nl_put_text(&nl, IFLA_IFNAME, name);
+	nl_put_u32(&nl, IFLA_MTU, mtu);
+	nl_put(&nl, IFLA_ADDRESS, mac, 6);
+	nl_put_u32(&nl, IFLA_GROUP, group);
+	info = nl_nest(&nl, IFLA_LINKINFO);
+	nl_put_text(&nl, IFLA_INFO_KIND, "bridge");
+	nl_end(&nl, info);
+	r = talk(&nl);
+	return r < 0 ? r : rtnl_link_index(name, ret_index);
+}
+
+int rtnl_link_index(const char *name, uint32_t *ret_index)
+{
+	AUTO_FD int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq request = { .ifr_ifindex = 0 };
+
+	if (fd < 0)
+		return -errno;
+	if (strlen(name) >= sizeof(request.ifr_name))
+		return -ENAMETOOLONG;
+	memcpy(request.ifr_name, name, strlen(name));
+	if (ioctl(fd, SIOCGIFINDEX, &request) < 0)
+		return -errno;
+	*ret_index = (uint32_t)request.ifr_ifindex;
+	return 0;
+}
+
+int rtnl_delete_link(uint32_t index)
+{
+	unsigned char space[64] __attribute__((aligned(8)));
+	struct ifinfomsg link = { .ifi_index = (int)index };
+	struct nl nl;
+
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, RTM_DELLINK, NLM_F_ACK, &link, sizeof(link));
+	return talk(&nl);
+}
+
+int rtnl_add_address(const char *link, int family, const void *address, unsigned prefix)
+{
+	unsigned char space[256] __attribute__((aligned(8)));
+	struct ifinfomsg link_up = up;
+	struct ifaddrmsg head = { .ifa_family = (unsigned char)family,
+		.ifa_prefixlen = (unsigned char)prefix,
+		.ifa_flags = family == AF_INET6 ? IFA_F_NODAD : 0 };
+	size_t n_bytes = family == AF_INET6 ? 16 : 4;
+	struct nl nl;
+	int r = rtnl_link_index(link, &head.ifa_index);
+
+	if (r < 0)
+		return r;
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, RTM_NEWADDR, MAKE, &head, sizeof(head));
+	nl_put(&nl, IFA_LOCAL, address, n_bytes);
+	nl_put(&nl, IFA_ADDRESS, address, n_bytes);
+	link_up.ifi_index = (int)head.ifa_index;
+	nl_begin(&nl, RTM_NEWLINK, NLM_F_ACK, &link_up, sizeof(link_up));
+	return talk(&nl);
+}
+
+int rtnl_add_default_route(int family, const void *gateway)
+{
+	unsigned char space[128] __attribute__((aligned(8)));
+	struct rtmsg head = { .rtm_family = (unsigned char)family,
+		.rtm_table = RT_TABLE_MAIN,
+		.rtm_protocol = RTPROT_BOOT,
+		.rtm_scope = RT_SCOPE_UNIVERSE,
+		.rtm_type = RTN_UNICAST };
+	struct nl nl;
+
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, RTM_NEWROUTE, MAKE, &head, sizeof(head));
+	nl_put(&nl, RTA_GATEWAY, gateway, family == AF_INET6 ? 16 : 4);
+	return talk(&nl);
+}
+
+/* ---- what is there --------------------------------------------------------------------------- */
+
+struct link_search {
+	int (*visit)(const struct rtnl_link *link, void *arg);
+	void *arg;
+};
+
+static uint32_t u32_of(const struct nlmsghdr *head, size_t n_payload, uint16_t type)
+{
+	size_t n_bytes;
+	const void *data = nl_find(head, n_payload, type, &n_bytes);
+	uint32_t value = 0;
+
+	if (data && n_bytes == sizeof(value))
+		memcpy(&value, data, sizeof(value));
+	return value;
+}
+
+static int visit_link(const struct nlmsghdr *head, void *arg)
+{
+	const struct link_search *search = arg;
+	const struct ifinfomsg *info = NLMSG_DATA(head);
+	struct rtnl_link link = { .index = (uint32_t)info->ifi_index,
+		.name = nl_find(head, sizeof(*info), IFLA_IFNAME, NULL),
+		.group = u32_of(head, sizeof(*info), IFLA_GROUP),
+		.mtu = u32_of(head, sizeof(*info), IFLA_MTU) };
+
+	if (head->nlmsg_type != RTM_NEWLINK || !link.name)
+		return 0;
+	return search->visit(&link, search->arg);
+}
+
+int rtnl_each_link(int (*visit)(const struct rtnl_link *link, void *arg), void *arg)
+{
+	unsigned char space[32768] __attribute__((aligned(8)));
+	struct link_search search = { visit, arg };
+	struct ifinfomsg all = { .ifi_family = AF_UNSPEC };
+	AUTO_FD int fd = nl_open(NETLINK_ROUTE);
+	struct nl nl;
+
+	if (fd < 0)
+		return fd;
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, RTM_GETLINK, NLM_F_DUMP, &all, sizeof(all));
+	return nl_dump(fd, &nl, space, sizeof(space), visit_link, &search);
+}
+
+struct uplink {
+	uint32_t index, metric;
+};
+
+static int visit_route(const struct nlmsghdr *head, void *arg)
+{
+	const struct rtmsg *route = NLMSG_DATA(head);
+	struct uplink *best = arg;
+	uint32_t index = u32_of(head, sizeof(*route), RTA_OIF);
+	uint32_t metric = u32_of(head, sizeof(*route), RTA_PRIORITY);
+
+	if (head->nlmsg_type != RTM_NEWROUTE || route->rtm_dst_len ||
+		route->rtm_type != RTN_UNICAST || route->rtm_table != RT_TABLE_MAIN || !index)
+		return 0;
+	if (!best->index || metric < best->metric)
+		*best = (struct uplink){ index, metric };
+	return 0;
+}
+
+int rtnl_uplink(int family, uint32_t *ret_index)
+{
+	unsigned char space[32768] __attribute__((aligned(8)));
+	struct rtmsg all = { .rtm_family = (unsigned char)family };
+	struct uplink best = { 0 };
+	AUTO_FD int fd = nl_open(NETLINK_ROUTE);
+	struct nl nl;
+	int r;
+
+	if (fd < 0)
+		return fd;
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, RTM_GETROUTE, NLM_F_DUMP, &all, sizeof(all));
+	r = nl_dump(fd, &nl, space, sizeof(space), visit_route, &best);
+	if (r < 0)
+		return r;
+	*ret_index = best.index;
+	return best.index ? 0 : -ENOENT;
+}

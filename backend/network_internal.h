@@ -1,0 +1,83 @@
+/* network_internal.h - the network's own state, for its files. */
+#pragma once
+#include <pthread.h>
+#include <sys/queue.h>
+
+#include "idpool.h"
+#include "linux/nft.h"
+#include "net_rule.h"
+#include "network.h"
+#include "network_table.h"
+
+#define LINK_NAME_SIZE 16
+
+struct lease {
+	LIST_ENTRY(lease) entry;
+	struct network *network;
+	char id[17];
+	struct net_place place;
+	char link[LINK_NAME_SIZE]; /* the host's end of the veth pair */
+	char source_link[LINK_NAME_SIZE]; /* where its packets come in: link, or the bridge */
+	uint32_t bridge; /* ifindex; 0: none */
+	bool is_admitted;
+	struct net_port *ports; /* in the order of their NetIn */
+	size_t n_ports;
+	struct net_rule *rules; /* later ones stand in front */
+	size_t n_rules;
+};
+
+struct network {
+	const struct network_config *config;
+	struct db *db;
+	int self_exe_fd;
+	uint32_t group; /* marks our links: the instance as a number */
+	char table[16], links[6], owner[24];
+	char missing[300]; /* "": nothing */
+	char external_ip[46];
+	uint32_t mtu;
+	uint8_t v6_prefix[16];
+	struct network_policy policy;
+
+	pthread_mutex_t lock; /* guards the rest */
+	struct netpool pool;
+	struct idpool port_pool; /* of numbers above first_pool_port */
+	LIST_HEAD(, lease) leases;
+	struct nft nft;
+	unsigned n_repairs;
+	uint32_t helper; /* port of the last helper's socket; atomic, the watcher reads it */
+
+	int watch_fd, end_fd;
+	pthread_t watcher;
+	bool is_watching;
+};
+
+/* network.c: the IPv6 address that belongs to an IPv4 one of our subnets. */
+void network_address_6(const struct network *network, uint32_t address, uint8_t ret_address[16]);
+
+/* network.c */
+int network_forget_record(struct network *network, const char *id, struct err *err);
+
+/* network_repair.c; the lock is held. Makes the table anew with everything that is in it. */
+int network_repair(struct network *network, struct err *err);
+
+/* network_rules.c; the lock is held. */
+int network_rules_admit(struct lease *lease, struct err *err);
+void network_rules_withdraw(struct lease *lease);
+/* The last container of its bridge is gone. */
+void network_rules_close_bridge(struct lease *lease);
+int network_rules_open_port(struct lease *lease, const struct net_port *port, struct err *err);
+/* The lease's rules from the n-th on. */
+int network_rules_open(struct lease *lease, size_t n, struct err *err);
+int network_rules_put(struct lease *lease, size_t n); /* 0 or -errno */
+
+/* network_ports.c */
+int network_ports_open(struct network *network, struct err *err);
+int network_ports_load(struct lease *lease, struct err *err);
+void network_port_give(struct network *network, uint16_t port); /* lock held */
+
+/* network_watch.c */
+int network_watch_start(struct network *network);
+void network_watch_stop(struct network *network);
+
+/* network_setup.c: facts of this host. */
+int network_setup(struct network *network, struct err *err);

@@ -1,0 +1,110 @@
+/* After a start: what nobody holds is forgotten and swept, the table is made, and watched. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/auto.h"
+#include "base/db.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "linux/rtnl.h"
+#include "network_internal.h"
+
+struct strays {
+	bool (*is_known)(const char *id, void *arg);
+	void *arg;
+	struct strv ids;
+};
+
+static int note_stray(const struct db_row *row, void *arg)
+{
+	struct strays *strays = arg;
+
+	return strays->is_known(db_row_text(row, 0), strays->arg)
+		? 0
+		: strv_add(&strays->ids, db_row_text(row, 0));
+}
+
+static void forget_strays(
+	struct network *network, bool (*is_known)(const char *id, void *arg), void *arg)
+{
+	struct strays strays = { .is_known = is_known, .arg = arg };
+	struct err err;
+
+	if (db_each(network->db, note_stray, &strays, &err,
+		    "SELECT container FROM addresses UNION SELECT container FROM ports"
+		    " UNION SELECT container FROM rules",
+		    "") < 0)
+		LOG(LOG_ERROR, "addresses-not-read", KV_STR("error", err.msg));
+	for (size_t i = 0; i < strays.ids.n_items; i++)
+		if (network_forget_record(network, strays.ids.items[i], &err) < 0)
+			LOG(LOG_ERROR, "address-not-forgotten", KV_STR("error", err.msg));
+	strv_done(&strays.ids);
+}
+
+static bool is_held(const struct network *network, const char *link)
+{
+	struct lease *lease;
+
+	LIST_FOREACH(lease, &network->leases, entry)
+	if (!strcmp(lease->link, link) || !strcmp(lease->source_link, link))
+		return true;
+	return false;
+}
+
+#define MAX_SWEPT 4096
+struct sweep {
+	struct network *network;
+	uint32_t indexes[MAX_SWEPT];
+	size_t n;
+};
+
+/* Ours by the group that it was made with, not only by its name. */
+static int note_link(const struct rtnl_link *link, void *arg)
+{
+	struct sweep *sweep = arg;
+	const struct network *network = sweep->network;
+
+	if (link->group == network->group && sweep->n < MAX_SWEPT &&
+		!strncmp(link->name, network->links, strlen(network->links)) &&
+		!is_held(network, link->name))
+		sweep->indexes[sweep->n++] = link->index;
+	return 0;
+}
+
+static void sweep_links(struct network *network)
+{
+	AUTO_FREE struct sweep *sweep = calloc(1, sizeof(*sweep));
+
+	if (!sweep)
+		return;
+	sweep->network = network;
+	rtnl_each_link(note_link, sweep);
+	for (size_t i = 0; i < sweep->n; i++)
+		rtnl_delete_link(sweep->indexes[i]);
+	if (sweep->n)
+		LOG(LOG_INFO, "links-swept", KV_INT("links", (int64_t)sweep->n));
+}
+
+void network_start(struct network *network, bool (*is_known)(const char *id, void *arg), void *arg)
+{
+	struct err err;
+	int r;
+
+	forget_strays(network, is_known, arg);
+	if (*network->missing)
+		return;
+	pthread_mutex_lock(&network->lock);
+	sweep_links(network);
+	r = network_repair(network, &err);
+	network->n_repairs = 0;
+	pthread_mutex_unlock(&network->lock);
+	if (r == 0)
+		r = network_watch_start(network);
+	if (r == 0)
+		return;
+	snprintf(network->missing, sizeof(network->missing), "%.250s",
+		r == -EIO ? err.msg : "changes of rules cannot be watched");
+	LOG(LOG_WARN, "no-network", KV_STR("reason", network->missing));
+}

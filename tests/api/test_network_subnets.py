@@ -1,0 +1,147 @@
+"""Networks that a create names: fixed addresses, subnets that containers share, and the words of what cannot be."""
+import subprocess
+
+import internet
+import oracle
+import pytest
+from gardenlib import wait_until
+from netfixtures import make, net, outside, refused, says  # noqa: F401 # fixtures, too
+
+
+def refuse(server, network):
+    reply = server.client.request("POST", "/containers", {"network": network})
+    assert reply.status == 500, reply
+    return reply.json["Message"]
+
+
+def address(one):
+    return one.info()["ContainerIP"]
+
+
+def bridges(server):
+    return [name for name in oracle.links(server) if name.startswith(f"cl{server.tag}-b")]
+
+
+def test_an_address_alone_is_one_of_a_subnet_of_four(make, net):
+    one = make(network="10.3.0.2")
+    assert address(one) == "10.3.0.2" and one.info()["HostIP"] == "10.3.0.1"
+    assert "10.3.0.2/30" in one.output("ip -4 -o addr show eth0")
+    assert says(one, "8.8.8.8") == internet.HOST_ADDRESS
+    assert "10.3.0.2" in one.output("cat /etc/hosts")
+    assert refuse(net, "10.3.0.2") == "the requested IP is already allocated"
+
+
+def test_siblings_of_a_subnet_reach_each_other_and_nobody_else(make):
+    one, two = make(network="10.4.0.0/24"), make(network="10.4.0.0/24")
+    three, stranger = make(network="10.4.0.77/24"), make()
+    assert [address(x) for x in (one, two, three)] == ["10.4.0.2", "10.4.0.3", "10.4.0.77"]
+    with internet.Peer(two.init_pid()):
+        assert says(one, "10.4.0.3") == "10.4.0.2" and says(three, "10.4.0.3") == "10.4.0.77"
+        refused(stranger, "10.4.0.3")
+    with internet.Peer(stranger.init_pid()):
+        refused(one, address(stranger))
+    refused(one, one.info()["HostIP"])
+    assert says(three, "8.8.8.8") == internet.HOST_ADDRESS
+
+
+def test_a_survivor_of_a_subnet_goes_on_and_the_last_takes_the_bridge_along(make, net):
+    before = oracle.snapshot(net)
+    one = make(network="10.5.0.0/24")
+    for _ in range(3):
+        other = make(network="10.5.0.0/24")
+        assert address(other) == "10.5.0.3"
+        other.destroy()
+        assert says(one, "8.8.8.8") == internet.HOST_ADDRESS
+    assert len(bridges(net)) == 1
+    one.destroy()
+    oracle.settled(net, before)
+    again = make(network="10.5.0.0/24")
+    assert address(again) == "10.5.0.2" and says(again, "8.8.8.8") == internet.HOST_ADDRESS
+
+
+def test_what_cannot_be_is_refused_and_nothing_is_taken(make, net):
+    make(network="10.6.0.2/24")
+    before = oracle.snapshot(net)
+    pool = net.network
+    inside = pool.replace(".0/22", ".4/30")
+    for network, text in (
+            ("10.6.0.2/24", "the requested IP is already allocated"),
+            ("10.6.0.1/24", "a container IP must not equal the gateway IP"),
+            ("10.6.0.255/24", "a container IP must not equal the broadcast IP"),
+            ("10.6.0.128/25",
+             "the requested subnet (10.6.0.128/25) overlaps an existing subnet (10.6.0.0/24)"),
+            (inside, f"the requested subnet ({inside}) overlaps the dynamic allocation range ({pool})"),
+            ("10.7.0.0/31", "insufficient IPs remaining in the pool"),
+            ("bogus", "invalid CIDR address: bogus/30"), ("bogus/30", "invalid CIDR address: bogus/30"),
+            ("10.7.0.0/33", "invalid CIDR address: 10.7.0.0/33"),
+            ("127.0.0.2", "network: 127.0.0.0/30 is no network for containers")):
+        assert refuse(net, network) == text
+    make(network="10.7.0.0/30")
+    assert refuse(net, "10.7.0.0/30") == "insufficient IPs remaining in the pool"
+    net.client.request("DELETE", "/containers/" + net.client.handles()[-1])
+    assert oracle.addresses(net) and before["addresses"]
+
+
+def test_a_subnet_survives_a_hard_kill(start_server, make, outside):
+    server = start_server()
+    one, two = make(server=server, network="10.8.0.0/24"), make(server=server, network="10.8.0.0/24")
+    server.kill()
+    server.start()
+    one.client = two.client = server.client
+    assert [address(one), address(two)] == ["10.8.0.2", "10.8.0.3"]
+    assert refuse(server, "10.8.0.2/24") == "the requested IP is already allocated"
+    with internet.Peer(two.init_pid()):
+        assert says(one, "10.8.0.3") == "10.8.0.2"
+    assert says(one, "8.8.8.8") == internet.HOST_ADDRESS
+    two.destroy()
+    assert address(make(server=server, network="10.8.0.0/24")) == "10.8.0.3"
+
+
+def test_a_bridge_without_containers_is_swept_at_start(start_server):
+    server = start_server()
+    server.client.create("a", network="10.9.0.0/24")
+    assert bridges(server)
+    server.kill()
+    server.start("--destroy-containers-on-startup")
+    wait_until(lambda: not oracle.links(server), "the bridge is gone")
+
+
+def test_a_port_leads_into_a_subnet_too(make, outside):
+    one = make(network="10.10.0.0/24", netin=[{"host_port": 12700, "container_port": 80}])
+    with internet.Peer(one.init_pid()):
+        assert outside.run("nc", "-w", "5", internet.HOST_ADDRESS, "12700")[1].strip() == internet.ROUTER
+        asked = subprocess.run(["nc", "-w", "5", "127.0.0.1", "12700"], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, check=False)
+        assert asked.stdout.decode().strip() == "10.10.0.1"
+
+
+@pytest.mark.parametrize("mtu", ["1400", "1500"])
+def test_both_ends_have_the_mtu_that_was_asked_for(start_server, mtu):
+    server = start_server("--mtu", mtu)
+    server.client.create("a")
+    assert server.client.output("a", "cat /sys/class/net/eth0/mtu").strip() == mtu
+    (link,) = oracle.links(server)
+    assert f"mtu {mtu} " in subprocess.check_output(["ip", "link", "show", link]).decode()
+
+
+def test_the_mtu_is_that_of_the_way_out(start_server, outside):
+    subprocess.run(["ip", "link", "set", internet.UPLINK, "mtu", "1420"], check=True)
+    try:
+        server = start_server()
+        server.client.create("a")
+        assert server.client.output("a", "cat /sys/class/net/eth0/mtu").strip() == "1420"
+    finally:
+        subprocess.run(["ip", "link", "set", internet.UPLINK, "mtu", "1500"], check=True)
+
+
+def test_name_servers_and_hosts_as_options_say(start_server):
+    server = start_server("--dns-server", "1.2.3.4", "--additional-dns-server", "5.6.7.8",
+                          "--additional-host-entry", "1.1.1.1 one uno", "--additional-host-entry", "2.2.2.2 two",
+                          "--external-ip", "203.0.113.9")
+    server.client.create("a")
+    lines = server.client.output("a", "cat /etc/resolv.conf").splitlines()
+    assert [x for x in lines if x.startswith("nameserver")] == ["nameserver 1.2.3.4", "nameserver 5.6.7.8"]
+    info = server.client.info("a")
+    assert server.client.output("a", "cat /etc/hosts").splitlines() == [
+        "127.0.0.1 localhost", f"{info['ContainerIP']} a", "1.1.1.1 one uno", "2.2.2.2 two"]
+    assert info["ExternalIP"] == "203.0.113.9"
