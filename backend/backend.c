@@ -428,7 +428,7 @@ void backend_close(struct backend *backend)
 void backend_capacity(struct backend *backend, uint64_t *ret_memory_bytes, uint64_t *ret_disk_bytes,
 	uint64_t *ret_max_containers)
 {
-	uint32_t max = backend->config.max_containers;
+	uint32_t max = backend->config.max_containers, room = backend->ids.n_ranges;
 	struct sysinfo memory;
 	struct statvfs disk;
 
@@ -437,5 +437,7 @@ void backend_capacity(struct backend *backend, uint64_t *ret_memory_bytes, uint6
 		*ret_memory_bytes = (uint64_t)memory.totalram * memory.mem_unit;
 	if (statvfs(backend->work_dir, &disk) == 0)
 		*ret_disk_bytes = (uint64_t)disk.f_blocks * disk.f_frsize;
-	*ret_max_containers = max && max < backend->ids.n_ranges ? max : backend->ids.n_ranges;
+	if (!network_missing(backend->network) && network_capacity(backend->network) < room)
+		room = network_capacity(backend->network);
+	*ret_max_containers = max && max < room ? max : room;
 }

@@ -145,3 +145,11 @@ def test_name_servers_and_hosts_as_options_say(start_server):
     assert server.client.output("a", "cat /etc/hosts").splitlines() == [
         "127.0.0.1 localhost", f"{info['ContainerIP']} a", "1.1.1.1 one uno", "2.2.2.2 two"]
     assert info["ExternalIP"] == "203.0.113.9"
+
+
+def test_the_capacity_is_that_of_the_pool(start_server):
+    server = start_server("--network-pool", "10.77.0.0/28")
+    assert server.client.ok("GET", "/capacity")["max_containers"] == 4
+    server.terminate()
+    server.start("--max-containers", "3")
+    assert server.client.ok("GET", "/capacity")["max_containers"] == 3
