@@ -372,11 +372,12 @@ int network_reserve(struct network *network, const char *id, const char *wanted,
 	pthread_mutex_lock(&network->lock);
 	if (r == 0)
 		r = open_bridge(lease, err);
-	if (r < 0)
-		drop(lease);
 	pthread_mutex_unlock(&network->lock);
 	if (r < 0) {
-		network_forget_record(network, id, NULL);
+		network_forget_record(network, id, NULL); /* before somebody else has the address */
+		pthread_mutex_lock(&network->lock);
+		drop(lease);
+		pthread_mutex_unlock(&network->lock);
 		return r;
 	}
 	*ret_lease = TAKE_PTR(lease);
@@ -432,7 +433,7 @@ int network_release(struct lease *lease, struct err *err)
 	int r;
 
 	pthread_mutex_lock(&network->lock);
-	if (lease->is_admitted)
+	if (!*network->missing) /* also what was not admitted: how far that came is not known */
 		network_rules_withdraw(lease);
 	pthread_mutex_unlock(&network->lock);
 	r = network_forget_record(network, lease->id, err);

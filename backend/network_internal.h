@@ -20,6 +20,7 @@ struct lease {
 	char source_link[LINK_NAME_SIZE]; /* where its packets come in: link, or the bridge */
 	uint32_t bridge; /* ifindex; 0: none */
 	bool is_admitted;
+	bool has_chain; /* a chain of rules was asked for, and may be there */
 	struct net_port *ports; /* in the order of their NetIn */
 	size_t n_ports;
 	struct net_rule *rules; /* later ones stand in front */

@@ -123,11 +123,23 @@ static void forget_port(struct lease *lease)
 }
 
 /* Lock held. */
+static bool is_own_port(const struct network *network, uint16_t port)
+{
+	for (size_t i = 0; i < network->policy.n_own_ports; i++)
+		if (network->policy.own_ports[i] == port)
+			return true;
+	return false;
+}
+
 static int map_port(struct lease *lease, struct port_change *change, struct err *err)
 {
 	struct network *network = lease->network;
 	int r;
 
+	if (change->port.host && is_own_port(network, change->port.host))
+		return err_set(err, ERR_INVALID, EADDRINUSE,
+			"host_port: %u is the server's own: nobody could reach it any more",
+			change->port.host);
 	if (change->port.host && port_is_mapped(network, change->port.host))
 		return err_set(err, ERR_EXISTS, EADDRINUSE, "host_port: %u is already mapped",
 			change->port.host);

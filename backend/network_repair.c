@@ -10,6 +10,7 @@
 #include "base/auto.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "base/memfd.h"
 #include "linux/spawn.h"
 #include "network_internal.h"
@@ -94,16 +95,20 @@ static void write_elements(struct buf *text, const char *set, void *arg)
 		set_writers[i].write(text, lease);
 }
 
-/* Their chains are not part of the text: until they are back, what only they opened stays shut. */
-static int put_back_rules(struct network *network, struct err *err)
+/* Their chains are not part of the text: until they are back, what only they opened stays shut. One
+ * that cannot come back harms nobody else. */
+static void put_back_rules(struct network *network)
 {
 	struct lease *lease;
-	int r = 0;
 
 	LIST_FOREACH(lease, &network->leases, entry)
-	if (r == 0 && lease->is_admitted && lease->n_rules)
-		r = network_rules_put(lease, 0);
-	return r < 0 ? err_system(err, r, "table inet %s", network->table) : 0;
+	{
+		int r = lease->is_admitted && lease->n_rules ? network_rules_put(lease, 0) : 0;
+
+		if (r < 0)
+			LOG(LOG_ERROR, "rules-not-put-back", KV_STR("id", lease->id),
+				KV_INT("errno", -r));
+	}
 }
 
 /* The helper's exit status; words gets what it had to say. */
@@ -151,7 +156,9 @@ int network_repair(struct network *network, struct err *err)
 	if (r < 0)
 		return err_system(err, r, "start the helper for table inet %s", network->table);
 	network->n_repairs++;
-	return r == 0 ? put_back_rules(network, err)
-		      : err_set(err, ERR_SYSTEM, EIO, "table inet %s cannot be made: %s",
-				network->table, *words ? words : "the helper was killed");
+	if (r > 0)
+		return err_set(err, ERR_SYSTEM, EIO, "table inet %s cannot be made: %s",
+			network->table, *words ? words : "the helper was killed");
+	put_back_rules(network);
+	return 0;
 }

@@ -228,6 +228,7 @@ static void put_rules(struct lease *lease, struct nft_batch *batch, size_t n)
 
 	if (n == lease->n_rules)
 		return;
+	lease->has_chain = true;
 	if (n == 0)
 		nft_put_chain(&lease->network->nft, batch, chain.name);
 	for (size_t i = n; i < lease->n_rules; i++)
@@ -389,9 +390,9 @@ void network_rules_withdraw(struct lease *lease)
 		if (v6)
 			delete_element(lease, &element);
 	}
-	if (lease->n_rules)
+	if (lease->has_chain)
 		delete_rules(lease);
-	lease->is_admitted = false;
+	lease->is_admitted = lease->has_chain = false;
 }
 
 void network_rules_close_bridge(struct lease *lease)

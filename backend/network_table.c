@@ -82,7 +82,7 @@ static void add_set(
 		after = writer->text->len;
 		if (after > before) {
 			buf_adds(writer->text, " }\n");
-		} else { /* nft knows no empty list */
+		} else if (!buf_failed(writer->text)) { /* nft knows no empty list */
 			writer->text->len -= strlen("\t\telements = { ");
 			writer->text->data[writer->text->len] = '\0';
 		}

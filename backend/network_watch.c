@@ -10,7 +10,9 @@
 #include "base/log.h"
 #include "network_internal.h"
 
-static void restore(struct network *network)
+#define RETRY_MS 1000 /* after a repair that failed: until then nothing is filtered */
+
+static bool restore(struct network *network)
 {
 	struct err err;
 	unsigned n_repairs;
@@ -26,6 +28,7 @@ static void restore(struct network *network)
 	else
 		LOG(LOG_WARN, "table-repaired", KV_STR("table", network->table),
 			KV_INT("times", n_repairs));
+	return r == 0;
 }
 
 static void *watch(void *arg)
@@ -33,16 +36,19 @@ static void *watch(void *arg)
 	struct network *network = arg;
 	struct pollfd polls[] = { { .fd = network->watch_fd, .events = POLLIN },
 		{ .fd = network->end_fd, .events = POLLIN } };
+	bool is_whole = true;
 
 	for (;;) {
-		if (poll(polls, 2, -1) < 0 && errno != EINTR)
-			break;
-		if (polls[1].revents)
+		int n = poll(polls, 2, is_whole ? -1 : RETRY_MS);
+
+		if ((n < 0 && errno != EINTR) || polls[1].revents)
 			break;
 		if (polls[0].revents &&
 			nft_watch_wait(network->watch_fd, &network->nft,
 				__atomic_load_n(&network->helper, __ATOMIC_ACQUIRE)) == 1)
-			restore(network);
+			is_whole = false;
+		if (!is_whole)
+			is_whole = restore(network);
 	}
 	return NULL;
 }

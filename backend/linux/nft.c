@@ -7,21 +7,29 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "base/auto.h"
 
+#define ANSWER_S 10 /* how long the kernel may take for a batch */
+#define ROOM_BYTES (8 << 20)
 #define TYPE(message) (NFNL_SUBSYS_NFTABLES << 8 | (message))
 
 int nft_open(struct nft *nft, const char *table)
 {
 	struct sockaddr_nl own = { .nl_family = AF_NETLINK };
+	struct timeval patience = { .tv_sec = ANSWER_S };
+	int room = ROOM_BYTES;
 	socklen_t n = sizeof(own);
 	AUTO_FD int fd = nl_open(NETLINK_NETFILTER);
 
 	if (fd < 0)
 		return fd;
-	if (bind(fd, (struct sockaddr *)&own, n) < 0 ||
+	/* a batch is one datagram; without the right to so much room long ones are refused */
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) < 0 ||
+		bind(fd, (struct sockaddr *)&own, n) < 0 ||
 		getsockname(fd, (struct sockaddr *)&own, &n) < 0)
 		return -errno;
 	*nft = (struct nft){ .fd = TAKE_FD(fd), .port = own.nl_pid, .table = table };
@@ -39,7 +47,7 @@ static void begin_of(struct nft_batch *batch, uint8_t family, uint16_t type, uin
 {
 	struct nfgenmsg head = { .nfgen_family = family };
 
-	nl_begin(&batch->nl, TYPE(type), flags | NLM_F_ACK, &head, sizeof(head));
+	nl_begin(&batch->nl, TYPE(type), flags, &head, sizeof(head));
 	batch->n_changes++;
 }
 
@@ -67,6 +75,12 @@ int nft_commit(struct nft *nft, struct nft_batch *batch)
 {
 	if (!batch->n_changes)
 		return 0;
+	/* errors are told of each change; that there was none, of the last alone: the acknowledgements
+	 * of hundreds would not fit into the socket */
+	if (batch->nl.head) {
+		batch->nl.head->nlmsg_flags |= NLM_F_ACK;
+		batch->nl.n_acks = 1;
+	}
 	add_mark(batch, NFNL_MSG_BATCH_END);
 	nft->seq = batch->nl.seq;
 	return nl_talk(nft->fd, &batch->nl, NULL);

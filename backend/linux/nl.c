@@ -143,11 +143,23 @@ static int code_of(const struct nlmsghdr *head)
 	return code;
 }
 
+/* What an earlier batch left unread takes room from the answers to the next one; without room the
+ * kernel drops them, and nobody would ever know. */
+static void drain(int fd, void *space, size_t size)
+{
+	while (recv(fd, space, size, MSG_DONTWAIT) >= 0 || errno == EINTR || errno == ENOBUFS)
+		continue;
+}
+
 int nl_talk(int fd, struct nl *nl, uint32_t *ret_seq)
 {
 	unsigned char space[8192] __attribute__((aligned(8)));
 	uint32_t n_wanted = nl->n_acks;
-	int r = nl->failed ? nl->failed : send_all(fd, nl);
+	int r = nl->failed;
+
+	drain(fd, space, sizeof(space));
+	if (r == 0)
+		r = send_all(fd, nl);
 
 	while (r == 0 && n_wanted) {
 		const struct nlmsghdr *head = (const void *)space;

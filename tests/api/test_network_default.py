@@ -185,12 +185,12 @@ def test_what_a_dead_server_left_is_swept_and_what_is_foreign_is_not(start_serve
 
 def test_a_foreign_link_of_our_name_is_left_alone(start_server):
     """T-H9: the address that would need the name is passed over."""
-    foreign = "clzz-0a4d0002"
+    foreign = "clzy-0a4d0002"
     subprocess.run(["ip", "link", "add", foreign, "type", "bridge"], check=True)
     try:
-        one = start_server("--network-pool", "10.77.0.0/28", "--tag", "zz")
+        one = start_server("--network-pool", "10.77.0.0/28", "--tag", "zy")
         one.client.create("a")
-        assert one.client.info("a")["ContainerIP"] not in ("", "10.77.0.2")
+        assert one.client.info("a")["ContainerIP"] not in ("", "10.77.0.2"), one.log_text()
         one.client.destroy("a")
         one.terminate()
         subprocess.run(["ip", "link", "show", foreign], check=True, stdout=subprocess.DEVNULL)

@@ -235,6 +235,29 @@ def test_rules_in_bulk_come_all_or_not_at_all(make, denying):
     assert says(one, "8.8.8.8") == internet.HOST_ADDRESS
 
 
+def test_thousands_of_rules_go_in_and_out_again(make, denying):
+    """The acknowledgements of so many changes would not fit into a socket, nor the changes into one of the usual
+    size; and what is left of an answer must not be taken for that to the next request."""
+    one = make(server=denying)
+    for first in range(0, 200, 50):
+        many = {"protocol": 1, "networks": [network(f"8.{m}.{n}.1") for n in range(20) for m in range(first, first + 50)]}
+        assert post(one, "out", many).status == 200
+    net_out(one, protocol=1, networks=[network("8.8.8.8")])
+    assert says(one, "8.8.8.8") == internet.HOST_ADDRESS
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    wait_until(lambda: one.sh("nc -w 1 8.8.8.8 80", user="root")[0] == 0, "the rules are back")
+    assert "networks times ports" in message(post(one, "out", {"networks": [network(f"9.0.0.{n}") for n in range(200)]}))
+    one.destroy()
+    two = make(server=denying)
+    refused(two, "8.8.8.8")
+
+
+def test_the_servers_own_ports_lead_to_the_server(make, start_server):
+    one = make(server=start_server("--bind-port", "7777"))
+    assert "the server's own" in message(post(one, "in", {"host_port": 7777, "container_port": 80}))
+    assert one.client.ok("GET", "/ping") == {}
+
+
 def test_rules_of_a_create_are_in_force_when_it_returns(make, denying):
     one = make(server=denying, netout_rules=[{"protocol": 1, "networks": [network("8.8.8.8")]}])
     assert says(one, "8.8.8.8") == internet.HOST_ADDRESS
