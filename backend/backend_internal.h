@@ -23,9 +23,10 @@ struct volumes;
 struct pool {
 	TAILQ_HEAD(, container) ready;
 	uint32_t n_ready, n_creating;
+	unsigned n_draining;
 	bool is_ending, is_due; /* is_due: to be filled up */
 	bool is_making;
-	pthread_cond_t changed, made; /* made: one more is ready, or could not be made */
+	pthread_cond_t changed, made; /* made: making or draining has ended */
 	pthread_t filler;
 };
 
@@ -95,8 +96,8 @@ void pool_begin_create(struct backend *backend);
 void pool_end_create(struct backend *backend);
 /* A prepared, unprivileged container that is alive, or NULL. Lock held. */
 struct container *pool_take(struct backend *backend);
-/* The same, after the one that is being made just now. Lock held. */
-struct container *pool_await(struct backend *backend);
+/* Ends what is prepared or being prepared: a create may need what it holds. */
+void pool_drain(struct backend *backend);
 void pool_put(struct backend *backend, struct container *container); /* nobody named it */
 
 /* birth.c: an empty layer in a new directory, to be written over lower (NULL: over nothing). */

@@ -293,7 +293,7 @@ static int enter(struct backend *backend, struct container *container, const cha
 }
 
 /* A range for the ids, and the handle, before anything is made. Backend lock held. */
-static int reserve(struct backend *backend, const char *handle, enum privilege privilege,
+static int reserve_locked(struct backend *backend, const char *handle, enum privilege privilege,
 	const struct container_spec *spec, struct container **ret_container, struct err *err)
 {
 	bool is_usual = privilege == PRIVILEGE_NONE && container_has_default_network(backend, spec);
@@ -309,8 +309,6 @@ static int reserve(struct backend *backend, const char *handle, enum privilege p
 		container = pool_take(backend);
 	if (!container)
 		container = container_new_with_ids(backend, handle, privilege, err);
-	if (!container && is_usual)
-		container = pool_await(backend); /* the last ids may be with one in the making */
 	if (!container)
 		return -EAGAIN;
 	r = enter(backend, container, handle);
@@ -475,6 +473,17 @@ static void abandon(struct container *container)
 	publish(container);
 }
 
+static int reserve(struct backend *backend, const char *handle, enum privilege privilege,
+	const struct container_spec *spec, struct container **ret_container, struct err *err)
+{
+	int r;
+
+	pthread_mutex_lock(&backend->lock);
+	r = reserve_locked(backend, handle, privilege, spec, ret_container, err);
+	pthread_mutex_unlock(&backend->lock);
+	return r;
+}
+
 static int create(struct backend *backend, const struct container_spec *spec,
 	char ret_handle[HANDLE_SIZE], struct err *err)
 {
@@ -493,9 +502,11 @@ static int create(struct backend *backend, const struct container_spec *spec,
 		snprintf(handle, sizeof(handle), "%s", spec->handle);
 	else if (random_uuid(handle) < 0)
 		return err_system(err, -EIO, "handle");
-	pthread_mutex_lock(&backend->lock);
 	r = reserve(backend, handle, privilege, spec, &container, err);
-	pthread_mutex_unlock(&backend->lock);
+	if (r < 0 && err->kind == ERR_EXHAUSTED) { /* what the pool holds does not count */
+		pool_drain(backend);
+		r = reserve(backend, handle, privilege, spec, &container, err);
+	}
 	if (r < 0)
 		return r;
 	r = bear(container, spec, err);

@@ -133,6 +133,17 @@ static int check_hermetic(const struct container_spec *spec, struct err *err)
 	return 0;
 }
 
+static int reserve(struct container *container, const char *wanted, struct err *err)
+{
+	struct backend *backend = container->backend;
+	int r = network_reserve(backend->network, container->id, wanted, &container->lease, err);
+
+	if (r == 0 || err->kind != ERR_EXHAUSTED)
+		return r;
+	pool_drain(backend); /* what it holds does not count */
+	return network_reserve(backend->network, container->id, wanted, &container->lease, err);
+}
+
 int container_reserve_network(
 	struct container *container, const struct container_spec *spec, struct err *err)
 {
@@ -142,8 +153,7 @@ int container_reserve_network(
 	if (is_hermetic(container->backend, spec))
 		return check_hermetic(spec, err);
 	if (!container->is_prepared)
-		r = network_reserve(container->backend->network, container->id, spec->network,
-			&container->lease, err);
+		r = reserve(container, spec->network, err);
 	else /* somebody may have flushed the table meanwhile */
 		r = container->lease ? network_admit(container->lease, err) : 0;
 	if (r == 0 && spec->n_net_in)

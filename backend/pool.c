@@ -152,17 +152,6 @@ struct container *pool_take(struct backend *backend)
 	return container;
 }
 
-struct container *pool_await(struct backend *backend)
-{
-	struct container *container = pool_take(backend);
-
-	while (!container && backend->pool.is_making) {
-		pthread_cond_wait(&backend->pool.made, &backend->lock);
-		container = pool_take(backend);
-	}
-	return container;
-}
-
 void pool_begin_create(struct backend *backend)
 {
 	pthread_mutex_lock(&backend->lock);
@@ -178,6 +167,28 @@ void pool_end_create(struct backend *backend)
 	pool->is_due = true;
 	if (--pool->n_creating == 0)
 		pthread_cond_signal(&pool->changed);
+	pthread_mutex_unlock(&backend->lock);
+}
+
+void pool_drain(struct backend *backend)
+{
+	struct pool *pool = &backend->pool;
+	struct container *container;
+
+	pthread_mutex_lock(&backend->lock);
+	while (pool->is_making)
+		pthread_cond_wait(&pool->made, &backend->lock);
+	pool->n_draining++;
+	while ((container = TAILQ_FIRST(&pool->ready))) {
+		leave(pool, container);
+		pthread_mutex_unlock(&backend->lock);
+		discard(container);
+		pthread_mutex_lock(&backend->lock);
+	}
+	pool->n_draining--;
+	pthread_cond_broadcast(&pool->made);
+	while (pool->n_draining) /* somebody else still gives back what we are after */
+		pthread_cond_wait(&pool->made, &backend->lock);
 	pthread_mutex_unlock(&backend->lock);
 }
 
@@ -197,17 +208,13 @@ int pool_start(struct backend *backend, struct err *err)
 void pool_stop(struct backend *backend)
 {
 	struct pool *pool = &backend->pool;
-	struct container *container;
 
 	pthread_mutex_lock(&backend->lock);
 	pool->is_ending = true;
 	pthread_cond_signal(&pool->changed);
 	pthread_mutex_unlock(&backend->lock);
 	pthread_join(pool->filler, NULL);
-	while ((container = TAILQ_FIRST(&pool->ready))) {
-		leave(pool, container);
-		discard(container);
-	}
+	pool_drain(backend);
 	pthread_cond_destroy(&pool->changed);
 	pthread_cond_destroy(&pool->made);
 }

@@ -222,11 +222,12 @@ def rule_elements(server):
 
 def waiting_builders(server):
     """How many builders have done the first plan and wait for the second."""
-    tasks = family(server).values()
-    return sum("skb_wait" in read(f"/proc/{task.pid}/wchan") for task in tasks if task.name == "cloche-shim")
+    tasks = family(server)
+    shims = {pid for pid, task in tasks.items() if task.name == "cloche-shim"}
+    return sum("skb_wait" in read(f"/proc/{pid}/wchan") for pid in shims if tasks[pid].parent in shims)
 
 
-def wait_for_pool(server, timeout=3):
+def wait_for_pool(server, timeout=10):
     """Until as many containers are prepared as there should be: what there is from then on is somebody's."""
     deadline = time.monotonic() + timeout
     while waiting_builders(server) < server.pool_size() and time.monotonic() < deadline:

@@ -34,7 +34,7 @@ def names(server, kind):
 
 def assert_nothing_left(server):
     work = server.directory / "work"
-    for name in ("run", "containers/live", "containers/dead"):
+    for name in ("run", "containers/live"):  # what lies in dead/ is deleted sometime
         wait_until(lambda: not os.listdir(work / name), f"{name} empty")
     assert oracle.id_ranges(server) == []
     assert not oracle.cgroup_directories(server)
@@ -161,3 +161,14 @@ def test_what_the_host_mounts_later_is_seen(pooled, tmp_path):
         pooled.client.destroy("box")
     finally:
         subprocess.run(["umount", source], check=True)
+
+
+def test_they_keep_no_address_from_anybody(start_server, tmp_path):
+    """Not from privileged containers either, which cannot be made of them."""
+    server = start_server("--container-pool", "4", "--network-pool", "10.77.0.0/28", directory=tmp_path)
+    wait_full(server, 4)
+    for n in range(4):
+        server.client.create(f"box-{n}", privileged=n % 2 == 0)
+    assert len({server.client.info(f"box-{n}")["ContainerIP"] for n in range(4)} - {""}) == 4
+    reply = server.client.request("POST", "/containers", {"handle": "one-more"})
+    assert reply.json["Message"] == "insufficient subnets remaining in the pool"
