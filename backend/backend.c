@@ -214,6 +214,22 @@ static void log_groups(const struct cgroups *groups)
 		LOG(LOG_WARN, "cgroup-parent-elsewhere", KV_STR("reason", groups->reason));
 }
 
+static bool holds(const struct strv *list, const char *text)
+{
+	for (size_t i = 0; i < list->n_items; i++)
+		if (!strcmp(list->items[i], text))
+			return true;
+	return false;
+}
+
+static bool holds_all(const struct strv *list, const struct strv *texts)
+{
+	for (size_t i = 0; i < texts->n_items; i++)
+		if (!holds(list, texts->items[i]))
+			return false;
+	return true;
+}
+
 /* Where they lie is recorded before they are made: the next server may be born elsewhere. */
 static int open_groups(struct backend *backend, const char *instance, struct err *err)
 {
@@ -226,7 +242,7 @@ static int open_groups(struct backend *backend, const char *instance, struct err
 	for (int i = 0; i < groups->n_all && r == 0; i++)
 		if (strv_add(&paths, groups->all[i].parent) < 0)
 			r = err_system(err, -ENOMEM, "cgroups");
-	if (r == 0)
+	if (r == 0 && !holds_all(&recorded, &paths)) /* no write that a full disk could refuse */
 		r = store_set_cgroups(backend->db, &paths, err);
 	return r < 0 ? r : cgroups_make(groups, err);
 }

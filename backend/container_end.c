@@ -17,6 +17,7 @@
 #include "link.h"
 #include "linux/cgroup.h"
 #include "network.h"
+#include "pea.h"
 #include "shim/protocol.h"
 #include "store.h"
 #include "volumes/volumes.h"
@@ -92,6 +93,14 @@ static int give_lease(struct container *container, struct err *err)
 	return r;
 }
 
+/* Its records. */
+static int forget(struct container *container, struct err *err)
+{
+	int r = give_lease(container, err);
+
+	return r < 0 ? r : store_remove(container->backend->db, container->id, err);
+}
+
 int container_teardown(struct container *container, struct err *err)
 {
 	struct backend *backend = container->backend;
@@ -106,19 +115,17 @@ int container_teardown(struct container *container, struct err *err)
 	if (r < 0)
 		return r;
 	volume_detach_all(backend->volumes, container->id);
-	r = give_lease(container, err);
-	if (r < 0)
-		return r;
+	pea_end_all(container);
 	keeper_has_dead(
 		backend); /* also when the record cannot go: on a full disk that is what makes room */
-	r = store_remove(backend->db, container->id, err);
+	r = forget(container, err);
 	if (r < 0 && container->root_fd >= 0)
 		/* our hold on its root keeps what lies in dead/ alive; the number stays taken for
 		 * others */
 		dup3(backend->dead_fd, container->root_fd, O_CLOEXEC);
 	for (int tries = 0; tries < 20 && r < 0; tries++) {
 		usleep(50000);
-		r = store_remove(backend->db, container->id, err);
+		r = forget(container, err);
 	}
 	if (r < 0)
 		return r;

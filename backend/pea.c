@@ -171,16 +171,26 @@ static int add_token(uint32_t token, void *arg)
 	return 0;
 }
 
-void pea_recover(struct container *container)
+static void clean_recorded(struct container *container, bool all)
 {
 	struct tokens tokens = { 0 };
 	struct err err;
 
 	store_peas(container->backend->db, container->id, add_token, &tokens, &err);
 	for (size_t i = 0; i < tokens.n_all; i++)
-		if (!has_process(container, tokens.all[i]))
+		if (all || !has_process(container, tokens.all[i]))
 			clean(container->backend, container->id, tokens.all[i]);
 	free(tokens.all);
+}
+
+void pea_recover(struct container *container)
+{
+	clean_recorded(container, false);
+}
+
+void pea_end_all(struct container *container)
+{
+	clean_recorded(container, true);
 }
 
 struct user_search {

@@ -14,6 +14,7 @@
 #include "base/err.h"
 
 #define RESERVE_BYTES 131072
+#define RESERVE_PAGES 16 /* of 4 KiB, that are free in the database itself */
 #define MAX_KEPT 48 /* statements: compiling one takes longer than most take to run */
 #define STRING_OF(number) #number
 #define STRING(macro) STRING_OF(macro)
@@ -67,18 +68,30 @@ static void auto_db(struct db **db)
 }
 
 /* On a full disk no file can grow, and still what frees space has to be recorded: the log stays on
- * disk and has room for some changes, the database grows in large steps. */
+ * disk and has room for some changes, and so has the database, which grows in large steps. */
+static bool has_room(struct db *db, const char *log_path)
+{
+	sqlite3_stmt *stmt = NULL;
+	int64_t n_free = 0;
+	struct stat st;
+
+	if (sqlite3_prepare_v2(db->handle, "PRAGMA freelist_count", -1, &stmt, NULL) == SQLITE_OK &&
+		sqlite3_step(stmt) == SQLITE_ROW)
+		n_free = sqlite3_column_int64(stmt, 0);
+	sqlite3_finalize(stmt);
+	return n_free >= RESERVE_PAGES && stat(log_path, &st) == 0 && st.st_size >= RESERVE_BYTES;
+}
+
 static void keep_room(struct db *db, const char *path)
 {
 	AUTO_FREE char *log_path = NULL;
 	int yes = 1, step_bytes = RESERVE_BYTES;
-	struct stat st;
 
 	sqlite3_file_control(db->handle, NULL, SQLITE_FCNTL_PERSIST_WAL, &yes);
 	sqlite3_file_control(db->handle, NULL, SQLITE_FCNTL_CHUNK_SIZE, &step_bytes);
 	if (asprintf(&log_path, "%s-wal", path) < 0)
 		return;
-	if (stat(log_path, &st) == 0 && st.st_size >= RESERVE_BYTES)
+	if (has_room(db, log_path))
 		return;
 	if (sqlite3_exec(db->handle,
 		    "CREATE TABLE IF NOT EXISTS room (bytes BLOB);"
@@ -226,20 +239,31 @@ int db_each(struct db *db, db_visit *visit, void *arg, struct err *err, const ch
 	return r;
 }
 
+typedef int db_body(struct db *db, void *arg, struct err *err);
+
+static int try_transaction(struct db *db, db_body *body, void *arg, struct err *err)
+{
+	int r = db_change(db, err, "BEGIN IMMEDIATE", "");
+
+	if (r < 0)
+		return r;
+	r = body(db, arg, err);
+	if (r == 0)
+		r = db_change(db, err, "COMMIT", "");
+	if (r < 0)
+		db_change(db, NULL, "ROLLBACK", "");
+	return r;
+}
+
 int db_transaction(struct db *db, int (*body)(struct db *db, void *arg, struct err *err), void *arg,
 	struct err *err)
 {
 	int r;
 
 	pthread_mutex_lock(&db->lock);
-	r = db_change(db, err, "BEGIN IMMEDIATE", "");
-	if (r == 0) {
-		r = body(db, arg, err);
-		if (r == 0)
-			r = db_change(db, err, "COMMIT", "");
-		if (r < 0)
-			db_change(db, NULL, "ROLLBACK", "");
-	}
+	r = try_transaction(db, body, arg, err);
+	if (r == -ENOSPC && make_room(db))
+		r = try_transaction(db, body, arg, err);
 	pthread_mutex_unlock(&db->lock);
 	return r;
 }

@@ -22,7 +22,8 @@ typedef int db_visit(const struct db_row *row, void *arg);
 int db_each(struct db *db, db_visit *visit, void *arg, struct err *err, const char *sql,
 	const char *types, ...);
 
-/* All or nothing: rolled back if body returns a negative errno, which is returned. */
+/* All or nothing: rolled back if body returns a negative errno, which is returned. On a full disk body
+ * may be called a second time, after room was made. */
 int db_transaction(struct db *db, int (*body)(struct db *db, void *arg, struct err *err), void *arg,
 	struct err *err);
 

@@ -60,7 +60,7 @@ def parse_address(text):
 class Server:
     running = []
 
-    def __init__(self, *args, directory=None, pool=64, prefix=(), env=None):
+    def __init__(self, *args, directory=None, pool=64, prefix=(), env=None, log=None):
         self.owns = directory is None
         self.directory = Path(directory or tempfile.mkdtemp(prefix="cloche-test-"))
         self.directory.mkdir(exist_ok=True)
@@ -68,7 +68,7 @@ class Server:
         self.pool = pool if isinstance(pool, tuple) else _pool(pool)
         self.tag, self.network = _network()
         self.args, self.prefix, self.env = args, prefix, env
-        self.log_path = self.directory / "log"
+        self.log_path = Path(log or self.directory / "log")
         self.process = None
         self.is_ended = False  # by us
         self.is_killed = False  # and so has left its containers

@@ -67,9 +67,9 @@ def disk(request, tmp_path):
 
 
 @pytest.fixture
-def full_server(disk, volumes):
+def full_server(disk, volumes, tmp_path):
     """With a few volumes, and then no room for more. (It asks for volumes: no server without them.)"""
-    one = Server(directory=disk.top)
+    one = Server(directory=disk.top, log=tmp_path / "log")  # where there is room
     try:
         one.volumes.make("parent")
         one.volumes.fill("parent", directory("d"), "d/file", "file")
