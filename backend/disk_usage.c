@@ -124,11 +124,12 @@ static int count_image(struct backend *backend, const char *uri, struct usage *r
 {
 	AUTO(rootfs_done) struct rootfs rootfs = { 0 };
 	const struct usage *known;
-	int r = rootfs_resolve(&backend->rootfs, uri, &rootfs, NULL);
+	struct err err;
+	int r = rootfs_resolve(&backend->rootfs, uri, &rootfs, &err);
 
 	*ret = (struct usage){ 0 };
-	if (r < 0 || !rootfs.lower)
-		return r;
+	if (r < 0 || !rootfs.lower) /* it is not where it was: the container does well without */
+		return 0;
 	pthread_mutex_lock(&backend->image_lock);
 	known = registry_find(backend->image_sizes, rootfs.lower);
 	if (known)
@@ -166,8 +167,10 @@ static int count_own(struct container *container, bool is_copy, struct usage *re
 		return 0;
 	}
 	r = fd = open_own(container, is_copy);
-	if (r >= 0)
+	if (r >= 0 && is_copy)
 		r = count_tree(container->backend, fd, ret);
+	else if (r >= 0) /* the helper could not enter what is mounted in another namespace */
+		r = usage_count(fd, UINT64_MAX, ret);
 	if (r < 0)
 		return r;
 	cache->usage = *ret;

@@ -23,7 +23,7 @@ static int parse(const char *what, const char *text, size_t n_bytes, json_t **re
 
 	if (r == 0 && !json_is_object(*ret))
 		r = err_set(err, ERR_INVALID, EINVAL, "expected an object");
-	if (r < 0)
+	if (r < 0 && err)
 		err->kind = ERR_INVALID;
 	return r < 0 ? err_context(err, r, "%s", what) : 0;
 }

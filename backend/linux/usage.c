@@ -16,6 +16,7 @@
 struct count {
 	struct usage *usage;
 	uint64_t max_names;
+	dev_t device;
 };
 
 static void auto_dir(DIR **dir)
@@ -32,9 +33,15 @@ static int add(const struct count *count, const struct stat *st)
 	return ++count->usage->n_names > count->max_names ? -E2BIG : 0;
 }
 
+/* Another file system is mounted there, one of a user's own perhaps that shows itself to nobody else. */
+static bool is_elsewhere(int r)
+{
+	return r == -EXDEV || r == -EACCES;
+}
+
 static bool has_vanished(int r)
 {
-	return r == -ENOENT || r == -ENOTDIR || r == -ELOOP || r == -EXDEV;
+	return r == -ENOENT || r == -ENOTDIR || r == -ELOOP;
 }
 
 static int count_dir(const struct count *count, int parent_fd, const char *name, int depth);
@@ -47,11 +54,15 @@ static int count_entry(const struct count *count, int dir_fd, const char *name, 
 	if (!strcmp(name, ".") || !strcmp(name, ".."))
 		return 0;
 	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return has_vanished(-errno) ? 0 : -errno;
+		return has_vanished(-errno) || is_elsewhere(-errno) ? 0 : -errno;
+	if (st.st_dev != count->device && !S_ISDIR(st.st_mode))
+		return 0;
 	if (!S_ISDIR(st.st_mode))
 		return add(count, &st);
+	if (depth == 1 && count->max_names == UINT64_MAX)
+		return add(count, &st);
 	r = count_dir(count, dir_fd, name, depth - 1);
-	return has_vanished(r) ? 0 : r;
+	return has_vanished(r) || is_elsewhere(r) ? 0 : r;
 }
 
 /* As deep as the tree at most, which is bounded. */
@@ -79,8 +90,12 @@ static int count_dir(const struct count *count, int parent_fd, const char *name,
 
 int usage_count(int dir_fd, uint64_t max_names, struct usage *ret)
 {
-	const struct count count = { ret, max_names };
+	struct count count = { .usage = ret, .max_names = max_names };
+	struct stat st;
 
 	*ret = (struct usage){ 0 };
+	if (fstat(dir_fd, &st) < 0)
+		return -errno;
+	count.device = st.st_dev;
 	return count_dir(&count, dir_fd, ".", MAX_DEPTH);
 }

@@ -9,5 +9,6 @@ struct usage {
 	uint64_t n_names; /* the tree's own too */
 };
 
-/* 0; -E2BIG: more than max_names, or deeper than 64 directories; or another negative errno. */
+/* 0; -E2BIG: more than max_names, or deeper than 64 directories; or another negative errno. max_names
+ * UINT64_MAX: as much as there is, but nothing deeper. */
 int usage_count(int dir_fd, uint64_t max_names, struct usage *ret);

@@ -137,7 +137,7 @@ def test_usage(make_container):
 def test_no_property_before_the_first_end(container):
     reply = container.client.request("GET", f"{container.path}/properties/cloche.usage")
     assert_error(reply, 500, "", "property does not exist: cloche.usage")
-    assert set(container.info()["Properties"]) == {"garden.state"}
+    assert not any(key.startswith("cloche.") for key in container.info()["Properties"])
     container.output("true")
     assert {"cloche.usage", "cloche.exit-reason"} <= container.info()["Properties"].keys()
 

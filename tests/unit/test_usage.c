@@ -63,6 +63,8 @@ static void what_is_too_much_is_refused(void **state)
 	close(at);
 	assert_int_equal(usage_count(fd, 1000, &usage), -E2BIG);
 	assert_int_equal(count(state, 10, &usage), -E2BIG);
+	assert_int_equal(count(state, UINT64_MAX, &usage), 0);
+	assert_int_equal(usage.n_names, 65); /* and not what is deeper */
 }
 
 static void there_must_be_a_directory(void **state)
