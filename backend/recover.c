@@ -261,9 +261,12 @@ static void recover_one(struct backend *backend, const struct record *record)
 	}
 	if (!container->link)
 		cgroup_kill(&backend->cgroups, container->id);
-	if (container_teardown(container, &err) < 0)
-		LOG(LOG_ERROR, "container-not-removed", KV_STR("handle", record->handle),
-			KV_STR("error", err.msg));
+	if (container_teardown(container, &err) == 0)
+		return;
+	if (record->state == CONTAINER_UNBORN) /* nobody can name it: the next start tries again */
+		registry_remove(backend->containers, container->handle);
+	LOG(LOG_ERROR, "container-not-removed", KV_STR("handle", record->handle),
+		KV_STR("error", err.msg));
 }
 
 /* Records are copied: teardown changes the table that is being read. */
