@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 
+import netns
 import pytest
 from conftest import Container
 from serverproc import TOP
@@ -45,8 +46,8 @@ def debian():
     path, link = TOP / f"build/debian-root-{key}.tar", TOP / "build/debian-root.tar"
     if not path.exists():
         part = path.with_suffix(f".{os.getpid()}.tar")
-        result = subprocess.run(["mmdebstrap", "--mode=root", "--variant=minbase",
-                                 "--include=" + ",".join(PACKAGES), "bookworm", part],
+        result = subprocess.run(netns.on_the_host("mmdebstrap", "--mode=root", "--variant=minbase",
+                                                  "--include=" + ",".join(PACKAGES), "bookworm", part),
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if result.returncode:
             part.unlink(missing_ok=True)

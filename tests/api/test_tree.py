@@ -235,6 +235,11 @@ ssize_t pread(int fd, void *data, size_t n, off_t at)
 	errno = EIO;
 	return calls % 2 ? -1 : 0;
 }
+ssize_t splice(int from, off_t *at, int to, off_t *to_at, size_t n, unsigned flags)
+{
+	errno = EIO; /* a file that cannot be moved is read, and reading says why it cannot be */
+	return -1;
+}
 """
 
 
