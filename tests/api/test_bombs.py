@@ -90,7 +90,7 @@ def test_p0_45_fork(server, container, bomb):
 def test_p0_45_a_fork_bomb_that_goes_on(server, container, bomb):
     """Whoever dies makes room for the next."""
     box, _ = bomb("eventfd", 1)
-    bombing = box.run("for i in 1 2 3 4 5; do while :; do /bin/probe bomb process < /dev/null > /dev/null; done & done; "
+    bombing = box.run("for i in 1 2 3 4 5; do { sleep 1; while :; do /bin/probe bomb process < /dev/null > /dev/null; done; } & done; "
                       "echo up; wait")
     bombing.wait_output(b"up\n")
     wait_until(lambda: metrics(box)["PidStat"]["Current"] == 50, "it is full", 20)

@@ -65,7 +65,7 @@ def snapshot(top, times=True, blocks=False):
             with open(path, "rb") as file:
                 entry["content"] = st.st_size, hashlib.sha256(file.read()).hexdigest()
             if blocks:
-                entry["blocks"] = st.st_blocks
+                entry["blocks"] = st.st_blocks - st.st_blocks % 16  # without what a scattered file needs for its map
         if stat.S_ISLNK(st.st_mode):
             entry["target"] = os.readlink(path)
         if stat.S_ISCHR(st.st_mode) or stat.S_ISBLK(st.st_mode):
