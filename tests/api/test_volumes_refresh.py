@@ -2,6 +2,7 @@
 by a fresh place to write to before something runs in it again: neither sees what the other writes."""
 import threading
 
+import oracle
 import pytest
 import test_volumes_routes
 from archives import Member, contents, directory, tar
@@ -213,14 +214,16 @@ def test_a_stream_into_what_is_a_root(volumes, root, make_volume, make_container
     assert box.output("echo well") == "well\n"
 
 
-def test_a_process_waits_for_no_stream(volumes, copy_of, make_container):
+def test_a_process_waits_for_no_stream(server, volumes, copy_of, make_container):
     """While a stream is at work on the volume nothing can be run that would write to it as well."""
     volume = copy_of("below")
     box = make_container(bind_mounts=[volume.bind("/v")])
+    oracle.wait_for_pool(server)  # a shim that starts looks like a helper
     upload = volume.client.upload(volume.handle, None, "raw")
     data = tar(Member("large", bytes(300000)))
     upload.send(data[:100000])
-    wait_until(lambda: volumes.stream_in(volume.handle, tar("no"), encoding="raw").status == 500, "it is at work")
+    wait_until(lambda: len(oracle.helpers(server)) == 2, "it is at work")
+    assert volumes.stream_in(volume.handle, tar("no"), encoding="raw").status == 500
     with pytest.raises(Hijacked) as refused:
         box.output("true")
     assert "another container or a stream writes to it" in str(refused.value.reply.json)
