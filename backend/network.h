@@ -83,12 +83,6 @@ void network_describe(const struct lease *lease, struct network_link *ret_link);
 /* Borrowed: valid as long as the lease is not changed. */
 const struct net_port *network_ports(const struct lease *lease, size_t *ret_n);
 
-struct network_traffic {
-	uint64_t rx_bytes, tx_bytes; /* as the container sees it */
-};
-/* Since its link was made. 0 or -errno. */
-int network_traffic(const struct lease *lease, struct network_traffic *ret_traffic);
-
 struct network_facts {
 	char container_ip[16], host_ip[16], external_ip[46], container_ip_6[46];
 };

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "base/parse.h"
 #include "linux/sys.h"
 #include "network_internal.h"
 
@@ -55,27 +54,6 @@ void network_describe(const struct lease *lease, struct network_link *ret_link)
 			ret_link->gateway, place->prefix);
 	if (network->config->v6)
 		describe_6(lease, ret_link);
-}
-
-static int read_counter(const char *link, const char *name, uint64_t *ret_bytes)
-{
-	char path[96], text[32];
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/sys/class/net/%s/statistics/%s", link, name);
-	n = sys_read_small(AT_FDCWD, path, 0, text, sizeof(text));
-	if (n < 0)
-		return (int)n;
-	text[strcspn(text, "\n")] = '\0';
-	return parse_u64(text, UINT64_MAX, ret_bytes);
-}
-
-/* What the host's end has sent is what the container has received. */
-int network_traffic(const struct lease *lease, struct network_traffic *ret_traffic)
-{
-	int r = read_counter(lease->link, "tx_bytes", &ret_traffic->rx_bytes);
-
-	return r < 0 ? r : read_counter(lease->link, "rx_bytes", &ret_traffic->tx_bytes);
 }
 
 const struct net_port *network_ports(const struct lease *lease, size_t *ret_n)

@@ -13,24 +13,6 @@
 #include "server/router.h"
 #include "server/spec_json.h"
 
-static void auto_container(struct container **container)
-{
-	container_put(*container);
-}
-#define AUTO_CONTAINER AUTO(auto_container)
-
-/* The container of the path, or NULL and answered. */
-static struct container *find(struct request *request)
-{
-	struct err err;
-	struct container *container =
-		container_get(request_backend(request), request_param(request, "handle"), &err);
-
-	if (!container)
-		reply_error(request, &err);
-	return container;
-}
-
 static void reply_result(struct request *request, int r, const struct err *err)
 {
 	if (r < 0)
@@ -136,7 +118,7 @@ void handle_container_destroy(struct request *request)
 
 void handle_container_stop(struct request *request)
 {
-	struct container *container AUTO_CONTAINER = find(request);
+	struct container *container AUTO_CONTAINER = request_container(request);
 	AUTO_JSON json_t *json = NULL;
 	bool kill_now = false;
 	struct err err;
@@ -152,7 +134,7 @@ void handle_container_stop(struct request *request)
 
 void handle_container_grace_time(struct request *request)
 {
-	struct container *container AUTO_CONTAINER = find(request);
+	struct container *container AUTO_CONTAINER = request_container(request);
 	AUTO_JSON json_t *json = NULL;
 	struct err err;
 	int r;
@@ -211,7 +193,7 @@ static json_t *info_json(struct container *container, struct err *err)
 
 void handle_container_info(struct request *request)
 {
-	struct container *container AUTO_CONTAINER = find(request);
+	struct container *container AUTO_CONTAINER = request_container(request);
 	struct err err;
 	json_t *json;
 
@@ -243,30 +225,14 @@ static json_t *bulk_entry(struct backend *backend, const char *handle)
 
 void handle_container_bulk_info(struct request *request)
 {
-	const char *given = request_query(request, "handles");
-	AUTO_FREE char *handles = given ? strdup(given) : NULL;
-	char *rest = handles, *handle;
-	json_t *json;
-	struct err err;
-
-	if (!handles) {
-		err_set(&err, ERR_INVALID, EINVAL, "handles: the query parameter is missing");
-		reply_error(request, &err);
-		return;
-	}
-	json = json_object();
-	while ((handle = strsep(&rest, ",")))
-		if (*handle)
-			json_object_set_new(
-				json, handle, bulk_entry(request_backend(request), handle));
-	reply_json(request, 200, json);
+	reply_bulk(request, bulk_entry);
 }
 
 /* ---- properties ------------------------------------------------------------------------------ */
 
 void handle_property_list(struct request *request)
 {
-	struct container *container AUTO_CONTAINER = find(request);
+	struct container *container AUTO_CONTAINER = request_container(request);
 
 	if (container)
 		reply_json(request, 200, properties_json(container));
@@ -274,7 +240,7 @@ void handle_property_list(struct request *request)
 
 void handle_property_get(struct request *request)
 {
-	struct container *container AUTO_CONTAINER = find(request);
+	struct container *container AUTO_CONTAINER = request_container(request);
 	AUTO_FREE char *value = NULL;
 	struct err err;
 
@@ -288,7 +254,7 @@ void handle_property_get(struct request *request)
 
 void handle_property_set(struct request *request)
 {
-	struct container *container AUTO_CONTAINER = find(request);
+	struct container *container AUTO_CONTAINER = request_container(request);
 	AUTO_FREE char *value = NULL;
 	AUTO_JSON json_t *json = NULL;
 	struct err err;
@@ -305,7 +271,7 @@ void handle_property_set(struct request *request)
 
 void handle_property_delete(struct request *request)
 {
-	struct container *container AUTO_CONTAINER = find(request);
+	struct container *container AUTO_CONTAINER = request_container(request);
 	struct err err;
 	int r;
 

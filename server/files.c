@@ -16,21 +16,9 @@ struct files_upload {
 	struct files_stream *stream;
 };
 
-/* With err told; NULL and answered. */
-static struct container *find(struct request *request)
-{
-	struct err err;
-	struct container *container =
-		container_get(request_backend(request), request_param(request, "handle"), &err);
-
-	if (!container)
-		reply_error(request, &err);
-	return container;
-}
-
 void handle_files_in_begin(struct request *request)
 {
-	struct container *container = find(request);
+	struct container *container = request_container(request);
 	struct files_upload *upload;
 	struct err err;
 	int r;
@@ -111,7 +99,7 @@ static void refuse_out(struct request *request, int r, const struct err *err)
 
 void handle_files_out(struct request *request)
 {
-	struct container *container = find(request);
+	struct container *container = request_container(request);
 	struct files_stream *stream;
 	struct err err;
 

@@ -89,16 +89,12 @@ static json_t *number(uint64_t value)
 /* Zero fields are left out. */
 static void reply_group(struct request *request, enum group group)
 {
-	struct err err;
-	struct container *container =
-		container_get(request_backend(request), request_param(request, "handle"), &err);
+	struct container *container AUTO_CONTAINER = request_container(request);
 	json_t *json = container ? json_object() : NULL;
 	struct limits limits;
 
-	if (!container) {
-		reply_error(request, &err);
+	if (!container)
 		return;
-	}
 	container_limits(container, &limits);
 	if (group == CPU) { /* one number, that which weighs */
 		limits.cpu_shares = container_cpu_weight(container);
@@ -107,7 +103,6 @@ static void reply_group(struct request *request, enum group group)
 	for (size_t i = 0; json && i < N_ELEMENTS(fields); i++)
 		if (fields[i].group == group && *field(&limits, i))
 			json_object_set_new(json, fields[i].name, number(*field(&limits, i)));
-	container_put(container);
 	reply_json(request, 200, json);
 }
 

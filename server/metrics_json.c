@@ -46,14 +46,13 @@ static json_t *metrics_json(const struct metrics *metrics)
 
 void handle_container_metrics(struct request *request)
 {
-	struct err err;
+	struct container *container AUTO_CONTAINER = request_container(request);
 	struct metrics metrics;
-	struct container *container =
-		container_get(request_backend(request), request_param(request, "handle"), &err);
-	int r = container ? container_metrics(container, &metrics, &err) : -ESRCH;
+	struct err err;
 
-	container_put(container);
-	if (r < 0)
+	if (!container)
+		return;
+	if (container_metrics(container, &metrics, &err) < 0)
 		reply_error(request, &err);
 	else
 		reply_json(request, 200, metrics_json(&metrics));
@@ -77,21 +76,5 @@ static json_t *bulk_entry(struct backend *backend, const char *handle)
 
 void handle_container_bulk_metrics(struct request *request)
 {
-	const char *given = request_query(request, "handles");
-	AUTO_FREE char *handles = given ? strdup(given) : NULL;
-	char *rest = handles, *handle;
-	json_t *json;
-	struct err err;
-
-	if (!handles) {
-		err_set(&err, ERR_INVALID, EINVAL, "handles: the query parameter is missing");
-		reply_error(request, &err);
-		return;
-	}
-	json = json_object();
-	while ((handle = strsep(&rest, ",")))
-		if (*handle)
-			json_object_set_new(
-				json, handle, bulk_entry(request_backend(request), handle));
-	reply_json(request, 200, json);
+	reply_bulk(request, bulk_entry);
 }

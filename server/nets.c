@@ -10,26 +10,9 @@
 #include "server/request.h"
 #include "server/router.h"
 
-static void auto_container(struct container **container)
-{
-	container_put(*container);
-}
-
-/* The container of the path, or NULL and answered. */
-static struct container *find(struct request *request)
-{
-	struct err err;
-	struct container *container =
-		container_get(request_backend(request), request_param(request, "handle"), &err);
-
-	if (!container)
-		reply_error(request, &err);
-	return container;
-}
-
 void handle_net_in(struct request *request)
 {
-	struct container *container AUTO(auto_container) = find(request);
+	struct container *container AUTO_CONTAINER = request_container(request);
 	AUTO_JSON json_t *json = NULL;
 	struct net_port port;
 	struct err err;
@@ -50,7 +33,7 @@ void handle_net_in(struct request *request)
 
 static void open_rules(struct request *request, bool is_list)
 {
-	struct container *container AUTO(auto_container) = find(request);
+	struct container *container AUTO_CONTAINER = request_container(request);
 	struct net_rule *rules = NULL;
 	AUTO_JSON json_t *json = NULL;
 	size_t n_rules = 0;

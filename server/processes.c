@@ -146,11 +146,9 @@ static int run(
 	struct err err;
 	int r;
 
-	container = container_get(request_backend(request), request_param(request, "handle"), &err);
-	if (!container) {
-		reply_error(request, &err);
+	container = request_container(request);
+	if (!container)
 		return -ESRCH;
-	}
 	r = request_json(request, &json, &err);
 	if (r == 0) {
 		r = process_spec_parse(json, &spec, &err);
@@ -249,13 +247,10 @@ static void serve_stream(struct request *request, int stream_number)
 {
 	struct err err;
 	struct stream_reader *stream;
-	struct container *container =
-		container_get(request_backend(request), request_param(request, "handle"), &err);
+	struct container *container = request_container(request);
 
-	if (!container) {
-		reply_error(request, &err);
+	if (!container)
 		return;
-	}
 	/* the head goes first: what the socket has been given before the stream's bytes is known
 	 * then */
 	if (hijack(request, "200 OK", NULL) == 0 &&

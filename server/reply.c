@@ -135,3 +135,24 @@ int request_json(struct request *request, json_t **ret_json, struct err *err)
 	*ret_json = TAKE_PTR(json);
 	return 0;
 }
+
+void reply_bulk(
+	struct request *request, json_t *(*entry)(struct backend *backend, const char *handle))
+{
+	const char *given = request_query(request, "handles");
+	AUTO_FREE char *handles = given ? strdup(given) : NULL;
+	char *rest = handles, *handle;
+	json_t *json;
+	struct err err;
+
+	if (!handles) {
+		err_set(&err, ERR_INVALID, EINVAL, "handles: the query parameter is missing");
+		reply_error(request, &err);
+		return;
+	}
+	json = json_object();
+	while ((handle = strsep(&rest, ",")))
+		if (*handle)
+			json_object_set_new(json, handle, entry(request_backend(request), handle));
+	reply_json(request, 200, json);
+}

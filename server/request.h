@@ -50,6 +50,10 @@ const char *request_param(const struct request *request, const char *name);
 /* The first value of a query key, or NULL. */
 const char *request_query(const struct request *request, const char *key);
 struct backend *request_backend(const struct request *request);
+/* The container of the path, or NULL and answered. It is put by the caller. */
+struct container *request_container(struct request *request);
+void auto_container(struct container **container);
+#define AUTO_CONTAINER AUTO(auto_container)
 struct volumes *request_volumes(const struct request *request);
 /* A header of the request, NULL if it has none. */
 const char *request_header(const struct request *request, const char *name);
@@ -65,6 +69,9 @@ int request_json(struct request *request, json_t **ret_json, struct err *err);
 /* Answers, each once per request. take_json is consumed. */
 void reply_json(struct request *request, unsigned status, json_t *take_json);
 void reply_empty(struct request *request); /* 200 {} */
+/* Of a bulk route: what entry says of each of ?handles=a,b. */
+void reply_bulk(
+	struct request *request, json_t *(*entry)(struct backend *backend, const char *handle));
 void reply_text(struct request *request, unsigned status, const char *text);
 /* The error document, with the status that the kind has. Handle and ProcessID come from the path.
  */

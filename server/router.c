@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend.h"
 #include "base/auto.h"
 #include "base/err.h"
 #include "base/parse.h"
@@ -131,6 +132,22 @@ const char *request_param(const struct request *request, const char *name)
 			return request->parts[i];
 	}
 	return "";
+}
+
+struct container *request_container(struct request *request)
+{
+	struct err err;
+	struct container *container =
+		container_get(request_backend(request), request_param(request, "handle"), &err);
+
+	if (!container)
+		reply_error(request, &err);
+	return container;
+}
+
+void auto_container(struct container **container)
+{
+	container_put(*container);
 }
 
 /* ---- queries --------------------------------------------------------------------------------- */
