@@ -1,6 +1,6 @@
-/* cloche - a Garden server. Without a sub-command it serves; "tree" and "nft" are its own helpers for
- * trees of files and for packet rules, "doctor" says what this host lacks, "manual" prints the options
- * for cloche(8). */
+/* cloche - a Garden server. Without a sub-command it serves, as "worker" with what a cluster needs;
+ * "tree" and "nft" are its own helpers for trees of files and for packet rules, "doctor" says what this
+ * host lacks, "manual" prints the options for cloche(8), "manual flags" those of other workers. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -180,7 +180,7 @@ static int serve_both(const struct server_config *garden_config, const struct op
 static struct network_config network_config_of(const struct options *options)
 {
 	return (struct network_config){ .pool = options->network_pool,
-		.tag = options->tag,
+		.tag = options->network_tag,
 		.external_ip = options->external_ip,
 		.denied = &options->deny_networks,
 		.restricted = &options->restricted_networks,
@@ -285,6 +285,8 @@ static bool run_command(int argc, char **argv, int *ret_status)
 		*ret_status = nft_main();
 	else if (argc == 2 && !strcmp(argv[1], "manual"))
 		options_manual(stdout);
+	else if (argc == 3 && !strcmp(argv[1], "manual") && !strcmp(argv[2], "flags"))
+		options_flags(stdout);
 	else if (argc >= 2 && !strcmp(argv[1], "doctor"))
 		*ret_status = doctor(argc - 1, argv + 1);
 	else
@@ -319,6 +321,8 @@ int main(int argc, char **argv)
 	}
 	umask(022);
 	log_open("cloche", level, 2);
+	for (size_t i = 0; i < options.remarks.n_items; i++)
+		LOG(LOG_WARN, "option-without-effect", KV_STR("remark", options.remarks.items[i]));
 	r = serve(&options, &stop, &err);
 	if (r < 0)
 		LOG(LOG_ERROR, "failed", KV_STR("error", err.msg));

@@ -80,7 +80,7 @@ class Server:
         """Start, or start again on the same work directory, without waiting for it: how long the log was."""
         command = [*self.prefix, PROGRAM, "--work-dir", self.work, "--bind-ip", "127.0.0.1",
                    "--bind-port", "0", "--baggageclaim-bind-port", "0", "--id-pool-start", self.pool[0],
-                   "--id-pool-count", self.pool[1], "--tag", self.tag, "--network-pool", self.network,
+                   "--id-pool-count", self.pool[1], "--network-tag", self.tag, "--network-pool", self.network,
                    *self.args, *more]
         self.is_ended = self.is_killed = False
         log_size = self.log_path.stat().st_size if self.log_path.exists() else 0
