@@ -7,10 +7,10 @@ PKGS    := libmicrohttpd jansson sqlite3 libseccomp libarchive libcurl zlib libz
 VENV    := .venv
 
 PACKAGES := gcc make pkg-config libc6-dev libmicrohttpd-dev libjansson-dev libsqlite3-dev libseccomp-dev libcap-dev \
-            libarchive-dev libcurl4-openssl-dev zlib1g-dev libzstd-dev libnftables-dev uthash-dev busybox-static scdoc
+            libarchive-dev libcurl4-openssl-dev zlib1g-dev libzstd-dev libnftables-dev uthash-dev busybox-static scdoc openssh-client
 TEST_PACKAGES := libcmocka-dev pmccabe clang-format clang-tidy gcovr golang-go python3-pytest python3-jsonschema \
             python3-yaml python3-venv runc libarchive-tools mmdebstrap codespell shellcheck strace zstd btrfs-progs \
-            xfsprogs iproute2 nftables iptables qemu-system-x86 e2fsprogs util-linux procps
+            xfsprogs iproute2 nftables iptables qemu-system-x86 e2fsprogs util-linux procps openssh-server
 
 # Those who are not root get it where it is needed: installing packages, serving, tests that make containers.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -42,7 +42,7 @@ static_coverage := -O1 -fPIE
 static_analyze  := $(analyze) -fPIE
 STATIC   := $(COMMON) $(static_$(MODE))
 
-SRC      := $(wildcard server/*.c backend/*.c backend/base/*.c backend/linux/*.c volumes/*.c)
+SRC      := $(wildcard server/*.c server/worker/*.c backend/*.c backend/base/*.c backend/linux/*.c volumes/*.c)
 SHIM_SRC := $(wildcard backend/shim/*.c) $(addprefix backend/,base/auto.c base/clock.c base/memfd.c base/msg.c base/size_text.c linux/caps.c linux/nl.c linux/ring.c linux/rtnl.c linux/sys.c)
 TEST     := $(wildcard tests/unit/test_*.c)
 FUZZ     := $(filter-out %/replay_main.c,$(wildcard tests/fuzz/*.c))

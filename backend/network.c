@@ -22,8 +22,8 @@ static int check_tag(const char *tag, struct err *err)
 {
 	if (strlen(tag) <= MAX_TAG && !tag[strspn(tag, "abcdefghijklmnopqrstuvwxyz0123456789")])
 		return 0;
-	return err_set(err, ERR_INVALID, EINVAL, "--tag '%s': expected up to %d of [a-z0-9]", tag,
-		MAX_TAG);
+	return err_set(err, ERR_INVALID, EINVAL,
+		"--network-tag '%s': expected up to %d of [a-z0-9]", tag, MAX_TAG);
 }
 
 static int check_networks(const char *option, const struct strv *networks, struct err *err)

@@ -143,7 +143,7 @@ int network_setup(struct network *network, struct err *err)
 	r = nft_each_chain(&network->nft, check_owner, network);
 	if (r == -EEXIST)
 		return err_set(err, ERR_BUSY, EEXIST,
-			"table inet %s belongs to another cloche: give this one a --tag, or, if that one "
+			"table inet %s belongs to another cloche: give this one a --network-tag, or, if that one "
 			"is gone, remove the table",
 			network->table);
 	if (r < 0 && r != -ENOENT)

@@ -10,9 +10,14 @@
 #include "base/err.h"
 #include "base/parse.h"
 
+/* What becomes of a value. Of aliases, offset is that of the option; of ignored and refused ones help
+ * is the remark or the reason. */
+enum role { OURS, ALIAS, IGNORED, REFUSED };
+
 static const struct option_row {
 	const char *name, *environment, *value, *metavar, *help;
 	enum option_kind kind;
+	enum role role;
 	size_t offset;
 } rows[] = {
 #define OPT(field, option_kind, option, env, text, meta, words)                                    \
@@ -25,7 +30,46 @@ static const struct option_row {
 		.offset = offsetof(struct options, field) },
 #include "server/options.def"
 #undef OPT
+#define IN_WORKER(option, text)
+#define OTHER(option_kind, option, env, words, what, place)                                        \
+	{ .name = option,                                                                          \
+		.environment = env,                                                                \
+		.value = "",                                                                       \
+		.metavar = OPTION_##option_kind == OPTION_FLAG ? "" : "VALUE",                     \
+		.help = words,                                                                     \
+		.kind = OPTION_##option_kind,                                                      \
+		.role = what,                                                                      \
+		.offset = place },
+#define ALIAS(field, kind, option, env)                                                            \
+	OTHER(kind, option, env, "", ALIAS, offsetof(struct options, field))
+#define IGNORED(kind, option, env, remark) OTHER(kind, option, env, remark, IGNORED, 0)
+#define REFUSED(kind, option, env, reason) OTHER(kind, option, env, reason, REFUSED, 0)
+#include "server/concourse.def"
+#undef IN_WORKER
+#undef ALIAS
+#undef IGNORED
+#undef REFUSED
 };
+
+static const struct {
+	const char *name, *value;
+} worker_values[] = {
+#define IN_WORKER(option, text) { option, text },
+#define ALIAS(field, kind, option, env)
+#define IGNORED(kind, option, env, remark)
+#define REFUSED(kind, option, env, reason)
+#include "server/concourse.def"
+};
+
+/* The option that an alias stands for. */
+static const struct option_row *option_of(const struct option_row *alias)
+{
+	const struct option_row *row = rows;
+
+	while (row->role != OURS || row->offset != alias->offset)
+		row++;
+	return row;
+}
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
@@ -115,35 +159,49 @@ static int parse_flag(const char *text, bool *ret)
 	return *ret || !*text || !strcmp(text, "false") || !strcmp(text, "0") ? 0 : -EINVAL;
 }
 
-static int set(
-	struct options *options, const struct option_row *row, const char *text, struct err *err)
+static int set_value(struct options *options, const struct option_row *row, const char *text)
 {
 	void *slot = (char *)options + row->offset;
-	int r = 0;
 
 	switch (row->kind) {
 	case OPTION_TEXT:
-		r = set_text(slot, text);
-		break;
+		return set_text(slot, text);
 	case OPTION_LIST:
-		r = add_items(slot, text);
-		break;
+		return add_items(slot, text);
 	case OPTION_NUMBER:
-		r = parse_u64(text, INT64_MAX, slot);
-		break;
+		return parse_u64(text, INT64_MAX, slot);
 	case OPTION_DURATION:
-		r = duration_parse(text, slot);
-		break;
+		return duration_parse(text, slot);
 	case OPTION_FLAG:
-		r = parse_flag(text, slot);
-		break;
+		return parse_flag(text, slot);
 	case OPTION_OCTAL:
-		r = parse_octal(text, slot);
-		break;
+		return parse_octal(text, slot);
 	}
-	return r < 0 ? err_set(err, ERR_INVALID, EINVAL, "--%s '%s': expected %s", row->name, text,
-			       *row->metavar ? row->metavar : "true or false")
-		     : 0;
+	return -EINVAL;
+}
+
+/* Of an option that has no value here: whether it was meant, "" and false being as good as nothing. */
+static bool is_meant(const struct option_row *row, const char *text)
+{
+	bool is_on = true;
+
+	return *text && (row->kind != OPTION_FLAG || parse_flag(text, &is_on) < 0 || is_on);
+}
+
+/* from: where text stood, "--name" or the name of a variable. */
+static int set(struct options *options, const struct option_row *row, const char *from,
+	const char *text, struct err *err)
+{
+	if (row->role == REFUSED && is_meant(row, text))
+		return err_set(err, ERR_INVALID, EINVAL, "%s: %s", from, row->help);
+	if (row->role == IGNORED && is_meant(row, text))
+		return strv_addf(&options->remarks, "%s has no effect: %s", from, row->help);
+	if (row->role == IGNORED || row->role == REFUSED || set_value(options, row, text) >= 0)
+		return 0;
+	if (row->role == ALIAS)
+		row = option_of(row);
+	return err_set(err, ERR_INVALID, EINVAL, "%s '%s': expected %s", from, text,
+		*row->metavar ? row->metavar : "true or false");
 }
 
 /* ---- sources --------------------------------------------------------------------------------- */
@@ -158,14 +216,59 @@ static const char *lookup(char **env, const char *name)
 	return NULL;
 }
 
+static const char *default_of(const struct options *options, const struct option_row *row)
+{
+	for (size_t i = 0; options->is_worker && i < N_ELEMENTS(worker_values); i++)
+		if (!strcmp(worker_values[i].name, row->name))
+			return worker_values[i].value;
+	return row->value;
+}
+
+/* Other names first: an option's own is over them. */
 static int set_defaults(struct options *options, char **env, struct err *err)
 {
 	int r = 0;
 
-	for (size_t i = 0; i < N_ELEMENTS(rows) && r == 0; i++) {
-		const char *text = lookup(env, rows[i].environment);
+	for (size_t i = 0; i < N_ELEMENTS(rows) && r == 0; i++)
+		if (rows[i].role == OURS)
+			r = set(options, &rows[i], rows[i].name, default_of(options, &rows[i]),
+				err);
+	for (size_t i = N_ELEMENTS(rows); i-- > 0 && r == 0;) {
+		const char *text = *rows[i].environment ? lookup(env, rows[i].environment) : NULL;
 
-		r = set(options, &rows[i], text ? text : rows[i].value, err);
+		if (text)
+			r = set(options, &rows[i], rows[i].environment, text, err);
+	}
+	return r;
+}
+
+static bool is_known(const char *variable, size_t len)
+{
+	for (size_t i = 0; i < N_ELEMENTS(rows); i++)
+		if (strlen(rows[i].environment) == len &&
+			!strncmp(rows[i].environment, variable, len))
+			return true;
+	return false;
+}
+
+/* A variable that nobody reads is a misspelt one, or a setting of a worker that is gone: it is named.
+ * No reason to stop: those that would be missed are refused by name, and a file of variables is often
+ * shared with web. */
+static int note_unknown(struct options *options, char **env)
+{
+	static const char *const families[] = { "CONCOURSE_GARDEN_", "CONCOURSE_CONTAINERD_",
+		"CONCOURSE_BAGGAGECLAIM_", "CONCOURSE_HEALTHCHECK_" };
+	int r = 0;
+
+	for (; *env && r == 0; env++) {
+		size_t len = strcspn(*env, "=");
+
+		for (size_t i = 0; i < N_ELEMENTS(families) && r == 0; i++)
+			if (!strncmp(*env, families[i], strlen(families[i])) &&
+				!is_known(*env, len))
+				r = strv_addf(&options->remarks,
+					"%.*s has no effect: it is not known (cloche --help lists what is)",
+					(int)len, *env);
 	}
 	return r;
 }
@@ -173,6 +276,7 @@ static int set_defaults(struct options *options, char **env, struct err *err)
 static int parse_command_line(struct options *options, int argc, char **argv, struct err *err)
 {
 	struct option table[N_ELEMENTS(rows) + 2] = { 0 };
+	char from[80];
 	int i, c, r = 0;
 
 	for (i = 0; i < (int)N_ELEMENTS(rows); i++)
@@ -191,7 +295,8 @@ static int parse_command_line(struct options *options, int argc, char **argv, st
 		if (c < 256)
 			return err_set(
 				err, ERR_INVALID, EINVAL, "%s: no such option", argv[optind - 1]);
-		r = set(options, &rows[c - 256], optarg ? optarg : "true", err);
+		snprintf(from, sizeof(from), "--%s", rows[c - 256].name);
+		r = set(options, &rows[c - 256], from, optarg ? optarg : "true", err);
 	}
 	if (r == 0 && optind < argc)
 		return err_set(err, ERR_INVALID, EINVAL, "%s: no such command", argv[optind]);
@@ -202,16 +307,24 @@ int options_parse(struct options *ret_options, int argc, char **argv, char **env
 {
 	int r;
 
-	*ret_options = (struct options){ 0 };
+	*ret_options = (struct options){ .is_worker = argc > 1 && !strcmp(argv[1], "worker") };
 	r = set_defaults(ret_options, env, err);
-	return r < 0 ? r : parse_command_line(ret_options, argc, argv, err);
+	if (r == 0)
+		r = note_unknown(ret_options, env);
+	if (r < 0)
+		return r;
+	return parse_command_line(
+		ret_options, argc - ret_options->is_worker, argv + ret_options->is_worker, err);
 }
 
 void options_done(struct options *options)
 {
+	strv_done(&options->remarks);
 	for (size_t i = 0; i < N_ELEMENTS(rows); i++) {
 		void *slot = (char *)options + rows[i].offset;
 
+		if (rows[i].role != OURS)
+			continue;
 		if (rows[i].kind == OPTION_TEXT)
 			auto_free(slot);
 		else if (rows[i].kind == OPTION_LIST)
@@ -221,22 +334,101 @@ void options_done(struct options *options)
 
 /* ---- words ----------------------------------------------------------------------------------- */
 
+static void write_other_help(FILE *to, const struct option_row *row)
+{
+	fprintf(to, "  --%s%s%s\n      ", row->name, *row->environment ? ", " : "",
+		row->environment);
+	if (row->role == ALIAS)
+		fprintf(to, "--%s\n", option_of(row)->name);
+	else
+		fprintf(to, "%s: %s\n", row->role == IGNORED ? "No effect" : "Refused", row->help);
+}
+
 void options_help(FILE *to)
 {
-	fputs("usage: cloche [OPTION...]\n       cloche doctor [OPTION...]\nServes the Garden API: containers and their processes over HTTP. "
-	      "doctor: says what this host lacks.\n\n",
+	fputs("usage: cloche [OPTION...]\n       cloche worker [OPTION...]\n       cloche doctor [OPTION...]\n"
+	      "Serves the Garden API: containers and their processes over HTTP, and the volume API. worker: joins a "
+	      "Concourse cluster. doctor: says what this host lacks.\n\n",
 		to);
 	for (size_t i = 0; i < N_ELEMENTS(rows); i++)
-		fprintf(to, "  --%s%s%s\n      %s\n      %s%s%s%s\n", rows[i].name,
-			*rows[i].metavar ? " " : "", rows[i].metavar, rows[i].help,
-			rows[i].environment, *rows[i].value ? "; default " : "", rows[i].value, "");
+		if (rows[i].role == OURS)
+			fprintf(to, "  --%s%s%s\n      %s\n      %s%s%s\n", rows[i].name,
+				*rows[i].metavar ? " " : "", rows[i].metavar, rows[i].help,
+				rows[i].environment, *rows[i].value ? "; default " : "",
+				rows[i].value);
+	fputs("\n"
+	      "In cloche worker other values are the default:",
+		to);
+	for (size_t i = 0; i < N_ELEMENTS(worker_values); i++)
+		fprintf(to, " --%s=%s", worker_values[i].name, worker_values[i].value);
+	fputs("\n\nOther names, from Concourse's worker and guardian:\n\n", to);
+	for (size_t i = 0; i < N_ELEMENTS(rows); i++)
+		if (rows[i].role != OURS)
+			write_other_help(to, &rows[i]);
+}
+
+static void write_other_manual(FILE *to, const struct option_row *row)
+{
+	fprintf(to, "*--%s*", row->name);
+	if (*row->environment)
+		fprintf(to, ", _%s_", row->environment);
+	if (row->role == ALIAS)
+		fprintf(to, "\n\t*--%s*\n\n", option_of(row)->name);
+	else
+		fprintf(to, "\n\t%s: %s.\n\n", row->role == IGNORED ? "No effect" : "Refused",
+			row->help);
 }
 
 void options_manual(FILE *to)
 {
 	for (size_t i = 0; i < N_ELEMENTS(rows); i++)
-		fprintf(to, "*--%s*%s%s%s\n\t%s\n\n\tEnvironment: _%s_.%s%s%s\n\n", rows[i].name,
-			*rows[i].metavar ? " _" : "", rows[i].metavar, *rows[i].metavar ? "_" : "",
-			rows[i].help, rows[i].environment, *rows[i].value ? " Default: " : "",
-			rows[i].value, *rows[i].value ? "." : "");
+		if (rows[i].role == OURS)
+			fprintf(to, "*--%s*%s%s%s\n\t%s\n\n\tEnvironment: _%s_.%s%s%s\n\n",
+				rows[i].name, *rows[i].metavar ? " _" : "", rows[i].metavar,
+				*rows[i].metavar ? "_" : "", rows[i].help, rows[i].environment,
+				*rows[i].value ? " Default: " : "", rows[i].value,
+				*rows[i].value ? "." : "");
+	fputs("In *cloche worker* other values are the default:", to);
+	for (size_t i = 0; i < N_ELEMENTS(worker_values); i++)
+		fprintf(to, " *--%s=%s*", worker_values[i].name, worker_values[i].value);
+	fputs("\n\n# OPTIONS OF OTHER WORKERS\n\nNames that Concourse's worker and guardian have. A variable of theirs "
+	      "that is not in here, or above, is named in the log, and has no effect.\n\n",
+		to);
+	for (size_t i = 0; i < N_ELEMENTS(rows); i++)
+		if (rows[i].role != OURS)
+			write_other_manual(to, &rows[i]);
+}
+
+static void write_flag(FILE *to, const struct option_row *row)
+{
+	const struct option_row *ours = row->role == ALIAS ? option_of(row) : row;
+
+	fprintf(to, "| `--%s` | `%s` | ", row->name,
+		*row->environment ? row->environment : ours->environment);
+	if (row->role == OURS)
+		fputs("the same |\n", to);
+	else if (row->role == ALIAS)
+		fprintf(to, "`--%s` |\n", ours->name);
+	else
+		fprintf(to, "%s: %s |\n", row->role == IGNORED ? "no effect" : "**refused**",
+			row->help);
+}
+
+/* Of our own options: Concourse knows the variable by another name of the option. */
+static bool is_ours_alone(const struct option_row *row)
+{
+	bool has_alias = false;
+
+	for (size_t i = 0; i < N_ELEMENTS(rows); i++)
+		has_alias |= rows[i].role == ALIAS && rows[i].offset == row->offset &&
+			!*rows[i].environment;
+	return row->role == OURS && (has_alias || !strncmp(row->environment, "CLOCHE_", 7));
+}
+
+void options_flags(FILE *to)
+{
+	fputs("| there | variable | here |\n|---|---|---|\n", to);
+	for (size_t i = 0; i < N_ELEMENTS(rows); i++)
+		if (!is_ours_alone(&rows[i]))
+			write_flag(to, &rows[i]);
 }

@@ -1,4 +1,5 @@
-/* options.h - server/options.def as a parser: command line over environment over defaults. */
+/* options.h - server/options.def and concourse.def as a parser: command line over environment over
+ * defaults. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,6 +26,8 @@ enum option_kind {
 #define OPTION_TYPE_OCTAL uint64_t
 
 struct options {
+	bool is_worker; /* the first argument was "worker" */
+	struct strv remarks; /* of options that have no effect: lines for the log */
 #define OPT(field, kind, name, environment, value, metavar, help) OPTION_TYPE_##kind field;
 #include "server/options.def"
 #undef OPT
@@ -38,6 +41,8 @@ void options_done(struct options *options);
 void options_help(FILE *to);
 /* The options' part of cloche(8), as scdoc source. */
 void options_manual(FILE *to);
+/* What becomes of each option of Concourse's worker, as a table in Markdown: packaging/flags.md. */
+void options_flags(FILE *to);
 
 /* "300ms", "10s", "5m", "1h30m", "0". 0 or -EINVAL. */
 int duration_parse(const char *text, int64_t *ret_ns);

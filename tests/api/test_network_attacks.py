@@ -138,7 +138,7 @@ def test_a_hermetic_container_has_a_loopback_only(start_server, make, outside):
 
 
 def test_without_a_network_there_is_a_loopback_and_a_reason(start_server, make):
-    server, second = start_server("--tag", "zz"), start_server("--tag", "zz")
+    server, second = start_server("--network-tag", "zz"), start_server("--network-tag", "zz")
     one = make(server=second)
     assert one.output("ls /sys/class/net").split() == ["lo"]
     for path, body in (("net/in", {}), ("net/out", {}), ("net/out/bulk", [{}])):

@@ -188,7 +188,7 @@ def test_a_foreign_link_of_our_name_is_left_alone(start_server):
     foreign = "clzy-0a4d0002"
     subprocess.run(["ip", "link", "add", foreign, "type", "bridge"], check=True)
     try:
-        one = start_server("--network-pool", "10.77.0.0/28", "--tag", "zy")
+        one = start_server("--network-pool", "10.77.0.0/28", "--network-tag", "zy")
         one.client.create("a")
         assert one.client.info("a")["ContainerIP"] not in ("", "10.77.0.2"), one.log_text()
         one.client.destroy("a")
@@ -255,7 +255,7 @@ def test_rules_of_others_stay_as_they_are(start_server):
 
 def test_a_second_server_of_the_same_tag_has_no_network_and_says_why(start_server):
     first = start_server()
-    second = start_server("--tag", first.tag)
+    second = start_server("--network-tag", first.tag)
     second.client.create("a")
     assert second.client.info("a")["ContainerIP"] == ""
     (line,) = [x for x in second.log_lines() if x["message"] == "cloche.no-network"]

@@ -130,7 +130,108 @@ static void a_broken_environment_is_refused_too(void **state UNUSED)
 	struct err err = { 0 };
 
 	assert_int_equal(parse_with(&options, "", env, &err), -EINVAL);
-	assert_non_null(strstr(err.msg, "bind-port"));
+	assert_non_null(strstr(err.msg, "CONCOURSE_BIND_PORT 'x'"));
+	options_done(&options);
+}
+
+static void other_names_mean_the_same(void **state UNUSED)
+{
+	char *env[] = { (char *)"CONCOURSE_GARDEN_MTU=1300",
+		(char *)"CONCOURSE_GARDEN_DENY_NETWORK=10.0.0.0/8,1.1.1.1",
+		(char *)"CONCOURSE_CONTAINERD_ALLOW_HOST_ACCESS=true", NULL };
+	struct options options = good("--containerd-max-containers 7 --containerd-v6-enable", env);
+
+	assert_int_equal(options.mtu, 1300);
+	assert_int_equal(options.max_containers, 7);
+	assert_int_equal(options.deny_networks.n_items, 2);
+	assert_true(options.allow_host_access);
+	assert_true(options.v6_enable);
+	assert_int_equal(options.remarks.n_items, 0);
+	options_done(&options);
+}
+
+static void an_option_s_own_name_is_over_its_others(void **state UNUSED)
+{
+	char *env[] = { (char *)"CONCOURSE_CONTAINERD_MTU=1400",
+		(char *)"CONCOURSE_GARDEN_MTU=1300", NULL };
+	struct options options = good("", env);
+
+	assert_int_equal(options.mtu, 1400);
+	options_done(&options);
+}
+
+static void a_value_of_another_name_is_refused_by_that_name(void **state UNUSED)
+{
+	char *env[] = { (char *)"CONCOURSE_GARDEN_MTU=wide", NULL };
+	struct options options;
+	struct err err = { 0 };
+
+	assert_int_equal(parse_with(&options, "", env, &err), -EINVAL);
+	assert_string_equal(err.msg, "CONCOURSE_GARDEN_MTU 'wide': expected BYTES");
+	options_done(&options);
+	assert_int_equal(parse_with(&options, "--garden-mtu wide", no_env, &err), -EINVAL);
+	assert_string_equal(err.msg, "--garden-mtu 'wide': expected BYTES");
+	options_done(&options);
+}
+
+static void what_has_no_effect_is_remarked(void **state UNUSED)
+{
+	char *env[] = { (char *)"CONCOURSE_CONTAINERD_BIN=/x",
+		(char *)"CONCOURSE_CONTAINERD_DNS_PROXY_ENABLE=false",
+		(char *)"CONCOURSE_GARDEN_BIN=", (char *)"CONCOURSE_GARDEN_NONSENSE=1",
+		(char *)"CONCOURSE_POSTGRES_HOST=db", NULL };
+	struct options options = good("--runtime containerd --garden-dns-proxy-enable", env);
+
+	assert_int_equal(options.remarks.n_items, 4);
+	assert_string_equal(options.remarks.items[0],
+		"CONCOURSE_CONTAINERD_BIN has no effect: there is no containerd");
+	assert_string_equal(options.remarks.items[1],
+		"CONCOURSE_GARDEN_NONSENSE has no effect: it is not known (cloche --help lists what is)");
+	assert_string_equal(
+		options.remarks.items[2], "--runtime has no effect: cloche runs containers itself");
+	assert_non_null(
+		strstr(options.remarks.items[3], "--garden-dns-proxy-enable has no effect"));
+	options_done(&options);
+}
+
+static void what_would_be_dangerous_to_ignore_is_refused(void **state UNUSED)
+{
+	char *env[] = { (char *)"CONCOURSE_CONTAINERD_SECCOMP_PROFILE=/etc/profile.json", NULL };
+	char *empty[] = { (char *)"CONCOURSE_CONTAINERD_SECCOMP_PROFILE=", NULL };
+	struct options options;
+	struct err err = { 0 };
+
+	assert_int_equal(parse_with(&options, "", env, &err), -EINVAL);
+	assert_non_null(strstr(
+		err.msg, "CONCOURSE_CONTAINERD_SECCOMP_PROFILE: a profile cannot be loaded"));
+	options_done(&options);
+	assert_int_equal(
+		parse_with(&options, "--containerd-oci-hooks-dir /h", no_env, &err), -EINVAL);
+	assert_non_null(strstr(err.msg, "--containerd-oci-hooks-dir: hooks are not run"));
+	options_done(&options);
+	options = good("", empty);
+	options_done(&options);
+}
+
+static void a_worker_has_defaults_of_its_own(void **state UNUSED)
+{
+	char *env[] = { (char *)"CONCOURSE_HEALTHCHECK_BIND_PORT=9", NULL };
+	struct options options = good("worker --debug-bind-port 5", env);
+
+	assert_true(options.is_worker);
+	assert_true(options.hermetic);
+	assert_int_equal(options.health_port, 9);
+	assert_int_equal(options.debug_port, 5);
+	options_done(&options);
+	options = good("worker --hermetic-without-netout=false", no_env);
+	assert_false(options.hermetic);
+	assert_int_equal(options.health_port, 8888);
+	assert_int_equal(options.debug_port, 7776);
+	options_done(&options);
+	options = good("", no_env);
+	assert_false(options.is_worker);
+	assert_false(options.hermetic);
+	assert_int_equal(options.health_port, 0);
 	options_done(&options);
 }
 
@@ -197,6 +298,11 @@ static void help_and_manual_name_every_option(void **state)
 #define OPT(field, kind, name, environment, value, metavar, help) "--" name, environment,
 #include "server/options.def"
 #undef OPT
+#define IN_WORKER(name, value) "--" name "=" value,
+#define ALIAS(field, kind, name, environment) "--" name, environment,
+#define IGNORED(kind, name, environment, remark) "--" name, environment, remark,
+#define REFUSED(kind, name, environment, reason) "--" name, environment, reason,
+#include "server/concourse.def"
 	};
 	static void (*const writers[])(FILE *) = { options_help, options_manual };
 
@@ -224,6 +330,12 @@ int main(void)
 		cmocka_unit_test(flags_need_no_value),
 		cmocka_unit_test(what_cannot_be_meant_is_refused_by_its_name),
 		cmocka_unit_test(a_broken_environment_is_refused_too),
+		cmocka_unit_test(other_names_mean_the_same),
+		cmocka_unit_test(an_option_s_own_name_is_over_its_others),
+		cmocka_unit_test(a_value_of_another_name_is_refused_by_that_name),
+		cmocka_unit_test(what_has_no_effect_is_remarked),
+		cmocka_unit_test(what_would_be_dangerous_to_ignore_is_refused),
+		cmocka_unit_test(a_worker_has_defaults_of_its_own),
 		cmocka_unit_test(help_is_asked_for),
 		cmocka_unit_test(durations_are_written_as_go_writes_them),
 		cmocka_unit_test_setup_teardown(

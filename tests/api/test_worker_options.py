@@ -1,0 +1,78 @@
+"""The options of Concourse's worker: each is understood under its own name (options.def, concourse.def)."""
+import os
+import subprocess
+
+import pytest
+
+from conftest import TOP
+from serverproc import PROGRAM, refused_start
+
+# Those of Concourse's worker; the ones that only the cluster half has are in test_worker_*.py.
+FLAGS = """
+    name team tag ephemeral max-active-tasks version http-proxy https-proxy no-proxy certs-dir work-dir resource-types
+    bind-ip bind-port debug-bind-ip debug-bind-port healthcheck-bind-ip healthcheck-bind-port healthcheck-timeout
+    external-garden-url log-level runtime baggageclaim-bind-ip baggageclaim-bind-port baggageclaim-debug-bind-ip
+    baggageclaim-debug-bind-port baggageclaim-driver baggageclaim-btrfs-bin baggageclaim-mkfs-bin baggageclaim-volumes
+    baggageclaim-overlays-dir baggageclaim-disable-user-namespaces baggageclaim-p2p-interface-name-pattern
+    baggageclaim-p2p-interface-family baggageclaim-log-level containerd-bin containerd-config containerd-log-level
+    containerd-init-bin containerd-cni-plugins-dir containerd-seccomp-profile containerd-oci-hooks-dir
+    containerd-request-timeout containerd-max-containers containerd-privileged-mode containerd-allowed-device
+    containerd-external-ip containerd-dns-proxy-enable containerd-dns-server containerd-additional-hosts
+    containerd-restricted-network containerd-network-pool containerd-mtu containerd-allow-host-access
+    containerd-v6-enable containerd-v6-pool containerd-v6-disable-masquerade garden-bin garden-config
+    garden-dns-proxy-enable garden-max-containers garden-network-pool tracing-service-name tracing-otlp-address
+    tracing-jaeger-endpoint tracing-honeycomb-api-key tracing-stackdriver-projectid
+""".split()
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Flag to variable and what becomes of it, as the program says."""
+    lines = subprocess.run([PROGRAM, "manual", "flags"], stdout=subprocess.PIPE, check=True, text=True).stdout
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:4]] for line in lines.splitlines()[2:]]
+    return {name.removeprefix("--"): (variable, what) for name, variable, what in rows}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_every_option_of_concourse_is_known_by_its_flag_and_its_variable(table, flag):
+    variable = table[flag][0]
+    proxies = {"http-proxy": "http_proxy", "https-proxy": "https_proxy", "no-proxy": "no_proxy"}
+    assert variable == proxies.get(flag, "CONCOURSE_" + flag.upper().replace("-", "_"))
+
+
+def test_the_table_in_the_package_is_that_of_the_program():
+    """`cloche manual flags > packaging/flags.md` makes it anew."""
+    made = subprocess.run([PROGRAM, "manual", "flags"], stdout=subprocess.PIPE, check=True, text=True).stdout
+    assert (TOP / "packaging/flags.md").read_text() == made
+
+
+def test_options_without_effect_are_named_in_the_log(start_server):
+    one = start_server("--baggageclaim-btrfs-bin", "/bin/btrfs", env={
+        **os.environ, "CONCOURSE_CONTAINERD_BIN": "/bin/containerd", "CONCOURSE_GARDEN_UNHEARD_OF": "1"})
+    remarks = [line["data"]["remark"].split(":")[0] for line in one.log_lines()
+               if line["message"] == "cloche.option-without-effect"]
+    assert remarks == [f"{name} has no effect" for name in
+                       ("CONCOURSE_CONTAINERD_BIN", "CONCOURSE_GARDEN_UNHEARD_OF", "--baggageclaim-btrfs-bin")]
+
+
+@pytest.mark.parametrize("flag", ["external-garden-url", "containerd-seccomp-profile", "containerd-oci-hooks-dir",
+                                  "garden-config", "garden-apparmor", "garden-network-plugin"])
+def test_what_would_be_dangerous_to_ignore_is_refused_with_the_reason(table, tmp_path, flag):
+    variable, what = table[flag]
+    code, text = refused_start(directory=tmp_path, env={**os.environ, variable: "/x"})
+    assert code == 1 and text == f"cloche: {variable}: {what.removeprefix('**refused**: ')}\n"
+
+
+def test_names_of_containerd_and_guardian_set_limits_and_network(start_server):
+    one = start_server(env={**os.environ, "CONCOURSE_CONTAINERD_MAX_CONTAINERS": "1", "CONCOURSE_GARDEN_MTU": "1234",
+                            "CONCOURSE_CONTAINERD_ADDITIONAL_HOSTS": "1.2.3.4 somewhere"})
+    one.client.create("only")
+    reply = one.client.request("POST", "/containers", {"handle": "more"})
+    assert reply.status == 500 and "max containers reached" in reply.json["Message"]
+    assert one.client.output("only", "cat /sys/class/net/eth0/mtu; grep somewhere /etc/hosts") == \
+        "1234\n1.2.3.4 somewhere\n"
+
+
+def test_a_bad_value_names_the_variable_that_has_it(tmp_path):
+    code, text = refused_start(directory=tmp_path, env={**os.environ, "CONCOURSE_GARDEN_MTU": "wide"})
+    assert (code, text) == (1, "cloche: CONCOURSE_GARDEN_MTU 'wide': expected BYTES\n")
