@@ -129,7 +129,7 @@ int network_open(const struct network_config *config, struct db *db, const char 
 		.self_exe_fd = self_exe_fd,
 		.nft = { .fd = -1 },
 		.watch_fd = -1,
-		.end_fd = -1 };
+		.wake_fd = -1 };
 	pthread_mutex_init(&network->lock, NULL);
 	LIST_INIT(&network->leases);
 	name_things(network, instance);
@@ -162,6 +162,7 @@ void network_close(struct network *network)
 	nft_close(&network->nft);
 	netpool_done(&network->pool);
 	idpool_done(&network->port_pool);
+	free(network->stale);
 	pthread_mutex_destroy(&network->lock);
 	free(network);
 }
@@ -333,6 +334,7 @@ static int take(struct lease *lease, const char *wanted, struct err *err)
 		netpool_give(&network->pool, &lease->place);
 		return err_system(err, r, "link %s", lease->link);
 	}
+	network_connections_take(network, lease->place.address);
 	LIST_INSERT_HEAD(&network->leases, lease, entry);
 	return 0;
 }
@@ -342,6 +344,7 @@ static void drop(struct lease *lease)
 	struct network *network = lease->network;
 
 	LIST_REMOVE(lease, entry);
+	network_connections_leave(network, lease);
 	for (size_t i = 0; i < lease->n_ports; i++)
 		network_port_give(network, lease->ports[i].host);
 	if (netpool_give(&network->pool, &lease->place) && lease->place.is_shared)

@@ -72,7 +72,9 @@ int nft_find_closed_forward(char ret_table[64]);
 
 /* A socket that hears of all changes to rules, by whomever. */
 int nft_watch_open(void);
-/* Waits for the next ones. 1: something of our table was taken away or put in by somebody else, or
- * so much happened that it may have been; 0: nothing of interest; or -errno. other_port: of the
- * socket of who last made the table anew. */
+/* Waits for the next ones. 1: something of our table, in whatever family, was taken away or put in by
+ * somebody else; 2: so much happened that it may have been; 0: nothing of interest; or -errno.
+ * other_port: of the socket of who last made the table anew. */
 int nft_watch_wait(int watch_fd, const struct nft *nft, uint32_t other_port);
+/* What has been said up to now is not heard. */
+void nft_watch_skip(int watch_fd);
