@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "base/log.h"
 #include "base/parse.h"
 #include "linux/rtnl.h"
+#include "linux/sys.h"
 #include "network_internal.h"
 
 #define MAX_TAG 2
@@ -110,7 +112,8 @@ static void name_things(struct network *network, const char *instance)
 		.n_own_ports = config->n_own_ports,
 		.host_access = config->host_access,
 		.v6 = config->v6,
-		.v6_masquerade = config->v6_masquerade };
+		.v6_masquerade = config->v6_masquerade,
+		.resolvers = &network->resolvers };
 }
 
 int network_open(const struct network_config *config, struct db *db, const char *instance,
@@ -163,6 +166,7 @@ void network_close(struct network *network)
 	netpool_done(&network->pool);
 	idpool_done(&network->port_pool);
 	free(network->stale);
+	strv_done(&network->resolvers);
 	pthread_mutex_destroy(&network->lock);
 	free(network);
 }
@@ -249,18 +253,36 @@ static void name_link(struct lease *lease)
 			net_subnet(&lease->place));
 }
 
+/* Nobody at the bridge tells this host its routes. A kernel without IPv6 has no such file. */
+static int refuse_routers(const char *link)
+{
+	char path[64];
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/accept_ra", link);
+	r = sys_write_file(AT_FDCWD, path, "0");
+	return r == -ENOENT ? 0 : r;
+}
+
 /* The bridge of a subnet comes with its first container and goes with its last. Lock held. */
 static int open_bridge(struct lease *lease, struct err *err)
 {
 	struct network *network = lease->network;
 	uint32_t gateway = htonl(lease->place.gateway);
-	uint8_t gateway_6[16], mac[6] = { 0x02, 0x63 }; /* a local address */
+	struct rtnl_bridge bridge = { .name = lease->source_link,
+		.mac = { 0x02, 0x63 }, /* a local address */
+		.mtu = network->mtu,
+		.group = network->group,
+		.v6 = network->config->v6 };
+	uint8_t gateway_6[16];
 	int r;
 
 	if (!lease->place.is_shared || rtnl_link_index(lease->source_link, &lease->bridge) == 0)
 		return 0;
-	memcpy(mac + 2, &gateway, sizeof(gateway));
-	r = rtnl_make_bridge(lease->source_link, mac, network->group, network->mtu, &lease->bridge);
+	memcpy(bridge.mac + 2, &gateway, sizeof(gateway));
+	r = rtnl_make_bridge(&bridge, &lease->bridge);
+	if (r == 0)
+		r = refuse_routers(lease->source_link);
 	if (r == 0)
 		r = rtnl_add_address(lease->source_link, AF_INET, &gateway, lease->place.prefix);
 	if (r == 0 && network->config->v6) {

@@ -51,6 +51,7 @@ struct network {
 	LIST_HEAD(, lease) leases;
 	struct nft nft;
 	unsigned n_repairs;
+	struct strv resolvers; /* those that containers are told */
 	struct stale *stale;
 	size_t n_stale;
 	bool is_conntrack_told; /* that it is lacking */
@@ -64,8 +65,14 @@ struct network {
 /* network.c: the IPv6 address that belongs to an IPv4 one of our subnets. */
 void network_address_6(const struct network *network, uint32_t address, uint8_t ret_address[16]);
 
+/* network_facts.c: the hardware address of a container at a bridge, which is not to take another one's. */
+void network_mac(const struct lease *lease, uint8_t ret_mac[6]);
+
 /* network.c */
 int network_forget_record(struct network *network, const char *id, struct err *err);
+
+/* network_files.c: what the host's configuration says of them now. Lock held. */
+void network_learn_resolvers(struct network *network);
 
 /* network_repair.c; the lock is held. Makes the table anew with everything that is in it. */
 int network_repair(struct network *network, struct err *err);

@@ -114,7 +114,7 @@ static void add_element(struct nft *nft, struct nft_batch *batch, uint16_t type,
 	struct nl *nl = &batch->nl;
 	size_t list, item;
 
-	begin_of(batch, element->is_arp ? NFPROTO_ARP : NFPROTO_INET, type, flags);
+	begin_of(batch, element->family ? element->family : NFPROTO_INET, type, flags);
 	nl_put_text(nl, NFTA_SET_ELEM_LIST_TABLE, nft->table);
 	nl_put_text(nl, NFTA_SET_ELEM_LIST_SET, element->set);
 	list = nl_nest(nl, NFTA_SET_ELEM_LIST_ELEMENTS);

@@ -34,7 +34,7 @@ struct nft_element {
 	const void *key, *data; /* data NULL: a set; else of a map */
 	size_t key_bytes, data_bytes;
 	const char *jump; /* of a verdict map: the chain, in place of data */
-	bool is_arp; /* of the table of the same name in family arp */
+	uint8_t family; /* of the table of that name: NFPROTO_*; 0: inet */
 };
 void nft_put_element(struct nft *nft, struct nft_batch *batch, const struct nft_element *element);
 void nft_delete_element(

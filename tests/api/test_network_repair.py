@@ -64,7 +64,7 @@ def test_so_many_changes_that_some_are_not_heard_of(make, net):
     wait_until(lambda: oracle.rule_elements(net) == before, "the table is back")
     assert says(one, "8.8.8.8") == internet.HOST_ADDRESS
     assert refused(one, other.info()["ContainerIP"])
-    assert len(said(net, "table-repaired")) > n_repairs
+    wait_until(lambda: len(said(net, "table-repaired")) > n_repairs, "it is told")
 
 
 def test_a_table_that_cannot_be_made_is_tried_again_ever_less_often(start_server):
