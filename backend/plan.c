@@ -267,11 +267,13 @@ static void add_link(struct list *list, const struct network_link *link)
 	add(list, OP_SYSCTL, OPF_IN_HELPER | OPF_OPTIONAL,
 		has_6 ? "net/ipv6/conf/default/accept_ra" : "net/ipv6/conf/default/disable_ipv6",
 		has_6 ? "0" : "1", 0, 0);
-	add(list, OP_VETH, 0, link->name, mtu, 0, (uint64_t)link->group << 32 | link->bridge);
+	add(list, OP_VETH, 0, link->name, mtu, has_6, (uint64_t)link->group << 32 | link->bridge);
 	if (*link->host_address)
 		add(list, OP_ADDRESS, 0, link->name, link->host_address, 0, 0);
 	if (*link->host_address_6)
 		add(list, OP_ADDRESS, 0, link->name, link->host_address_6, 0, 0);
+	if (*link->mac)
+		add(list, OP_MAC, OPF_IN_HELPER, "eth0", link->mac, 0, 0);
 	add(list, OP_ADDRESS, OPF_IN_HELPER, "eth0", link->address, 0, 0);
 	add(list, OP_ROUTE, OPF_IN_HELPER, link->gateway, "", 0, 0);
 	if (has_6) {
@@ -623,6 +625,7 @@ static const char *const op_names[N_OPS] = {
 	[OP_VETH] = "make veth pair",
 	[OP_ADDRESS] = "add address to",
 	[OP_ROUTE] = "add default route via",
+	[OP_MAC] = "set hardware address of",
 };
 
 static const struct {

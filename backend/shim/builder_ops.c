@@ -419,4 +419,5 @@ int (*const builder_run[N_OPS])(struct work *, const struct op_wire *) = {
 	[OP_VETH] = builder_veth,
 	[OP_ADDRESS] = builder_address,
 	[OP_ROUTE] = builder_route,
+	[OP_MAC] = builder_mac,
 };

@@ -34,6 +34,7 @@ _Noreturn void program_report(const struct work *work, uint32_t step, int code);
 /* builder_net.c: operations, too */
 int builder_sysctl(struct work *work, const struct op_wire *op);
 int builder_veth(struct work *work, const struct op_wire *op);
+int builder_mac(struct work *work, const struct op_wire *op);
 int builder_address(struct work *work, const struct op_wire *op);
 int builder_route(struct work *work, const struct op_wire *op);
 

@@ -196,9 +196,10 @@ enum op_code {
 	OP_JOIN, /* number: CLONE_NEW flags of namespaces of init's to enter, the pid one for children */
 	OP_PROGRAM, /* the process that the shim was told to run, born in that group */
 	OP_SYSCTL, /* a: below /proc/sys, of the network namespace that one is in; b: value */
-	OP_VETH, /* a: name of the host's end, eth0 inside; b: MTU; number: group << 32 | bridge */
+	OP_VETH, /* a: name of the host's end, eth0 inside; b: MTU; number: group << 32 | bridge; attrs: 1 with IPv6 */
 	OP_ADDRESS, /* a: link; b: "address/prefix" */
 	OP_ROUTE, /* a: gateway of the default route */
+	OP_MAC, /* a: link; b: hardware address, "02:64:0a:04:00:02" */
 	N_OPS
 };
 #define MAX_SLOTS 1024
