@@ -11,7 +11,7 @@
 struct work {
 	const struct builder *builder;
 	const struct plan_wire *plan;
-	int skeleton_fd, root_fd, init_pid_fd, userns_fd, home_fd, cgroup_fd;
+	int skeleton_fd, root_fd, init_pid_fd, userns_fd, home_fd;
 	int host_mnt_fd; /* the mount namespace that the shim is in; -1: ours still is */
 	pid_t init_pid;
 	struct msg_built *report; /* shared with the helper */
