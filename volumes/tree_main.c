@@ -18,7 +18,9 @@
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/guard.h"
 #include "base/parse.h"
+#include "linux/seccomp.h"
 #include "linux/sys.h"
 #include "volumes/census.h"
 #include "volumes/codec.h"
@@ -327,6 +329,8 @@ _Noreturn static void work(
 	close(ends[1]);
 	if (end_with(ends[0]) < 0)
 		_exit(TREE_FAILED);
+	if (GUARD(TREE_FILTER) && seccomp_confine_to_files(err) < 0)
+		_exit(exit_status(-EPERM, err));
 	_exit(exit_status(operation->run(job, err), err));
 }
 

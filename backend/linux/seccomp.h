@@ -14,3 +14,9 @@ enum seccomp_kind { SECCOMP_DEFAULT, SECCOMP_MOUNTS, SECCOMP_NAMESPACES, N_SECCO
  * sys_seccomp_load (sys.h) puts it into force. */
 int seccomp_filter_build(
 	enum seccomp_kind kind, void **ret_filter, size_t *ret_bytes, struct err *err);
+
+/* The calling process, for good: from now on it can read and write files and make threads, and start
+ * or reach no other program or process, make no socket, mount or namespace. Needs no_new_privs, which
+ * it sets. Threads: before there are others. A list of what is denied, not of what is allowed: the
+ * libraries of a parser may call what we do not know of; Landlock and capabilities are the first line. */
+int seccomp_confine_to_files(struct err *err);

@@ -693,6 +693,7 @@ def test_confined_before_the_first_byte(store):
             assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == mask
             assert int(status["CapBnd"], 16) == int(status["CapInh"], 16) == int(status["CapAmb"], 16) == 0
             assert status["NoNewPrivs"] == "1"
+            assert (status["Seccomp"] == "2") == (pid != helper.pid), "the parser alone has a filter"
             names = ["mnt", "net", "ipc", "uts"] + (["pid"] if pid != helper.pid else [])
             for name in names:
                 assert os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}"), name
