@@ -7,10 +7,10 @@ PKGS    := libmicrohttpd jansson sqlite3 libseccomp libarchive libcurl zlib libz
 VENV    := .venv
 
 PACKAGES := gcc make pkg-config libc6-dev libmicrohttpd-dev libjansson-dev libsqlite3-dev libseccomp-dev libcap-dev \
-            libarchive-dev libcurl4-openssl-dev zlib1g-dev libzstd-dev libnftables-dev uthash-dev busybox-static scdoc
+            libarchive-dev libcurl4-openssl-dev zlib1g-dev libzstd-dev libnftables-dev uthash-dev busybox-static scdoc openssh-client
 TEST_PACKAGES := libcmocka-dev pmccabe clang-format clang-tidy gcovr golang-go python3-pytest python3-jsonschema \
             python3-yaml python3-venv runc libarchive-tools mmdebstrap codespell shellcheck strace zstd btrfs-progs \
-            xfsprogs iproute2 nftables iptables qemu-system-x86 e2fsprogs util-linux procps
+            xfsprogs iproute2 nftables iptables qemu-system-x86 e2fsprogs util-linux procps openssh-server
 
 # Those who are not root get it where it is needed: installing packages, serving, tests that make containers.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)

@@ -92,7 +92,7 @@ static int listen_for_servers(const struct container *container)
 static int start_shim(struct container *container, struct err *err)
 {
 	const char *argv[] = { "cloche-shim", container->nonce, NULL };
-	struct spawn spawn = { container->backend->shim_exe_fd, argv, -1, -1, -1, -1, 0 };
+	struct spawn spawn = { container->backend->shim_exe_fd, argv, -1, -1, -1, -1, 0, NULL };
 	AUTO_FD int theirs = -1;
 	int ends[2], r;
 	pid_t pid;

@@ -28,7 +28,7 @@ static int run_unpacker(const struct rootfs_config *config, int archive_fd, int 
 {
 	const char *argv[] = { "cloche", "tree", "in", "tree=.", "path=", "encoding=auto", layer,
 		NULL };
-	struct spawn spawn = { config->self_exe_fd, argv, archive_fd, -1, -1, target_fd, 0 };
+	struct spawn spawn = { config->self_exe_fd, argv, archive_fd, -1, -1, target_fd, 0, NULL };
 	int ends[2], status;
 	AUTO_FD int text_fd = -1;
 	size_t len = 0;

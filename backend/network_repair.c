@@ -115,7 +115,7 @@ static void put_back_rules(struct network *network)
 static int run_helper(struct network *network, int text_fd, char words[256])
 {
 	const char *argv[] = { "cloche", "nft", NULL };
-	struct spawn spawn = { network->self_exe_fd, argv, text_fd, -1, -1, -1, 0 };
+	struct spawn spawn = { network->self_exe_fd, argv, text_fd, -1, -1, -1, 0, NULL };
 	AUTO_FD int output_fd = memfd_of("cloche-nft", "", 0);
 	int status = 0;
 	ssize_t n;

@@ -25,12 +25,21 @@
 #include "server/oci.h"
 #include "server/options.h"
 #include "server/p2p.h"
+#include "server/worker/commands.h"
+#include "server/worker/tied.h"
+#include "server/worker/worker.h"
 #include "volumes/tree_main.h"
 #include "volumes/volumes.h"
 
+struct main_args {
+	int argc;
+	char **argv;
+	const sigset_t *stop; /* signals that are waited for */
+};
+
 /* Whatever the caller has left us: the first three descriptors are taken, no signal surprises us.
  */
-static void normalise(sigset_t *ret_stop)
+static void normalise(bool is_worker, sigset_t *ret_stop)
 {
 	struct sigaction ignore = { .sa_handler = SIG_IGN }, standard = { .sa_handler = SIG_DFL };
 	int fd;
@@ -42,12 +51,16 @@ static void normalise(sigset_t *ret_stop)
 		close(fd);
 	sigaction(SIGPIPE, &ignore, NULL);
 	sigaction(SIGHUP, &ignore, NULL);
-	sigaction(SIGUSR1, &ignore, NULL);
-	sigaction(SIGUSR2, &ignore, NULL);
+	sigaction(SIGUSR1, is_worker ? &standard : &ignore, NULL);
+	sigaction(SIGUSR2, is_worker ? &standard : &ignore, NULL);
 	sigaction(SIGCHLD, &standard, NULL);
 	sigemptyset(ret_stop);
 	sigaddset(ret_stop, SIGTERM);
 	sigaddset(ret_stop, SIGINT);
+	if (is_worker) { /* told to land, or to retire */
+		sigaddset(ret_stop, SIGUSR1);
+		sigaddset(ret_stop, SIGUSR2);
+	}
 	sigprocmask(SIG_SETMASK, ret_stop, NULL);
 }
 
@@ -165,19 +178,54 @@ static struct health_config health_config_of(
 		.start_s = time(NULL) };
 }
 
-/* Two servers, each with an address and routes of its own. */
+static void stop_ourselves(void)
+{
+	kill(getpid(), SIGTERM);
+}
+
+static struct worker_spec worker_spec_of(
+	const struct main_args *args, int self_fd, const char *garden_at, const char *volumes_at)
+{
+	return (struct worker_spec){ .self_exe_fd = self_fd,
+		.garden_at = garden_at,
+		.volumes_at = volumes_at,
+		.argc = args->argc - 1,
+		.argv = args->argv + 1,
+		.envp = environ,
+		.left = stop_ourselves };
+}
+
+/* The signal that ends the server. */
+static int await_end(const sigset_t *stop, struct worker *worker)
+{
+	for (;;) {
+		int signo;
+
+		sigwait(stop, &signo);
+		if (signo == SIGUSR1)
+			worker_land(worker);
+		else if (signo == SIGUSR2)
+			worker_retire(worker);
+		else
+			return signo;
+	}
+}
+
+/* Two servers, each with an address and routes of its own; and a worker's place in its cluster. */
 static int serve_both(const struct server_config *garden_config, const struct options *options,
-	const sigset_t *stop, struct err *err)
+	const struct main_args *args, struct err *err)
 {
 	struct p2p_config p2p = { .interface_pattern = options->p2p_pattern,
 		.family = (int)options->p2p_family,
 		.targets = &options->p2p_targets };
 	struct server_config volumes_config = *garden_config;
 	struct server *garden, *volumes;
+	struct worker *worker = NULL;
 	char garden_at[64], volumes_at[64];
 	struct health_config health_config = health_config_of(options, garden_at, volumes_at);
-	struct health *health;
-	int r, signo;
+	struct health *health = NULL;
+	AUTO_FD int self_fd = open_self();
+	int r;
 
 	r = p2p_check(&p2p, err);
 	if (r < 0)
@@ -196,17 +244,37 @@ static int serve_both(const struct server_config *garden_config, const struct op
 		return r;
 	}
 	r = health_start(&health_config, garden_config, &health, err);
-	if (r == 0) {
+	if (r == 0)
 		LOG(LOG_INFO, "serving", KV_STR("address", garden_at),
 			KV_STR("baggageclaim", volumes_at), KV_STR("work-dir", options->work_dir));
-		sigwait(stop, &signo);
-		LOG(LOG_INFO, "stopping", KV_INT("signal", signo));
-		health_stop(health);
+	if (r == 0 && options->is_worker) {
+		struct worker_spec spec = worker_spec_of(args, self_fd, garden_at, volumes_at);
+
+		r = worker_start(&spec, &worker, err);
 	}
+	if (r == 0)
+		LOG(LOG_INFO, "stopping", KV_INT("signal", await_end(args->stop, worker)));
+	health_stop(health);
+	worker_drain(worker);
 	volumes_halt(garden_config->volumes);
 	server_stop(garden);
 	server_stop(volumes);
+	worker_stop(worker);
 	return r;
+}
+
+static void destroy_all(struct backend *backend)
+{
+	AUTO_STRV struct strv handles = { 0 };
+	struct err err = { 0 };
+	int r = container_list(backend, NULL, 0, &handles, &err);
+
+	if (r < 0)
+		LOG(LOG_ERROR, "containers-not-destroyed", KV_STR("error", err.msg));
+	for (size_t i = 0; i < handles.n_items; i++)
+		if (container_destroy(backend, handles.items[i], &err) < 0)
+			LOG(LOG_ERROR, "container-not-destroyed",
+				KV_STR("handle", handles.items[i]), KV_STR("error", err.msg));
 }
 
 static struct network_config network_config_of(const struct options *options)
@@ -232,7 +300,7 @@ static struct network_config network_config_of(const struct options *options)
 		.v6_pool = options->v6_pool };
 }
 
-static int serve(const struct options *options, const sigset_t *stop, struct err *err)
+static int serve(const struct options *options, const struct main_args *args, struct err *err)
 {
 	AUTO_FREE char *found =
 		*options->default_rootfs ? strdup(options->default_rootfs) : find_default_rootfs();
@@ -278,7 +346,9 @@ static int serve(const struct options *options, const sigset_t *stop, struct err
 		return r;
 	server_config.backend = backend;
 	server_config.volumes = backend_volumes(backend);
-	r = serve_both(&server_config, options, stop, err);
+	r = serve_both(&server_config, options, args, err);
+	if (options->destroy_on_stop)
+		destroy_all(backend);
 	backend_close(backend);
 	if (r < 0)
 		return r;
@@ -291,7 +361,7 @@ static int doctor(int argc, char **argv)
 {
 	AUTO(options_done) struct options options = { 0 };
 	struct err err = { 0 };
-	int r = options_parse(&options, argc, argv, environ, &err);
+	int r = options_parse(&options, argc - 1, argv + 1, environ, &err);
 
 	if (r == 0)
 		r = check_options(&options, &err);
@@ -307,24 +377,46 @@ static int doctor(int argc, char **argv)
 	return doctor_main(options.work_dir, (uint32_t)options.id_pool_start);
 }
 
+/* Its /proc is gone: nothing is to run at exit. */
+static int tree(int argc, char **argv)
+{
+	_exit(tree_main(argc - 1, argv + 1));
+}
+
+static int nft(int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	return nft_main();
+}
+
+static int manual(int argc, char **argv)
+{
+	if (argc == 2)
+		options_manual(stdout);
+	else if (argc == 3 && !strcmp(argv[2], "flags"))
+		options_flags(stdout);
+	else
+		return 2;
+	return 0;
+}
+
 /* What else it can do: *ret_status is set if it was asked for. */
 static bool run_command(int argc, char **argv, int *ret_status)
 {
-	*ret_status = 0;
-	if (argc >= 2 && !strcmp(argv[1], "tree"))
-		_exit(tree_main(
-			argc - 1, argv + 1)); /* its /proc is gone: nothing is to run at exit */
-	if (argc == 2 && !strcmp(argv[1], "nft"))
-		*ret_status = nft_main();
-	else if (argc == 2 && !strcmp(argv[1], "manual"))
-		options_manual(stdout);
-	else if (argc == 3 && !strcmp(argv[1], "manual") && !strcmp(argv[2], "flags"))
-		options_flags(stdout);
-	else if (argc >= 2 && !strcmp(argv[1], "doctor"))
-		*ret_status = doctor(argc - 1, argv + 1);
-	else
-		return false;
-	return true;
+	static const struct {
+		const char *name;
+		int (*run)(int argc, char **argv);
+	} commands[] = { { "tree", tree }, { "nft", nft }, { "manual", manual },
+		{ "doctor", doctor }, { "cluster", cluster_command }, { "tied", tied_command },
+		{ "land", tell_command }, { "retire", tell_command } };
+
+	for (size_t i = 0; argc >= 2 && i < N_ELEMENTS(commands); i++)
+		if (!strcmp(argv[1], commands[i].name)) {
+			*ret_status = commands[i].run(argc, argv);
+			return true;
+		}
+	return false;
 }
 
 int main(int argc, char **argv)
@@ -337,7 +429,7 @@ int main(int argc, char **argv)
 
 	if (run_command(argc, argv, &r))
 		return r;
-	normalise(&stop);
+	normalise(argc >= 2 && !strcmp(argv[1], "worker"), &stop);
 	r = options_parse(&options, argc, argv, environ, &err);
 	if (r == 1) {
 		options_help(stdout);
@@ -356,7 +448,7 @@ int main(int argc, char **argv)
 	log_open("cloche", level, 2);
 	for (size_t i = 0; i < options.remarks.n_items; i++)
 		LOG(LOG_WARN, "option-without-effect", KV_STR("remark", options.remarks.items[i]));
-	r = serve(&options, &stop, &err);
+	r = serve(&options, &(struct main_args){ argc, argv, &stop }, &err);
 	if (r < 0)
 		LOG(LOG_ERROR, "failed", KV_STR("error", err.msg));
 	return r < 0 ? 1 : 0;

@@ -1,5 +1,5 @@
 /* Volumes that one worker sends to another. Off unless an interface is named; targets are the
- * networks of that interface, and those that an option names. The only user of libcurl. */
+ * networks of that interface, and those that an option names. A user of libcurl. */
 #include "server/p2p.h"
 
 #include <arpa/inet.h>

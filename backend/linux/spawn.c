@@ -44,7 +44,7 @@ pid_t spawn_program(const struct spawn *spawn)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attr;
-	char *const envp[] = { NULL };
+	char *const empty[] = { NULL };
 	AUTO_FD int high_fd =
 		fcntl(spawn->exe_fd, F_DUPFD_CLOEXEC, 10); /* not among those that are replaced */
 	AUTO_FD int more_fd = spawn->more_fd > 0 ? fcntl(spawn->more_fd, F_DUPFD_CLOEXEC, 10) : -1;
@@ -65,7 +65,8 @@ pid_t spawn_program(const struct spawn *spawn)
 	if (r == 0)
 		r = prepare(&attr);
 	if (r == 0)
-		r = posix_spawn(&pid, path, &actions, &attr, (char *const *)spawn->argv, envp);
+		r = posix_spawn(&pid, path, &actions, &attr, (char *const *)spawn->argv,
+			spawn->envp ? spawn->envp : empty);
 	posix_spawnattr_destroy(&attr);
 	posix_spawn_file_actions_destroy(&actions);
 	return r ? -r : pid;

@@ -10,8 +10,8 @@ struct spawn {
 	int stdin_fd, stdout_fd, stderr_fd; /* none: /dev/null */
 	int extra_fd; /* becomes descriptor 3 */
 	int more_fd; /* becomes descriptor 4; none: 0 */
+	char *const *envp; /* borrowed; ends in NULL; NULL: an empty environment */
 };
 
-/* Starts it with an empty environment and default signals, in a session of its own. The pid or
- * -errno; the caller waits for it. */
+/* Starts it with default signals, in a session of its own. The pid or -errno; the caller waits for it. */
 pid_t spawn_program(const struct spawn *spawn);

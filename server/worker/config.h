@@ -9,6 +9,7 @@ struct strv;
 
 struct worker_config {
 	/* who it is: the JSON document that is registered */
+	char host_name[65]; /* the name of a worker that is given none */
 	const char *name, *team; /* team "": of all teams */
 	const struct strv *tags;
 	const char *version; /* of the protocol between web and its workers */
@@ -34,5 +35,6 @@ struct worker_config {
 	const char *garden_at, *volumes_at; /* IP:PORT of the two local APIs */
 };
 
-/* The part of it that comes from options; start_time_s, garden_at and volumes_at are the caller's to set. */
-struct worker_config worker_config_of(const struct options *options);
+/* The part of it that comes from options; start_time_s, garden_at and volumes_at are the caller's to set. It is not to
+ * be copied: the name may point into it. */
+void worker_config_init(struct worker_config *ret_config, const struct options *options);

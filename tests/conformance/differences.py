@@ -117,6 +117,7 @@ WEB_ERRORS = [
 WEB_PROPERTIES = ("garden.* of guardian are listed here, Concourse's runtime has none of them; so is a property without a value, "
                   "which that forgets")
 WEB_ARCHIVES = "archives are not in the recordings; what is in them is compared with what the steps have written"
+WEB_STOP = "a stop reaches what the task has started as well, as with guardian: its shell may say that it was terminated"
 WEB_TICKS = ("the long task is not waited for as long, so that its count differs; and nothing of it is missing, where the "
              "recorded server dropped what was printed while web was away")
 

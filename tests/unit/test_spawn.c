@@ -37,7 +37,7 @@ static int exit_status(pid_t pid)
 static int run(const char *script, int stdin_fd, int err_fd, int extra_fd)
 {
 	const char *argv[] = { "sh", "-c", script, NULL };
-	struct spawn spawn = { exe_fd, argv, stdin_fd, -1, err_fd, extra_fd, 0 };
+	struct spawn spawn = { exe_fd, argv, stdin_fd, -1, err_fd, extra_fd, 0, NULL };
 
 	return exit_status(spawn_program(&spawn));
 }
@@ -65,7 +65,7 @@ static void what_is_no_program_is_an_error(void **state UNUSED)
 	AUTO_FD int dir = open("/", O_RDONLY | O_CLOEXEC);
 	const char *argv[] = { "x", NULL };
 
-	struct spawn spawn = { dir, argv, -1, -1, -1, -1, 0 };
+	struct spawn spawn = { dir, argv, -1, -1, -1, -1, 0, NULL };
 
 	assert_int_equal(spawn_program(&spawn), -EACCES);
 	spawn.exe_fd = -1;
@@ -77,7 +77,7 @@ static void standard_streams_and_one_more_are_as_given(void **state UNUSED)
 	AUTO_FD int input = file_with("hello\n");
 	AUTO_FD int extra = file_with("extra\n");
 	const char *argv[] = { "sh", "-c", "read a; echo out $a", NULL };
-	struct spawn spawn = { exe_fd, argv, -1, -1, -1, -1, 0 };
+	struct spawn spawn = { exe_fd, argv, -1, -1, -1, -1, 0, NULL };
 	char text[100] = "";
 	int ends[2];
 
@@ -97,6 +97,18 @@ static void standard_streams_and_one_more_are_as_given(void **state UNUSED)
 	assert_int_equal(read(ends[0], text, sizeof(text)), 10);
 	assert_memory_equal(text, "out hello\n", 10);
 	auto_fd(&ends[0]);
+}
+
+static void the_environment_is_as_given_and_else_empty(void **state UNUSED)
+{
+	const char *argv[] = { "sh", "-c", "test \"$FRUIT\" = quince", NULL };
+	char fruit[] = "FRUIT=quince", *envp[] = { fruit, NULL };
+	struct spawn spawn = { exe_fd, argv, -1, -1, -1, -1, 0, envp };
+
+	assert_int_equal(setenv("FRUIT", "quince", 1), 0);
+	assert_int_equal(exit_status(spawn_program(&spawn)), 0);
+	spawn.envp = NULL;
+	assert_int_equal(exit_status(spawn_program(&spawn)), 1);
 }
 
 static void streams_that_are_not_given_lead_nowhere(void **state UNUSED)
@@ -173,6 +185,7 @@ int main(void)
 		cmocka_unit_test(a_program_runs_and_its_status_comes_back),
 		cmocka_unit_test(what_is_no_program_is_an_error),
 		cmocka_unit_test(standard_streams_and_one_more_are_as_given),
+		cmocka_unit_test(the_environment_is_as_given_and_else_empty),
 		cmocka_unit_test(streams_that_are_not_given_lead_nowhere),
 		cmocka_unit_test(nothing_else_is_inherited),
 		cmocka_unit_test(signals_are_as_new),
