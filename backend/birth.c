@@ -270,7 +270,7 @@ static void describe_link(const struct container *container, struct birth *birth
 /* What the files about the network say. */
 static int write_files(const struct container *container, struct birth *birth)
 {
-	const struct network *network = container->backend->network;
+	struct network *network = container->backend->network;
 	char hostname[HOSTNAME_MAX + 1];
 	int r;
 

@@ -111,11 +111,12 @@ int container_teardown(struct container *container, struct err *err)
 	r = cgroup_destroy(&backend->cgroups, container->id);
 	if (r < 0)
 		return err_system(err, r, "remove cgroup %s", container->id);
-	r = bury_dir(container, err);
+	r = pea_end_all(container, err);
+	if (r == 0)
+		r = bury_dir(container, err);
 	if (r < 0)
 		return r;
 	volume_detach_all(backend->volumes, container->id);
-	pea_end_all(container);
 	keeper_has_dead(
 		backend); /* also when the record cannot go: on a full disk that is what makes room */
 	r = forget(container, err);

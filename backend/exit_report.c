@@ -32,8 +32,11 @@ static void add_oom(
 	const struct msg_usage *usage = &end->usage;
 	char who[64];
 
-	if (limits->memory_bytes)
-		add_size(text, "limit ", limits->memory_bytes);
+	uint64_t limit_bytes =
+		usage->memory_limit_bytes ? usage->memory_limit_bytes : limits->memory_bytes;
+
+	if (limit_bytes)
+		add_size(text, "limit ", limit_bytes);
 	else
 		add(text, "no memory left on the host");
 	if (usage->group_memory_peak_bytes)

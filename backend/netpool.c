@@ -282,6 +282,12 @@ int netpool_mark(struct netpool *pool, const struct net_place *place)
 	return add_address(pool, named, place, NULL);
 }
 
+bool netpool_is_free(const struct netpool *pool, uint32_t address)
+{
+	return (address & net_mask(pool->prefix)) == pool->base &&
+		!pool->used[(address - pool->base) / 4];
+}
+
 bool netpool_give(struct netpool *pool, const struct net_place *place)
 {
 	struct named_subnet *named = find_named(pool, net_subnet(place), place->prefix);

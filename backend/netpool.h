@@ -40,5 +40,7 @@ int netpool_take(
 /* The same place again, as a record names it. 0, -EEXIST, -ENOMEM; a place outside of today's pool
  * is kept like a named one. */
 int netpool_mark(struct netpool *pool, const struct net_place *place);
+/* Of the pool, and nobody's. */
+bool netpool_is_free(const struct netpool *pool, uint32_t address);
 /* True if nobody is left in its subnet. */
 bool netpool_give(struct netpool *pool, const struct net_place *place);

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "base/log.h"
 #include "base/parse.h"
 #include "linux/rtnl.h"
+#include "linux/sys.h"
 #include "network_internal.h"
 
 #define MAX_TAG 2
@@ -110,7 +112,8 @@ static void name_things(struct network *network, const char *instance)
 		.n_own_ports = config->n_own_ports,
 		.host_access = config->host_access,
 		.v6 = config->v6,
-		.v6_masquerade = config->v6_masquerade };
+		.v6_masquerade = config->v6_masquerade,
+		.resolvers = &network->resolvers };
 }
 
 int network_open(const struct network_config *config, struct db *db, const char *instance,
@@ -129,7 +132,7 @@ int network_open(const struct network_config *config, struct db *db, const char 
 		.self_exe_fd = self_exe_fd,
 		.nft = { .fd = -1 },
 		.watch_fd = -1,
-		.end_fd = -1 };
+		.wake_fd = -1 };
 	pthread_mutex_init(&network->lock, NULL);
 	LIST_INIT(&network->leases);
 	name_things(network, instance);
@@ -162,6 +165,8 @@ void network_close(struct network *network)
 	nft_close(&network->nft);
 	netpool_done(&network->pool);
 	idpool_done(&network->port_pool);
+	free(network->stale);
+	strv_done(&network->resolvers);
 	pthread_mutex_destroy(&network->lock);
 	free(network);
 }
@@ -248,18 +253,36 @@ static void name_link(struct lease *lease)
 			net_subnet(&lease->place));
 }
 
+/* Nobody at the bridge tells this host its routes. A kernel without IPv6 has no such file. */
+static int refuse_routers(const char *link)
+{
+	char path[64];
+	int r;
+
+	snprintf(path, sizeof(path), "/proc/sys/net/ipv6/conf/%s/accept_ra", link);
+	r = sys_write_file(AT_FDCWD, path, "0");
+	return r == -ENOENT ? 0 : r;
+}
+
 /* The bridge of a subnet comes with its first container and goes with its last. Lock held. */
 static int open_bridge(struct lease *lease, struct err *err)
 {
 	struct network *network = lease->network;
 	uint32_t gateway = htonl(lease->place.gateway);
-	uint8_t gateway_6[16], mac[6] = { 0x02, 0x63 }; /* a local address */
+	struct rtnl_bridge bridge = { .name = lease->source_link,
+		.mac = { 0x02, 0x63 }, /* a local address */
+		.mtu = network->mtu,
+		.group = network->group,
+		.v6 = network->config->v6 };
+	uint8_t gateway_6[16];
 	int r;
 
 	if (!lease->place.is_shared || rtnl_link_index(lease->source_link, &lease->bridge) == 0)
 		return 0;
-	memcpy(mac + 2, &gateway, sizeof(gateway));
-	r = rtnl_make_bridge(lease->source_link, mac, network->group, network->mtu, &lease->bridge);
+	memcpy(bridge.mac + 2, &gateway, sizeof(gateway));
+	r = rtnl_make_bridge(&bridge, &lease->bridge);
+	if (r == 0)
+		r = refuse_routers(lease->source_link);
 	if (r == 0)
 		r = rtnl_add_address(lease->source_link, AF_INET, &gateway, lease->place.prefix);
 	if (r == 0 && network->config->v6) {
@@ -333,6 +356,7 @@ static int take(struct lease *lease, const char *wanted, struct err *err)
 		netpool_give(&network->pool, &lease->place);
 		return err_system(err, r, "link %s", lease->link);
 	}
+	network_connections_take(network, lease->place.address);
 	LIST_INSERT_HEAD(&network->leases, lease, entry);
 	return 0;
 }
@@ -342,6 +366,7 @@ static void drop(struct lease *lease)
 	struct network *network = lease->network;
 
 	LIST_REMOVE(lease, entry);
+	network_connections_leave(network, lease);
 	for (size_t i = 0; i < lease->n_ports; i++)
 		network_port_give(network, lease->ports[i].host);
 	if (netpool_give(&network->pool, &lease->place) && lease->place.is_shared)

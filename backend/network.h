@@ -76,6 +76,7 @@ struct network_link {
 	char address[20], gateway[16]; /* "10.254.0.2/30", "10.254.0.1" */
 	char host_address[20]; /* "10.254.0.1/30"; "" for a port of a bridge */
 	char address_6[52], gateway_6[46], host_address_6[52]; /* "": IPv6 is off */
+	char mac[18]; /* of the container's end at a bridge; "": whatever it has */
 	uint32_t mtu, group, bridge;
 };
 void network_describe(const struct lease *lease, struct network_link *ret_link);
@@ -92,4 +93,4 @@ void network_facts(
 /* Contents of /etc/hosts and /etc/resolv.conf; lease NULL: loopback only. */
 void network_hosts(const struct network *network, const struct lease *lease, const char *hostname,
 	struct buf *text);
-void network_resolvers(const struct network *network, const struct lease *lease, struct buf *text);
+void network_resolvers(struct network *network, const struct lease *lease, struct buf *text);

@@ -23,6 +23,15 @@ static void write_address_6(const struct network *network, uint32_t address, cha
 	inet_ntop(AF_INET6, bytes, text, 46);
 }
 
+void network_mac(const struct lease *lease, uint8_t ret_mac[6])
+{
+	uint32_t address = htonl(lease->place.address);
+
+	ret_mac[0] = 0x02; /* locally administered */
+	ret_mac[1] = 0x64;
+	memcpy(ret_mac + 2, &address, sizeof(address));
+}
+
 static void describe_6(const struct lease *lease, struct network_link *link)
 {
 	const struct net_place *place = &lease->place;
@@ -41,11 +50,17 @@ void network_describe(const struct lease *lease, struct network_link *ret_link)
 	const struct network *network = lease->network;
 	const struct net_place *place = &lease->place;
 	char address[16];
+	uint8_t mac[6];
 
 	*ret_link = (struct network_link){ .name = lease->link,
 		.mtu = network->mtu,
 		.group = network->group,
 		.bridge = lease->bridge };
+	if (lease->bridge) {
+		network_mac(lease, mac);
+		snprintf(ret_link->mac, sizeof(ret_link->mac), "%02x:%02x:%02x:%02x:%02x:%02x",
+			mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+	}
 	write_address(ret_link->gateway, place->gateway);
 	write_address(address, place->address);
 	snprintf(ret_link->address, sizeof(ret_link->address), "%s/%u", address, place->prefix);

@@ -7,6 +7,8 @@
 
 #include "base/auto.h"
 #include "base/buf.h"
+#include "base/err.h"
+#include "base/log.h"
 #include "linux/sys.h"
 #include "network_internal.h"
 
@@ -77,16 +79,14 @@ static void read_file(const char *path, char content[RESOLV_CONF_BYTES])
 		content[0] = '\0';
 }
 
-void network_resolvers(const struct network *network, const struct lease *lease, struct buf *text)
+/* host_ip: where a resolver on the host's loopback would be asked. */
+static void write_resolvers(const struct network *network, const char *host_ip, struct buf *text)
 {
 	const struct network_config *config = network->config;
 	bool is_given = config->dns_servers && config->dns_servers->n_items;
 	char content[RESOLV_CONF_BYTES];
-	struct network_facts facts;
 	unsigned n_servers;
 
-	if (!lease)
-		return; /* nobody could be asked */
 	read_file(RESOLV_CONF, content);
 	add_servers(text, config->dns_servers);
 	n_servers = add_lines(text, content, !is_given);
@@ -96,11 +96,81 @@ void network_resolvers(const struct network *network, const struct lease *lease,
 		n_servers = add_lines(text, content, true);
 	}
 	if (!is_given && !n_servers) {
-		network_facts(network, lease, &facts);
 		read_file(RESOLV_CONF, content);
 		buf_clear(text);
-		buf_addf(text, "nameserver %s\n", facts.host_ip);
+		buf_addf(text, "nameserver %s\n", host_ip);
 		add_lines(text, content, false);
 	}
 	add_servers(text, config->additional_dns);
+}
+
+/* The addresses of nameserver lines, but for those that only hold for one container or link. */
+static int collect(const char *text, const char *host_ip, struct strv *ret_servers)
+{
+	int family, r = 0;
+
+	while (*text && r == 0) {
+		size_t len = strcspn(text, "\n");
+		const char *server = server_of(text, len);
+		char address[INET6_ADDRSTRLEN];
+
+		if (server) {
+			snprintf(address, sizeof(address), "%.*s", (int)strcspn(server, " \t\r\n"),
+				server);
+			if (strcmp(address, host_ip) != 0 && !strpbrk(address, "/-") &&
+				network_text_check(address, &family) == 0)
+				r = strv_add(ret_servers, address);
+		}
+		text += len + (text[len] == '\n');
+	}
+	return r;
+}
+
+static bool are_equal(const struct strv *a, const struct strv *b)
+{
+	for (size_t i = 0; i < a->n_items && i < b->n_items; i++)
+		if (strcmp(a->items[i], b->items[i]) != 0)
+			return false;
+	return a->n_items == b->n_items;
+}
+
+/* Lock held. True if they are others than before. */
+static bool take_servers(struct network *network, const char *text, const char *host_ip)
+{
+	AUTO_STRV struct strv servers = { 0 };
+
+	if (collect(text, host_ip, &servers) < 0 || are_equal(&servers, &network->resolvers))
+		return false;
+	strv_done(&network->resolvers);
+	network->resolvers = servers;
+	servers = (struct strv){ 0 };
+	return true;
+}
+
+void network_learn_resolvers(struct network *network)
+{
+	AUTO_BUF struct buf text;
+
+	buf_init(&text, 2 * RESOLV_CONF_BYTES);
+	write_resolvers(network, "", &text);
+	take_servers(network, buf_str(&text), "");
+}
+
+void network_resolvers(struct network *network, const struct lease *lease, struct buf *text)
+{
+	struct network_facts facts;
+	struct err err;
+
+	if (!lease)
+		return; /* nobody could be asked */
+	network_facts(network, lease, &facts);
+	write_resolvers(network, facts.host_ip, text);
+	pthread_mutex_lock(&network->lock);
+	if (take_servers(network, buf_str(text), facts.host_ip) &&
+		network_repair(network, &err) < 0) {
+		LOG(LOG_ERROR, "table-not-repaired", KV_STR("table", network->table),
+			KV_STR("error", err.msg));
+		strv_done(&network->resolvers); /* the next container tries again */
+	}
+	pthread_mutex_unlock(&network->lock);
 }

@@ -27,6 +27,12 @@ struct lease {
 	size_t n_rules;
 };
 
+/* An address that was given back, see network_connections.c. */
+struct stale {
+	uint32_t address;
+	bool has_ports, is_being_swept;
+};
+
 struct network {
 	const struct network_config *config;
 	struct db *db;
@@ -45,18 +51,28 @@ struct network {
 	LIST_HEAD(, lease) leases;
 	struct nft nft;
 	unsigned n_repairs;
+	struct strv resolvers; /* those that containers are told */
+	struct stale *stale;
+	size_t n_stale;
+	bool is_conntrack_told; /* that it is lacking */
 	uint32_t helper; /* port of the last helper's socket; atomic, the watcher reads it */
 
-	int watch_fd, end_fd;
+	int watch_fd, wake_fd;
 	pthread_t watcher;
-	bool is_watching;
+	bool is_watching, is_ending; /* is_ending: atomic */
 };
 
 /* network.c: the IPv6 address that belongs to an IPv4 one of our subnets. */
 void network_address_6(const struct network *network, uint32_t address, uint8_t ret_address[16]);
 
+/* network_facts.c: the hardware address of a container at a bridge, which is not to take another one's. */
+void network_mac(const struct lease *lease, uint8_t ret_mac[6]);
+
 /* network.c */
 int network_forget_record(struct network *network, const char *id, struct err *err);
+
+/* network_files.c: what the host's configuration says of them now. Lock held. */
+void network_learn_resolvers(struct network *network);
 
 /* network_repair.c; the lock is held. Makes the table anew with everything that is in it. */
 int network_repair(struct network *network, struct err *err);
@@ -79,6 +95,15 @@ void network_port_give(struct network *network, uint16_t port); /* lock held */
 /* network_watch.c */
 int network_watch_start(struct network *network);
 void network_watch_stop(struct network *network);
+void network_watch_wake(struct network *network);
+
+/* network_connections.c; the lock is held, but for the last two, which the watcher calls. */
+void network_connections_clear(struct network *network); /* now, of all that nobody holds */
+void network_connections_leave(struct network *network, const struct lease *lease);
+void network_connections_take(struct network *network, uint32_t address);
+void network_connections_take_port(struct network *network);
+void network_connections_sweep(struct network *network);
+bool network_connections_are_stale(struct network *network);
 
 /* network_setup.c: facts of this host. */
 int network_setup(struct network *network, struct err *err);

@@ -147,6 +147,7 @@ static int map_port(struct lease *lease, struct port_change *change, struct err 
 	r = change->is_of_pool ? take_pool_port(network, &change->port.host, err) : 0;
 	if (r < 0)
 		return r;
+	network_connections_take_port(network);
 	if (!change->port.container)
 		change->port.container = change->port.host;
 	r = record_port(lease, change, err);

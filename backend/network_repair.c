@@ -63,6 +63,48 @@ static void write_source_6(struct buf *text, const struct lease *lease)
 	buf_adds(text, ", ");
 }
 
+static void write_station(struct buf *text, const struct lease *lease)
+{
+	uint8_t mac[6];
+
+	network_mac(lease, mac);
+	buf_addf(text, "\"%s\" . %02x:%02x:%02x:%02x:%02x:%02x . ", lease->link, mac[0], mac[1],
+		mac[2], mac[3], mac[4], mac[5]);
+}
+
+static void write_station_4(struct buf *text, const struct lease *lease)
+{
+	if (!lease->place.is_shared)
+		return;
+	write_station(text, lease);
+	write_address(text, lease->place.address);
+	buf_adds(text, ", ");
+}
+
+static void write_station_6(struct buf *text, const struct lease *lease)
+{
+	if (!lease->place.is_shared || !lease->network->config->v6)
+		return;
+	write_station(text, lease);
+	write_address_6(text, lease);
+	buf_adds(text, ", ");
+}
+
+/* As a number, which is what nft takes a part of a packet for. */
+static void write_target_6(struct buf *text, const struct lease *lease)
+{
+	uint8_t bytes[16];
+
+	if (!lease->place.is_shared || !lease->network->config->v6)
+		return;
+	write_station(text, lease);
+	network_address_6(lease->network, lease->place.address, bytes);
+	buf_adds(text, "0x");
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		buf_addf(text, "%02x", bytes[i]);
+	buf_adds(text, ", ");
+}
+
 static void write_ports_6(struct buf *text, const struct lease *lease)
 {
 	for (size_t i = 0; i < lease->n_ports && lease->network->config->v6; i++) {
@@ -80,7 +122,9 @@ static void write_bridge(struct buf *text, const struct lease *lease)
 
 static const struct set_writer set_writers[] = { { "sources4", write_source },
 	{ "senders4", write_source }, { "ports4", write_ports }, { "bridges", write_bridge },
-	{ "sources6", write_source_6 }, { "ports6", write_ports_6 } };
+	{ "sources6", write_source_6 }, { "ports6", write_ports_6 },
+	{ "stations4", write_station_4 }, { "stations6", write_station_6 },
+	{ "targets6", write_target_6 } };
 
 /* nft takes a comma behind the last one. */
 static void write_elements(struct buf *text, const char *set, void *arg)
@@ -138,6 +182,17 @@ static int run_helper(struct network *network, int text_fd, char words[256])
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
+/* Only then the kernel must know rules for bridges. */
+static bool has_bridges(const struct network *network)
+{
+	const struct lease *lease;
+
+	LIST_FOREACH(lease, &network->leases, entry)
+	if (lease->is_admitted && lease->place.is_shared)
+		return true;
+	return false;
+}
+
 int network_repair(struct network *network, struct err *err)
 {
 	AUTO_BUF struct buf text;
@@ -146,6 +201,7 @@ int network_repair(struct network *network, struct err *err)
 	int r;
 
 	buf_init(&text, MAX_TABLE_BYTES);
+	network->policy.has_bridges = has_bridges(network);
 	network_table_write(&text, &network->policy, write_elements, network);
 	if (buf_failed(&text))
 		return err_system(err, buf_failed(&text), "table inet %s", network->table);

@@ -2,6 +2,7 @@
  * network's lock is held. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/netfilter.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,18 +32,6 @@ static struct source_key source_key(const struct lease *lease)
 #define RULE_BYTES 2048
 #define MAX_RULE_PARTS 4096 /* networks times ports of all rules of one container */
 
-static struct nft_element source_element(const struct source_key *key)
-{
-	return (struct nft_element){ .set = "sources4", .key = key, .key_bytes = sizeof(*key) };
-}
-
-static struct nft_element sender_element(const struct source_key *key)
-{
-	return (struct nft_element){
-		.set = "senders4", .key = key, .key_bytes = sizeof(*key), .is_arp = true
-	};
-}
-
 struct source_key_6 {
 	char link[LINK_NAME_SIZE];
 	uint8_t address[16];
@@ -57,9 +46,78 @@ static struct source_key_6 source_key_6(const struct lease *lease)
 	return key;
 }
 
-static struct nft_element source_element_6(const struct source_key_6 *key)
+/* At a port of a bridge, where siblings share the wire. */
+struct station_key {
+	char link[LINK_NAME_SIZE];
+	uint8_t mac[6], padding[2];
+	uint32_t address;
+};
+
+struct station_key_6 {
+	char link[LINK_NAME_SIZE];
+	uint8_t mac[6], padding[2], address[16];
+};
+
+static struct station_key station_key(const struct lease *lease)
 {
-	return (struct nft_element){ .set = "sources6", .key = key, .key_bytes = sizeof(*key) };
+	struct station_key key = { .address = htonl(lease->place.address) };
+
+	memcpy(key.link, lease->link, sizeof(key.link));
+	network_mac(lease, key.mac);
+	return key;
+}
+
+static struct station_key_6 station_key_6(const struct lease *lease)
+{
+	struct station_key_6 key = { 0 };
+
+	memcpy(key.link, lease->link, sizeof(key.link));
+	network_mac(lease, key.mac);
+	network_address_6(lease->network, lease->place.address, key.address);
+	return key;
+}
+
+/* Who it is: what every lease has in the sets, but for ports and rules. */
+#define MAX_MARKS 6
+struct marks {
+	struct source_key source;
+	struct source_key_6 source_6;
+	struct station_key station;
+	struct station_key_6 station_6;
+	struct nft_element elements[MAX_MARKS];
+	size_t n;
+};
+
+static void add_mark(
+	struct marks *marks, uint8_t family, const char *set, const void *key, size_t key_bytes)
+{
+	marks->elements[marks->n++] = (struct nft_element){
+		.family = family, .set = set, .key = key, .key_bytes = key_bytes
+	};
+}
+
+static void mark(const struct lease *lease, struct marks *marks)
+{
+	bool v6 = lease->network->config->v6, is_shared = lease->place.is_shared;
+
+	*marks = (struct marks){ .source = source_key(lease),
+		.source_6 = source_key_6(lease),
+		.station = station_key(lease),
+		.station_6 = station_key_6(lease) };
+	add_mark(marks, NFPROTO_INET, "sources4", &marks->source, sizeof(marks->source));
+	add_mark(marks, NFPROTO_ARP, "senders4", &marks->source, sizeof(marks->source));
+	if (v6)
+		add_mark(
+			marks, NFPROTO_INET, "sources6", &marks->source_6, sizeof(marks->source_6));
+	if (is_shared)
+		add_mark(marks, NFPROTO_BRIDGE, "stations4", &marks->station,
+			sizeof(marks->station));
+	if (is_shared && v6) {
+		add_mark(marks, NFPROTO_BRIDGE, "stations6", &marks->station_6,
+			sizeof(marks->station_6));
+		add_mark(marks, NFPROTO_BRIDGE, "targets6", &marks->station_6,
+			sizeof(marks->station_6));
+	}
 }
 
 struct port_pair_6 {
@@ -250,7 +308,7 @@ static size_t batch_bytes(const struct lease *lease, size_t n)
 		return 0;
 	for (size_t i = total = 0; n + i < lease->n_rules; i++)
 		total += n_parts(&lease->rules[n + i]);
-	return total * RULE_BYTES + (2 * lease->n_ports + 10) * ELEMENT_BYTES;
+	return total * RULE_BYTES + (2 * lease->n_ports + MAX_MARKS + 8) * ELEMENT_BYTES;
 }
 
 /* ---- coming and going ------------------------------------------------------------------------ */
@@ -273,25 +331,20 @@ static void put_port(struct lease *lease, struct nft_batch *batch, const struct 
 
 static int try_admit(struct lease *lease)
 {
-	struct source_key source = source_key(lease);
-	struct source_key_6 source_6 = source_key_6(lease);
-	struct nft_element element = source_element(&source);
 	struct nft *nft = &lease->network->nft;
 	size_t size = batch_bytes(lease, 0);
 	AUTO_FREE void *space = size ? malloc(size) : NULL;
+	struct nft_element element;
 	struct bridge_key key;
 	struct nft_batch batch;
+	struct marks marks;
 
 	if (!space)
 		return size ? -ENOMEM : -E2BIG;
 	nft_begin(nft, &batch, space, size);
-	nft_put_element(nft, &batch, &element);
-	element = sender_element(&source);
-	nft_put_element(nft, &batch, &element);
-	if (lease->network->config->v6) {
-		element = source_element_6(&source_6);
-		nft_put_element(nft, &batch, &element);
-	}
+	mark(lease, &marks);
+	for (size_t i = 0; i < marks.n; i++)
+		nft_put_element(nft, &batch, &marks.elements[i]);
 	for (size_t i = 0; i < lease->n_ports; i++)
 		put_port(lease, &batch, &lease->ports[i]);
 	if (lease->bridge) {
@@ -353,33 +406,30 @@ static void delete_rules(struct lease *lease)
 			KV_INT("errno", -r));
 }
 
-/* Both in one batch: what nearly always is there costs one commit. */
-static void delete_source(struct lease *lease)
+/* All in one batch: what nearly always is there costs one commit. */
+static void delete_marks(struct lease *lease)
 {
-	unsigned char space[2 * ELEMENT_BYTES + 256] __attribute__((aligned(8)));
-	struct source_key key = source_key(lease);
-	struct nft_element source = source_element(&key), sender = sender_element(&key);
+	unsigned char space[MAX_MARKS * ELEMENT_BYTES + 256] __attribute__((aligned(8)));
 	struct nft *nft = &lease->network->nft;
 	struct nft_batch batch;
+	struct marks marks;
 
+	mark(lease, &marks);
 	nft_begin(nft, &batch, space, sizeof(space));
-	nft_delete_element(nft, &batch, &source);
-	nft_delete_element(nft, &batch, &sender);
+	for (size_t i = 0; i < marks.n; i++)
+		nft_delete_element(nft, &batch, &marks.elements[i]);
 	if (nft_commit(nft, &batch) == 0)
 		return;
-	delete_element(lease, &source);
-	delete_element(lease, &sender);
+	for (size_t i = 0; i < marks.n; i++)
+		delete_element(lease, &marks.elements[i]);
 }
 
 void network_rules_withdraw(struct lease *lease)
 {
-	struct source_key_6 source_6 = source_key_6(lease);
-	struct nft_element element = source_element_6(&source_6);
 	bool v6 = lease->network->config->v6;
+	struct nft_element element;
 
-	delete_source(lease);
-	if (v6)
-		delete_element(lease, &element);
+	delete_marks(lease);
 	for (size_t i = 0; i < lease->n_ports; i++) {
 		struct port_pair pair = port_pair(lease, &lease->ports[i]);
 		struct port_pair_6 pair_6 = port_pair_6(lease, &lease->ports[i]);

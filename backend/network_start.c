@@ -97,6 +97,8 @@ void network_start(struct network *network, bool (*is_known)(const char *id, voi
 		return;
 	pthread_mutex_lock(&network->lock);
 	sweep_links(network);
+	network_connections_clear(network);
+	network_learn_resolvers(network);
 	r = network_repair(network, &err);
 	network->n_repairs = 0;
 	pthread_mutex_unlock(&network->lock);

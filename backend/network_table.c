@@ -69,12 +69,11 @@ struct writer {
 	void *arg;
 };
 
-static void add_set(
-	const struct writer *writer, const char *kind, const char *name, const char *type)
+/* And the end of the set. */
+static void add_elements(const struct writer *writer, const char *name)
 {
 	size_t before, after;
 
-	buf_addf(writer->text, "\t%s %s {\n\t\ttype %s\n", kind, name, type);
 	if (writer->elements) {
 		buf_adds(writer->text, "\t\telements = { ");
 		before = writer->text->len;
@@ -88,6 +87,13 @@ static void add_set(
 		}
 	}
 	buf_adds(writer->text, "\t}\n");
+}
+
+static void add_set(
+	const struct writer *writer, const char *kind, const char *name, const char *type)
+{
+	buf_addf(writer->text, "\t%s %s {\n\t\ttype %s\n", kind, name, type);
+	add_elements(writer, name);
 }
 
 static void add_networks_set(
@@ -122,6 +128,8 @@ static void add_sets(const struct writer *writer)
 	add_networks_set(writer, "denied6", AF_INET6, policy->denied);
 	add_networks_set(writer, "restricted4", AF_INET, policy->restricted);
 	add_networks_set(writer, "restricted6", AF_INET6, policy->restricted);
+	add_networks_set(writer, "resolvers4", AF_INET, policy->resolvers);
+	add_networks_set(writer, "resolvers6", AF_INET6, policy->resolvers);
 }
 
 /* ---- chains ---------------------------------------------------------------------------------- */
@@ -203,6 +211,11 @@ static void add_forward(const struct writer *writer)
 	add_chain(writer, "into_container",
 		(const char *const[]){ "ct state established,related accept",
 			"ct status dnat accept", "drop", NULL });
+	add_chain(writer, "reserved",
+		(const char *const[]){
+			"ip daddr @resolvers4 meta l4proto { tcp, udp } th dport 53 return",
+			"ip6 daddr @resolvers6 meta l4proto { tcp, udp } th dport 53 return",
+			REJECT, NULL });
 	buf_adds(writer->text, "\tchain out_of_container {\n");
 	add_rule(writer, "ct state established,related accept");
 	add_rule(writer, "iifname . oifname @bridges accept");
@@ -213,8 +226,8 @@ static void add_forward(const struct writer *writer)
 	add_rule(writer, "ip saddr vmap @rules4");
 	add_rule(writer, "ip6 saddr vmap @rules6");
 	if (GUARD(METADATA)) {
-		add_rule(writer, "ip daddr @reserved4 " REJECT);
-		add_rule(writer, "ip6 daddr @reserved6 " REJECT);
+		add_rule(writer, "ip daddr @reserved4 jump reserved");
+		add_rule(writer, "ip6 daddr @reserved6 jump reserved");
 	}
 	add_rule(writer, "ip daddr @denied4 " REJECT);
 	add_rule(writer, "ip6 daddr @denied6 " REJECT);
@@ -276,6 +289,35 @@ static void add_arp(const struct writer *writer)
 	buf_adds(writer->text, "}\n");
 }
 
+/* Siblings at a bridge share a wire: each sends as the address and the hardware address that it was given, tells
+ * no other's, and is no router. Before the bridge learns where they are. */
+static void add_bridge(const struct writer *writer)
+{
+	const struct network_policy *policy = writer->policy;
+	const char *table = policy->table;
+
+	buf_addf(writer->text, "table bridge %s {\n}\ndelete table bridge %s\ntable bridge %s {\n",
+		table, table, table);
+	add_set(writer, "set", "stations4", "ifname . ether_addr . ipv4_addr");
+	add_set(writer, "set", "stations6", "ifname . ether_addr . ipv6_addr");
+	buf_adds(writer->text, "\tset targets6 {\n\t\ttypeof iifname . ether saddr . @th,64,128\n");
+	add_elements(writer, "targets6");
+	add_chain(writer, "station",
+		(const char *const[]){
+			"ether type ip iifname . ether saddr . ip saddr @stations4 accept",
+			"ether type arp iifname . ether saddr . arp saddr ip @stations4"
+			" iifname . arp saddr ether . arp saddr ip @stations4 accept",
+			"icmpv6 type nd-neighbor-advert"
+			" iifname . ether saddr . @th,64,128 != @targets6 drop",
+			"ether type ip6 iifname . ether saddr . ip6 saddr @stations6 accept",
+			"ip6 saddr fe80::/10 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
+			GUARD(ANTISPOOF) ? "drop" : "", NULL });
+	add_base(writer, "check_station", "filter", "prerouting", -300);
+	buf_addf(writer->text, "\t\tiifname \"%s*\" jump station\n", policy->links);
+	end_chain(writer);
+	buf_adds(writer->text, "}\n");
+}
+
 void network_table_write(struct buf *text, const struct network_policy *policy,
 	void (*elements)(struct buf *text, const char *set, void *arg), void *arg)
 {
@@ -291,4 +333,6 @@ void network_table_write(struct buf *text, const struct network_policy *policy,
 	add_nat(&writer);
 	buf_adds(text, "}\n");
 	add_arp(&writer);
+	if (policy->has_bridges)
+		add_bridge(&writer);
 }

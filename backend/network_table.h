@@ -16,9 +16,11 @@ struct network_policy {
 	const char *links; /* what the names of our links begin with */
 	const char *owner; /* of the table: "instance-<8 hex>", an empty chain */
 	const struct strv *denied, *restricted; /* networks; only NetOut rules open the first */
+	const struct strv *resolvers; /* addresses: asked for names wherever they are */
 	const uint16_t *own_ports; /* of our API, never reached from a container */
 	size_t n_own_ports;
 	bool host_access, v6, v6_masquerade;
+	bool has_bridges; /* subnets that containers share: a table of family bridge, too */
 };
 
 /* Appends the whole table; elements (may be NULL) are those of the named set, "a, b, c". */

@@ -17,6 +17,7 @@
 #include "binds.h"
 #include "container.h"
 #include "link.h"
+#include "pea_group.h"
 #include "linux/sys.h"
 #include "process.h"
 #include "program.h"
@@ -26,6 +27,7 @@
 #include "store.h"
 #include "users.h"
 #include "volumes/volumes.h"
+#include "watch.h"
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
@@ -51,24 +53,34 @@ static char *layer_path(const struct backend *backend, const char *container, ui
 											: path;
 }
 
-/* Idempotent. The record goes last. */
-static void clean(struct backend *backend, const char *container, uint32_t token)
+/* Idempotent. First everything that runs in it, be it what makes it: nobody writes any more to what is
+ * given back. The record goes last. */
+static int end(struct backend *backend, const char *container, uint32_t token, struct err *err)
 {
 	AUTO_FREE char *from = layer_path(backend, container, token), *to = NULL;
 	char user[USER_SIZE];
-	struct err err = { 0 };
+	int r = pea_group_end(backend, container, token);
 
+	if (r < 0)
+		return err_system(err, r, "remove the groups of process %u", token);
 	name_user(container, token, user);
 	if (!from || asprintf(&to, "%s/%s", backend->dead_dir, user) < 0)
-		return; /* it goes with the container */
-	if (rename(from, to) < 0 && errno != ENOENT) {
-		LOG(LOG_WARN, "pea-not-removed", KV_STR("layer", from), KV_INT("errno", errno));
-		return;
-	}
+		return err_system(err, -ENOMEM, "process %u", token);
+	if (rename(from, to) < 0 && errno != ENOENT)
+		return err_system(err, -errno, "move %s to %s", from, to);
 	volume_detach_all(backend->volumes, user);
-	if (store_remove_pea(backend->db, container, token, &err) < 0)
-		LOG(LOG_WARN, "pea-not-removed", KV_STR("layer", from), KV_STR("error", err.msg));
 	keeper_has_dead(backend);
+	return store_remove_pea(backend->db, container, token, err);
+}
+
+/* What stays goes with the container. */
+static void clean(struct backend *backend, const char *container, uint32_t token)
+{
+	struct err err = { 0 };
+
+	if (end(backend, container, token, &err) < 0)
+		LOG(LOG_WARN, "pea-not-removed", KV_STR("container", container),
+			KV_STR("error", err.msg));
 }
 
 static void *bury(void *arg)
@@ -171,26 +183,35 @@ static int add_token(uint32_t token, void *arg)
 	return 0;
 }
 
-static void clean_recorded(struct container *container, bool all)
+static void auto_tokens(struct tokens *tokens)
 {
-	struct tokens tokens = { 0 };
-	struct err err;
-
-	store_peas(container->backend->db, container->id, add_token, &tokens, &err);
-	for (size_t i = 0; i < tokens.n_all; i++)
-		if (all || !has_process(container, tokens.all[i]))
-			clean(container->backend, container->id, tokens.all[i]);
-	free(tokens.all);
+	free(tokens->all);
 }
 
 void pea_recover(struct container *container)
 {
-	clean_recorded(container, false);
+	AUTO(auto_tokens) struct tokens tokens = { 0 };
+	struct err err;
+
+	store_peas(container->backend->db, container->id, add_token, &tokens, &err);
+	for (size_t i = 0; i < tokens.n_all; i++)
+		if (!has_process(container, tokens.all[i]))
+			clean(container->backend, container->id, tokens.all[i]);
 }
 
-void pea_end_all(struct container *container)
+/* A record that cannot be removed on a full disk goes with the container's. */
+int pea_end_all(struct container *container, struct err *err)
 {
-	clean_recorded(container, true);
+	struct backend *backend = container->backend;
+	AUTO(auto_tokens) struct tokens tokens = { 0 };
+	int r = store_peas(backend->db, container->id, add_token, &tokens, err);
+
+	for (size_t i = 0; i < tokens.n_all && r == 0; i++) {
+		r = end(backend, container->id, tokens.all[i], err);
+		if (r == -ENOSPC || r == -EIO)
+			r = 0;
+	}
+	return r;
 }
 
 struct user_search {
@@ -233,6 +254,7 @@ struct pea {
 	struct rootfs rootfs;
 	struct volume_mount *mounts;
 	struct user user;
+	struct pea_group group;
 	char user_name[USER_SIZE]; /* of volumes */
 	char *dir;
 	void *plan, *program;
@@ -291,6 +313,7 @@ static int build_plan(struct pea *pea, struct err *err)
 		.container_dir = pea->dir,
 		.lower = pea->rootfs.lower,
 		.raw = pea->rootfs.raw,
+		.group = &pea->group,
 		.binds = pea->spec->binds,
 		.bind_volumes = pea->mounts,
 		.n_binds = pea->spec->n_binds };
@@ -316,12 +339,32 @@ static int prepare(struct pea *pea, struct err *err)
 			pea->mounts, err);
 	if (r == 0)
 		r = layer_make(pea->dir, pea->rootfs.lower, err);
+	if (r == 0)
+		r = pea_group_make(backend, &pea->group, &pea->spec->limits,
+			privilege_rights(pea->container->privilege)->has_fuse, err);
 	return r < 0 ? r : build_plan(pea, err);
 }
 
 static size_t padded(size_t n_bytes)
 {
 	return (n_bytes + 7) / 8 * 8;
+}
+
+/* What the shim needs of its groups: the one where it is born, and the files of its limits. */
+static int give_group(const struct pea *pea, struct msg_run_image *head, struct msg *msg)
+{
+	const struct backend *backend = pea->container->backend;
+	int fd = pea_group_open(backend, &pea->group);
+
+	if (fd < 0 && fd != -ENODEV)
+		return fd;
+	head->has_group = fd >= 0;
+	if (fd >= 0)
+		msg->fds[msg->n_fds++] = fd;
+	if (pea->group.is_apart)
+		watch_open(
+			backend, pea->group.id, pea->spec->limits.memory_bytes, &head->watch, msg);
+	return 0;
 }
 
 static int send_run(struct pea *pea, struct answer *ret_answer, struct err *err)
@@ -340,22 +383,28 @@ static int send_run(struct pea *pea, struct answer *ret_answer, struct err *err)
 	size_t program_at = sizeof(head) + padded(pea->plan_bytes);
 	size_t filter_at = program_at + padded(pea->program_bytes);
 	AUTO_FREE char *body = calloc(1, filter_at + head.filter_bytes);
+	struct msg msg = { .type = MSG_RUN_IMAGE,
+		.body = body,
+		.body_bytes = filter_at + head.filter_bytes,
+		.fds = { backend->proc_fd },
+		.n_fds = 1 };
+	int r;
 
 	if (!body)
 		return err_system(err, -ENOMEM, "run");
+	r = give_group(pea, &head, &msg);
+	if (r < 0)
+		return err_system(err, r, "cgroup %s", pea->group.id);
 	head.effective = head.bounding;
 	memcpy(body, &head, sizeof(head));
 	memcpy(body + sizeof(head), pea->plan, pea->plan_bytes);
 	memcpy(body + program_at, pea->program, pea->program_bytes);
 	if (filter->program)
 		memcpy(body + filter_at, filter->program, head.filter_bytes);
-	return link_call(container->link,
-		&(struct msg){ .type = MSG_RUN_IMAGE,
-			.body = body,
-			.body_bytes = filter_at + head.filter_bytes,
-			.fds = { backend->proc_fd },
-			.n_fds = 1 },
-		ret_answer, err);
+	r = link_call(container->link, &msg, ret_answer, err);
+	for (unsigned i = 1; i < msg.n_fds; i++)
+		auto_fd(&msg.fds[i]);
+	return r;
 }
 
 static int explain(const struct pea *pea, const struct msg_reply *reply, struct err *err)
@@ -390,10 +439,13 @@ int pea_run(struct container *container, const struct process_spec *spec,
 	AUTO(pea_done)
 	struct pea pea = { .container = container, .spec = spec, .process = process };
 	struct backend *backend = container->backend;
-	int r = rootfs_resolve(&backend->rootfs, spec->image, &pea.rootfs, err);
+	int r = limits_check(&spec->limits, &backend->cgroups, err);
 
+	if (r == 0)
+		r = rootfs_resolve(&backend->rootfs, spec->image, &pea.rootfs, err);
 	if (r < 0)
 		return r;
+	pea_group_name(&pea.group, container->id, process->token, spec->has_limits);
 	name_user(container->id, process->token, pea.user_name);
 	pea.dir = layer_path(backend, container->id, process->token);
 	pea.mounts = calloc(spec->n_binds + 1, sizeof(*pea.mounts));

@@ -23,8 +23,8 @@ void pea_ended(const struct process *process);
 bool pea_is_one(struct container *container, uint32_t token);
 /* After the processes of an adopted container are known: what is recorded of others goes. */
 void pea_recover(struct container *container);
-/* With its container, of which nothing runs: their volumes are free when this returns. */
-void pea_end_all(struct container *container);
+/* With its container: nothing of them runs and their volumes are free when this returns 0. */
+int pea_end_all(struct container *container, struct err *err);
 /* Whether name is what the volumes of a pea that lives are attached to. */
 bool pea_is_user(struct container *container, const char *name);
 

@@ -13,6 +13,7 @@
 #include "base/guard.h"
 #include "linux/cgroup.h"
 #include "network.h"
+#include "pea_group.h"
 #include "shim/protocol.h"
 #include "spec.h"
 #include "volumes/volumes.h"
@@ -143,10 +144,15 @@ static void add_groups(struct list *list, const struct plan_input *input)
 {
 	const struct cgroups *groups = input->cgroups;
 
-	for (int i = 0; i < groups->n_all; i++)
+	for (int i = 0; i < groups->n_all; i++) {
+		bool is_own = input->group && pea_group_is_in(input->group, groups, i);
+
 		if (groups->all[i].joins)
 			add_path(list, OP_CGROUP_JOIN, 0,
-				cgroup_path(&groups->all[i], input->id, "tasks"), "", 0, 0);
+				cgroup_path(&groups->all[i], is_own ? input->group->id : input->id,
+					"tasks"),
+				"", 0, 0);
+	}
 }
 
 static void add_namespaces(struct list *list, const struct plan_input *input)
@@ -267,11 +273,13 @@ static void add_link(struct list *list, const struct network_link *link)
 	add(list, OP_SYSCTL, OPF_IN_HELPER | OPF_OPTIONAL,
 		has_6 ? "net/ipv6/conf/default/accept_ra" : "net/ipv6/conf/default/disable_ipv6",
 		has_6 ? "0" : "1", 0, 0);
-	add(list, OP_VETH, 0, link->name, mtu, 0, (uint64_t)link->group << 32 | link->bridge);
+	add(list, OP_VETH, 0, link->name, mtu, has_6, (uint64_t)link->group << 32 | link->bridge);
 	if (*link->host_address)
 		add(list, OP_ADDRESS, 0, link->name, link->host_address, 0, 0);
 	if (*link->host_address_6)
 		add(list, OP_ADDRESS, 0, link->name, link->host_address_6, 0, 0);
+	if (*link->mac)
+		add(list, OP_MAC, OPF_IN_HELPER, "eth0", link->mac, 0, 0);
 	add(list, OP_ADDRESS, OPF_IN_HELPER, "eth0", link->address, 0, 0);
 	add(list, OP_ROUTE, OPF_IN_HELPER, link->gateway, "", 0, 0);
 	if (has_6) {
@@ -554,17 +562,6 @@ static void put_shared(struct list *list)
 			shared[i].path, "", 0, i);
 }
 
-static void add_home(struct list *list, const struct plan_input *input)
-{
-	const struct cgroups *groups = input->cgroups;
-
-	if (groups->v2 >= 0)
-		add_path(list, OP_HOME, 0, cgroup_path(&groups->all[groups->v2], input->id, NULL),
-			"", 0, 0);
-	else
-		add(list, OP_HOME, 0, "", "", 0, 0);
-}
-
 int plan_pea(const struct plan_input *input, void **ret_blob, size_t *ret_bytes)
 {
 	static const char *const dirs[] = { "root", "lower", "own" };
@@ -580,7 +577,7 @@ int plan_pea(const struct plan_input *input, void **ret_blob, size_t *ret_bytes)
 	add(&list, OP_SKELETON, 0, input->skeleton_dir, "", 0, 0);
 	for (size_t i = 0; i < N_ELEMENTS(dirs); i++)
 		add_mkdir(&list, dirs[i]);
-	add_home(&list, input);
+	add(&list, OP_HOME, 0, "", "", 0, 0);
 	add(&list, OP_ENTER, 0, "", "", 0, 0);
 	keep_shared(&list, input);
 	add(&list, OP_HOME, 0, "", "", 0, 1);
@@ -623,6 +620,7 @@ static const char *const op_names[N_OPS] = {
 	[OP_VETH] = "make veth pair",
 	[OP_ADDRESS] = "add address to",
 	[OP_ROUTE] = "add default route via",
+	[OP_MAC] = "set hardware address of",
 };
 
 static const struct {

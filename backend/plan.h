@@ -13,6 +13,7 @@
 
 struct cgroups;
 struct bind_mount;
+struct pea_group;
 struct buf;
 struct network_link;
 struct volume_mount;
@@ -44,6 +45,7 @@ struct plan_input {
 	const struct strv
 		*masked; /* of this host, relative: "proc/kcore"; a trailing '/' means directory */
 	const struct strv *readonly;
+	const struct pea_group *group; /* of a process with a root of its own */
 };
 
 /* The whole map of one range, or the reference server's ("maximal"). */

@@ -53,5 +53,7 @@ struct process_spec {
 	char *image; /* NULL: the container's own root */
 	struct bind_mount *binds; /* only with an image */
 	size_t n_binds;
+	bool has_limits; /* only with an image: those of the container do not hold for it */
+	struct limits limits; /* processor and memory */
 };
 void process_spec_done(struct process_spec *spec);

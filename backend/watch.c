@@ -24,15 +24,15 @@ const char *const container_made_properties[] = { EXIT_REASON_PROPERTY, EXIT_USA
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
-static int open_file(
-	const struct container *container, const char *controller, const char *v1, const char *v2)
+static int open_file(const struct backend *backend, const char *group, const char *controller,
+	const char *v1, const char *v2)
 {
-	const struct hierarchy *hierarchy = cgroup_find(&container->backend->cgroups, controller);
+	const struct hierarchy *hierarchy = cgroup_find(&backend->cgroups, controller);
 	AUTO_FREE char *path = NULL;
 
 	if (!hierarchy)
 		return -ENOENT;
-	path = cgroup_path(hierarchy, container->id, hierarchy->is_v2 ? v2 : v1);
+	path = cgroup_path(hierarchy, group, hierarchy->is_v2 ? v2 : v1);
 	return path ? sys_open_at(AT_FDCWD, path, O_RDONLY, 0, 0) : -ENOMEM;
 }
 
@@ -86,8 +86,10 @@ void container_watch(struct container *container)
 	struct msg_watch body = { .memory_limit_bytes = container->limits.memory_bytes,
 		.explains = container->backend->config.explains_oom };
 	struct msg msg = { .type = MSG_WATCH, .body = &body, .body_bytes = sizeof(body) };
-	int oom_fd = open_file(container, "memory", "memory.oom_control", "memory.events");
-	int pids_fd = open_file(container, "pids", "pids.events", "pids.events");
+	const struct backend *backend = container->backend;
+	const char *id = container->id;
+	int oom_fd = open_file(backend, id, "memory", "memory.oom_control", "memory.events");
+	int pids_fd = open_file(backend, id, "pids", "pids.events", "pids.events");
 
 	pthread_mutex_lock(&container->table_lock);
 	container->watch.n_oom_kills = read_count(oom_fd, "oom_kill");
@@ -97,12 +99,26 @@ void container_watch(struct container *container)
 	give(&msg, &body, WATCH_OOM_COUNT, oom_fd);
 	give(&msg, &body, WATCH_OOM_EVENT, open_oom_event(container, oom_fd));
 	give(&msg, &body, WATCH_MEMORY_PEAK,
-		open_file(container, "memory", "memory.max_usage_in_bytes", "memory.peak"));
+		open_file(backend, id, "memory", "memory.max_usage_in_bytes", "memory.peak"));
 	give(&msg, &body, WATCH_PIDS_EVENTS, pids_fd);
-	give(&msg, &body, WATCH_PIDS_PEAK, open_file(container, "pids", "pids.peak", "pids.peak"));
+	give(&msg, &body, WATCH_PIDS_PEAK,
+		open_file(backend, id, "pids", "pids.peak", "pids.peak"));
 	link_post(container->link, &msg);
 	for (unsigned i = 0; i < msg.n_fds; i++)
 		auto_fd(&msg.fds[i]);
+}
+
+void watch_open(const struct backend *backend, const char *group, uint64_t memory_limit_bytes,
+	struct msg_watch *ret, struct msg *msg)
+{
+	*ret = (struct msg_watch){ .memory_limit_bytes = memory_limit_bytes,
+		.explains = backend->config.explains_oom };
+	give(msg, ret, WATCH_OOM_COUNT,
+		open_file(backend, group, "memory", "memory.oom_control", "memory.events"));
+	give(msg, ret, WATCH_MEMORY_PEAK,
+		open_file(backend, group, "memory", "memory.max_usage_in_bytes", "memory.peak"));
+	give(msg, ret, WATCH_PIDS_PEAK,
+		open_file(backend, group, "pids", "pids.peak", "pids.peak"));
 }
 
 /* ---- events ---------------------------------------------------------------------------------- */
@@ -136,7 +152,8 @@ void container_on_hit(void *owner, const struct msg *msg)
 /* v1 tells nobody of a refused fork until somebody looks. */
 static void look_at_pids(struct container *container)
 {
-	AUTO_FD int fd = open_file(container, "pids", "pids.events", "pids.events");
+	AUTO_FD int fd =
+		open_file(container->backend, container->id, "pids", "pids.events", "pids.events");
 	uint64_t count = read_count(fd, "max");
 
 	pthread_mutex_lock(&container->table_lock);

@@ -6,6 +6,7 @@
 
 #include "shim/protocol.h"
 
+struct backend;
 struct container;
 struct msg;
 struct process;
@@ -23,6 +24,11 @@ struct container_watch {
 /* Opens the files and gives them to the shim; notes what they say already. What this host does not have is
  * not watched. Never fails: a container without it is whole. */
 void container_watch(struct container *container);
+
+/* The same for a process that has groups of its own: what goes into the message that starts it. The
+ * descriptors are the caller's. */
+void watch_open(const struct backend *backend, const char *group, uint64_t memory_limit_bytes,
+	struct msg_watch *ret, struct msg *msg);
 
 /* For link.h: MSG_HIT. */
 void container_on_hit(void *container, const struct msg *msg);

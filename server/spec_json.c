@@ -262,10 +262,25 @@ static int parse_tty(const json_t *json, struct process_spec *spec, struct err *
 	return r;
 }
 
-/* A process with an image of its own, or outside of the container's limits. */
+/* Present, and be it empty, they take the place of the container's. */
+static int parse_own_limits(const json_t *json, struct process_spec *spec, struct err *err)
+{
+	json_t *limits;
+	int r = json_object_field(json, "", "limits", &limits, err);
+
+	if (r < 0 || !limits)
+		return r;
+	if (!spec->image)
+		return err_set(err, ERR_UNSUPPORTED, EOPNOTSUPP,
+			"limits: only a process with an image of its own can have its own");
+	spec->has_limits = true;
+	return limits_parse_cpu_and_memory(limits, "limits", &spec->limits, err);
+}
+
+/* A process with an image of its own. */
 static int parse_pea(const json_t *json, struct process_spec *spec, struct err *err)
 {
-	json_t *image, *limits;
+	json_t *image;
 	int r = json_object_field(json, "", "image", &image, err);
 
 	if (r == 0 && image)
@@ -279,12 +294,7 @@ static int parse_pea(const json_t *json, struct process_spec *spec, struct err *
 	if (r == 0 && spec->n_binds && !spec->image)
 		return err_set(err, ERR_INVALID, EINVAL,
 			"Running a process with bind mounts and no image provided is not allowed");
-	if (r == 0)
-		r = json_field(json, "", "limits", &limits, err);
-	if (r == 0 && limits)
-		return err_set(
-			err, ERR_UNSUPPORTED, ENOSYS, "limits: not built yet for single processes");
-	return r;
+	return r < 0 ? r : parse_own_limits(json, spec, err);
 }
 
 /* Ids go into URLs as they are. */

@@ -329,6 +329,16 @@ int cgroup_create(const struct cgroups *groups, const char *id, bool with_fuse, 
 	return 0;
 }
 
+int cgroup_create_in(const struct hierarchy *hierarchy, const char *id, struct err *err)
+{
+	AUTO_FREE char *path = cgroup_path(hierarchy, id, NULL);
+
+	if (!path)
+		return err_system(err, -ENOMEM, "cgroup");
+	return mkdir(path, 0755) < 0 && errno != EEXIST ? err_system(err, -errno, "cgroup %s", path)
+							: 0;
+}
+
 /* For hosts without cgroup.kill: each pid of the file, until none is left or 100 rounds are over.
  */
 static void kill_members(const struct hierarchy *hierarchy, const char *id)

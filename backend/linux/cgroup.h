@@ -47,6 +47,8 @@ bool cgroups_list_devices(const struct cgroups *groups);
 
 /* Makes the container's group everywhere and narrows its devices; what exists is used as it is. */
 int cgroup_create(const struct cgroups *groups, const char *id, bool with_fuse, struct err *err);
+/* A bare group in one hierarchy; id may name one below a container's. */
+int cgroup_create_in(const struct hierarchy *hierarchy, const char *id, struct err *err);
 /* Kills what is inside and removes the group. 0, also if there was none; -EBUSY while dying. */
 int cgroup_destroy(const struct cgroups *groups, const char *id);
 /* Kills all processes by cgroup.kill (v2), or one by one. */

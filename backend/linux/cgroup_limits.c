@@ -198,3 +198,11 @@ const struct hierarchy *cgroup_find(const struct cgroups *groups, const char *co
 		return &groups->all[groups->v2];
 	return NULL;
 }
+
+const struct hierarchy *cgroup_follower(const struct cgroups *groups)
+{
+	const struct hierarchy *found =
+		groups->v2 >= 0 ? &groups->all[groups->v2] : cgroup_find(groups, "cpuacct");
+
+	return found ? found : &groups->all[0];
+}

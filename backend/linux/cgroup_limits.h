@@ -21,6 +21,9 @@ struct cgroup_limits {
  * the last two are "cpu" and "io" on v2. */
 const struct hierarchy *cgroup_find(const struct cgroups *groups, const char *controller);
 
+/* The one by which processes are told apart without limiting them: v2, else v1's cpuacct, else any. */
+const struct hierarchy *cgroup_follower(const struct cgroups *groups);
+
 /* 0, or a negative errno and *ret_file, the file that could not be written (static). -EBUSY: what
  * is in the group uses more memory than it may. */
 int cgroup_limit(const struct cgroups *groups, const char *id, const struct cgroup_limits *limits,

@@ -14,6 +14,7 @@
 
 #define ANSWER_S 10 /* how long the kernel may take for a batch */
 #define ROOM_BYTES (8 << 20)
+#define WATCH_ROOM_BYTES (2 << 20) /* a table of a thousand containers that is made anew */
 #define TYPE(message) (NFNL_SUBSYS_NFTABLES << 8 | (message))
 
 int nft_open(struct nft *nft, const char *table)
@@ -113,7 +114,7 @@ static void add_element(struct nft *nft, struct nft_batch *batch, uint16_t type,
 	struct nl *nl = &batch->nl;
 	size_t list, item;
 
-	begin_of(batch, element->is_arp ? NFPROTO_ARP : NFPROTO_INET, type, flags);
+	begin_of(batch, element->family ? element->family : NFPROTO_INET, type, flags);
 	nl_put_text(nl, NFTA_SET_ELEM_LIST_TABLE, nft->table);
 	nl_put_text(nl, NFTA_SET_ELEM_LIST_SET, element->set);
 	list = nl_nest(nl, NFTA_SET_ELEM_LIST_ELEMENTS);
@@ -410,31 +411,32 @@ int nft_watch_open(void)
 	AUTO_FD int fd = nl_open(NETLINK_NETFILTER);
 	struct sockaddr_nl own = { .nl_family = AF_NETLINK,
 		.nl_groups = 1u << (NFNLGRP_NFTABLES - 1) };
+	int room = WATCH_ROOM_BYTES;
 
 	if (fd < 0)
 		return fd;
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room));
 	if (bind(fd, (struct sockaddr *)&own, sizeof(own)) < 0)
 		return -errno;
 	return TAKE_FD(fd);
 }
 
-/* The name of the table is attribute 1 of everything but a generation, which names none. */
+/* The name of the table, which is ours in every family, is attribute 1 of everything but a generation, which
+ * names none. */
 static bool concerns_us(const struct nlmsghdr *head, const struct nft *nft)
 {
-	const struct nfgenmsg *family = NLMSG_DATA(head);
 	const char *table;
 
-	if (head->nlmsg_pid == nft->port || head->nlmsg_type == TYPE(NFT_MSG_NEWGEN) ||
-		family->nfgen_family != NFPROTO_INET)
+	if (head->nlmsg_pid == nft->port || head->nlmsg_type == TYPE(NFT_MSG_NEWGEN))
 		return false;
-	table = nl_find(head, sizeof(*family), NFTA_TABLE_NAME, NULL);
+	table = nl_find(head, sizeof(struct nfgenmsg), NFTA_TABLE_NAME, NULL);
 	return table && !strcmp(table, nft->table);
 }
 
 int nft_watch_wait(int watch_fd, const struct nft *nft, uint32_t other_port)
 {
 	unsigned char space[32768] __attribute__((aligned(8)));
-	bool is_ours = false;
+	bool is_ours = false, is_lossy = false;
 	ssize_t got;
 
 	/* all that has been said up to now: one repair answers it */
@@ -444,11 +446,21 @@ int nft_watch_wait(int watch_fd, const struct nft *nft, uint32_t other_port)
 		const struct nlmsghdr *head = (const void *)space;
 		size_t n = got < 0 ? 0 : (size_t)got;
 
-		is_ours |= got < 0;
+		is_lossy |= got < 0; /* whatever comes after it: what was lost may be later */
 		for (; NLMSG_OK(head, n); head = NLMSG_NEXT(head, n))
 			/* who makes the table anew answers all that was done to it before */
 			if (concerns_us(head, nft))
 				is_ours = head->nlmsg_pid != other_port;
 	}
-	return is_ours ? 1 : errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	if (is_ours || is_lossy)
+		return is_lossy ? 2 : 1;
+	return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+}
+
+void nft_watch_skip(int watch_fd)
+{
+	char byte;
+
+	while (recv(watch_fd, &byte, 1, MSG_DONTWAIT) >= 0 || errno == EINTR || errno == ENOBUFS)
+		continue;
 }

@@ -34,7 +34,7 @@ struct nft_element {
 	const void *key, *data; /* data NULL: a set; else of a map */
 	size_t key_bytes, data_bytes;
 	const char *jump; /* of a verdict map: the chain, in place of data */
-	bool is_arp; /* of the table of the same name in family arp */
+	uint8_t family; /* of the table of that name: NFPROTO_*; 0: inet */
 };
 void nft_put_element(struct nft *nft, struct nft_batch *batch, const struct nft_element *element);
 void nft_delete_element(
@@ -72,7 +72,9 @@ int nft_find_closed_forward(char ret_table[64]);
 
 /* A socket that hears of all changes to rules, by whomever. */
 int nft_watch_open(void);
-/* Waits for the next ones. 1: something of our table was taken away or put in by somebody else, or
- * so much happened that it may have been; 0: nothing of interest; or -errno. other_port: of the
- * socket of who last made the table anew. */
+/* Waits for the next ones. 1: something of our table, in whatever family, was taken away or put in by
+ * somebody else; 2: so much happened that it may have been; 0: nothing of interest; or -errno.
+ * other_port: of the socket of who last made the table anew. */
 int nft_watch_wait(int watch_fd, const struct nft *nft, uint32_t other_port);
+/* What has been said up to now is not heard. */
+void nft_watch_skip(int watch_fd);

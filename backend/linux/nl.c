@@ -217,12 +217,11 @@ int nl_dump(int fd, struct nl *nl, void *space, size_t size, nl_visit *visit, vo
 	return r < 0 ? r : 0;
 }
 
-const void *nl_find(const struct nlmsghdr *head, size_t n_payload, uint16_t type, size_t *ret_bytes)
+const void *nl_find_in(const void *attrs, size_t n_bytes, uint16_t type, size_t *ret_bytes)
 {
-	const char *at = (const char *)NLMSG_DATA(head) + NLMSG_ALIGN(n_payload);
-	const char *end = (const char *)head + head->nlmsg_len;
+	const char *at = attrs, *end = at + n_bytes;
 
-	while (end - at >= NLA_HDRLEN) {
+	while (at && end - at >= NLA_HDRLEN) {
 		const struct nlattr *attr = (const void *)at;
 
 		if (attr->nla_len < NLA_HDRLEN || attr->nla_len > end - at)
@@ -235,4 +234,13 @@ const void *nl_find(const struct nlmsghdr *head, size_t n_payload, uint16_t type
 		at += NLA_ALIGN(attr->nla_len);
 	}
 	return NULL;
+}
+
+const void *nl_find(const struct nlmsghdr *head, size_t n_payload, uint16_t type, size_t *ret_bytes)
+{
+	size_t skipped = NLMSG_HDRLEN + NLMSG_ALIGN(n_payload);
+
+	return head->nlmsg_len < skipped ? NULL
+					 : nl_find_in((const char *)head + skipped,
+						   head->nlmsg_len - skipped, type, ret_bytes);
 }

@@ -43,3 +43,5 @@ int nl_dump(int fd, struct nl *nl, void *space, size_t size, nl_visit *visit, vo
 /* The attribute of the type behind a payload of n_payload bytes, or NULL. *ret_bytes: its length. */
 const void *nl_find(
 	const struct nlmsghdr *head, size_t n_payload, uint16_t type, size_t *ret_bytes);
+/* The same among the attributes that lie in another. attrs may be NULL. */
+const void *nl_find_in(const void *attrs, size_t n_bytes, uint16_t type, size_t *ret_bytes);

@@ -24,14 +24,36 @@ static int talk(struct nl *nl)
 
 static const struct ifinfomsg up = { .ifi_flags = IFF_UP, .ifi_change = IFF_UP }, down;
 
+/* One must be told before the link comes up; a kernel without IPv6 has nothing to be told. */
+static int forgo_link_local(const char *link)
+{
+	unsigned char space[128] __attribute__((aligned(8)));
+	uint8_t mode = IN6_ADDR_GEN_MODE_NONE;
+	size_t families, family;
+	struct nl nl;
+	int r;
+
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, RTM_NEWLINK, NLM_F_ACK, &down, sizeof(down));
+	nl_put_text(&nl, IFLA_IFNAME, link);
+	families = nl_nest(&nl, IFLA_AF_SPEC);
+	family = nl_nest(&nl, AF_INET6);
+	nl_put(&nl, IFLA_INET6_ADDR_GEN_MODE, &mode, sizeof(mode));
+	nl_end(&nl, family);
+	nl_end(&nl, families);
+	r = talk(&nl);
+	return r == -EAFNOSUPPORT ? 0 : r;
+}
+
 int rtnl_make_veth(const struct rtnl_veth *veth)
 {
 	unsigned char space[1024] __attribute__((aligned(8)));
 	size_t info, data, peer;
 	struct nl nl;
+	int r;
 
 	nl_init(&nl, space, sizeof(space));
-	nl_begin(&nl, RTM_NEWLINK, MAKE, veth->bridge ? &up : &down, sizeof(up));
+	nl_begin(&nl, RTM_NEWLINK, MAKE, &down, sizeof(down));
 	nl_put_text(&nl, IFLA_IFNAME, veth->name);
 	nl_put_u32(&nl, IFLA_MTU, veth->mtu);
 	nl_put_u32(&nl, IFLA_GROUP, veth->group);
@@ -48,11 +70,34 @@ int rtnl_make_veth(const struct rtnl_veth *veth)
 	nl_end(&nl, peer);
 	nl_end(&nl, data);
 	nl_end(&nl, info);
+	r = talk(&nl);
+	return r < 0 || veth->v6 ? r : forgo_link_local(veth->name);
+}
+
+int rtnl_set_up(const char *link)
+{
+	unsigned char space[64] __attribute__((aligned(8)));
+	struct nl nl;
+
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, RTM_NEWLINK, NLM_F_ACK, &up, sizeof(up));
+	nl_put_text(&nl, IFLA_IFNAME, link);
 	return talk(&nl);
 }
 
-int rtnl_make_bridge(
-	const char *name, const uint8_t mac[6], uint32_t group, uint32_t mtu, uint32_t *ret_index)
+int rtnl_set_mac(const char *link, const uint8_t mac[6])
+{
+	unsigned char space[64] __attribute__((aligned(8)));
+	struct nl nl;
+
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, RTM_NEWLINK, NLM_F_ACK, &down, sizeof(down));
+	nl_put_text(&nl, IFLA_IFNAME, link);
+	nl_put(&nl, IFLA_ADDRESS, mac, 6);
+	return talk(&nl);
+}
+
+int rtnl_make_bridge(const struct rtnl_bridge *bridge, uint32_t *ret_index)
 {
 	unsigned char space[512] __attribute__((aligned(8)));
 	struct nl nl;
@@ -60,16 +105,18 @@ int rtnl_make_bridge(
 	int r;
 
 	nl_init(&nl, space, sizeof(space));
-	nl_begin(&nl, RTM_NEWLINK, MAKE, &up, sizeof(up));
-	nl_put_text(&nl, IFLA_IFNAME, name);
-	nl_put_u32(&nl, IFLA_MTU, mtu);
-	nl_put(&nl, IFLA_ADDRESS, mac, 6);
-	nl_put_u32(&nl, IFLA_GROUP, group);
+	nl_begin(&nl, RTM_NEWLINK, MAKE, &down, sizeof(down));
+	nl_put_text(&nl, IFLA_IFNAME, bridge->name);
+	nl_put_u32(&nl, IFLA_MTU, bridge->mtu);
+	nl_put(&nl, IFLA_ADDRESS, bridge->mac, 6);
+	nl_put_u32(&nl, IFLA_GROUP, bridge->group);
 	info = nl_nest(&nl, IFLA_LINKINFO);
 	nl_put_text(&nl, IFLA_INFO_KIND, "bridge");
 	nl_end(&nl, info);
 	r = talk(&nl);
-	return r < 0 ? r : rtnl_link_index(name, ret_index);
+	if (r == 0 && !bridge->v6)
+		r = forgo_link_local(bridge->name);
+	return r < 0 ? r : rtnl_link_index(bridge->name, ret_index);
 }
 
 int rtnl_link_index(const char *name, uint32_t *ret_index)

@@ -2,6 +2,7 @@
  * namespace that the caller is in, and closes it. 0 or -errno; no text, no heap: safe between clone
  * and exec. Addresses are in network byte order as inet_pton(3) gives them. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 
 struct rtnl_veth {
@@ -10,12 +11,21 @@ struct rtnl_veth {
 	int peer_netns_fd; /* where the other end is made */
 	uint32_t mtu, group; /* group: IFLA_GROUP of our end, see rtnl_each_link */
 	uint32_t bridge; /* ifindex that our end becomes a port of; 0: none */
+	bool v6; /* else our end gets no link-local address when it comes up */
 };
-/* Ours is up if it is a port of a bridge; else both are down. */
+/* Both ends are down. */
 int rtnl_make_veth(const struct rtnl_veth *veth);
-/* With a hardware address that stays: one that follows its ports changes under their neighbours. */
-int rtnl_make_bridge(
-	const char *name, const uint8_t mac[6], uint32_t group, uint32_t mtu, uint32_t *ret_index);
+int rtnl_set_up(const char *link);
+int rtnl_set_mac(const char *link, const uint8_t mac[6]);
+/* With a hardware address that stays: one that follows its ports changes under their neighbours. Down, and
+ * without v6 as above. */
+struct rtnl_bridge {
+	const char *name;
+	uint8_t mac[6];
+	uint32_t mtu, group;
+	bool v6;
+};
+int rtnl_make_bridge(const struct rtnl_bridge *bridge, uint32_t *ret_index);
 /* -ENODEV if there is none of that name. */
 int rtnl_link_index(const char *name, uint32_t *ret_index);
 int rtnl_delete_link(uint32_t index);

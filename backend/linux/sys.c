@@ -147,6 +147,26 @@ int sys_fsconfig_flag(int fs_fd, const char *key)
 	return result(fsconfig(fs_fd, FSCONFIG_SET_FLAG, key, NULL, 0));
 }
 
+void sys_close_but(int first_fd, int keep[], size_t n_keep)
+{
+	for (size_t i = 0; i < n_keep; i++) {
+		size_t least = i;
+		int fd;
+
+		for (size_t k = i + 1; k < n_keep; k++)
+			if (keep[k] < keep[least])
+				least = k;
+		fd = keep[least];
+		keep[least] = keep[i];
+		keep[i] = fd;
+		if (fd > first_fd)
+			close_range((unsigned)first_fd, (unsigned)fd - 1, 0);
+		if (fd >= first_fd)
+			first_fd = fd + 1;
+	}
+	sys_close_from(first_fd);
+}
+
 int sys_fsconfig_string(int fs_fd, const char *key, const char *value)
 {
 	return result(fsconfig(fs_fd, FSCONFIG_SET_STRING, key, value, 0));

@@ -34,6 +34,8 @@ int sys_unshare(int flags);
  * in what posix_spawn starts, and that would be inherited). */
 void sys_default_signals(void);
 int sys_close_from(int first_fd);
+/* All from first_fd on but those, which are put in order; -1 is none. */
+void sys_close_but(int first_fd, int keep[], size_t n_keep);
 int sys_getcwd(
 	char *path, size_t n_bytes); /* the kernel's own: "(unreachable)" outside of the root */
 int sys_new_session_keyring(void); /* keyctl(2) KEYCTL_JOIN_SESSION_KEYRING, anonymous */

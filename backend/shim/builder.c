@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/auto.h"
 #include "base/msg.h"
 #include "linux/sys.h"
 #include "shim/builder_work.h"
@@ -87,7 +88,6 @@ static void prepare(struct work *work, const struct builder *builder)
 		.userns_fd = -1,
 		.host_mnt_fd = -1,
 		.home_fd = -1,
-		.cgroup_fd = -1,
 		.slots = slots };
 	for (int i = 0; i < MAX_SLOTS; i++)
 		slots[i] = -1;
@@ -108,12 +108,23 @@ _Noreturn void builder_refresh(const struct builder *builder, pid_t init_pid)
 	_exit(0);
 }
 
+/* The shim holds ends of other processes' pipes, which must not stay open for longer than there. */
+static void keep_own(const struct builder *builder)
+{
+	const struct pea *pea = builder->pea;
+	int keep[] = { pea->fds[0], pea->fds[1], pea->fds[2], pea->fds[3], pea->pid_fd,
+		builder->proc_fd };
+
+	sys_close_but(3, keep, N_ELEMENTS(keep));
+}
+
 _Noreturn void builder_program(const struct builder *builder, pid_t init_pid)
 {
 	struct work work;
 	uint32_t step = 0;
 	int r;
 
+	keep_own(builder);
 	prepare(&work, builder);
 	work.init_pid = init_pid;
 	work.plan = builder->prepare;

@@ -14,7 +14,7 @@ struct pea {
 	uint32_t filter_bytes;
 	uint64_t bounding, effective;
 	int fds[4]; /* as child_become has them */
-	int pid_fd; /* its number goes here before it begins */
+	int pid_fd; /* its numbers go here before it begins: the host's, the container's */
 };
 
 struct builder {

@@ -361,13 +361,10 @@ static int op_put(struct work *work, const struct op_wire *op)
 				       : place_move(work, fd, text(work, op->a));
 }
 
-static int remember_home(struct work *work, const char *cgroup)
+static int remember_home(struct work *work)
 {
 	work->home_fd = sys_open_at(work->builder->proc_fd, "self/ns/mnt", O_RDONLY, 0, 0);
-	if (work->home_fd < 0 || !*cgroup)
-		return work->home_fd < 0 ? work->home_fd : 0;
-	work->cgroup_fd = sys_open_at(AT_FDCWD, cgroup, O_RDONLY | O_DIRECTORY, 0, 0);
-	return work->cgroup_fd < 0 ? work->cgroup_fd : 0;
+	return work->home_fd < 0 ? work->home_fd : 0;
 }
 
 static int op_home(struct work *work, const struct op_wire *op)
@@ -375,7 +372,7 @@ static int op_home(struct work *work, const struct op_wire *op)
 	int r;
 
 	if (op->number == 0)
-		return remember_home(work, text(work, op->a));
+		return remember_home(work);
 	auto_fd(&work->root_fd); /* the container's */
 	r = sys_setns(work->home_fd, CLONE_NEWNS);
 	return r < 0 ? r : result(fchdir(work->skeleton_fd));
@@ -419,4 +416,5 @@ int (*const builder_run[N_OPS])(struct work *, const struct op_wire *) = {
 	[OP_VETH] = builder_veth,
 	[OP_ADDRESS] = builder_address,
 	[OP_ROUTE] = builder_route,
+	[OP_MAC] = builder_mac,
 };

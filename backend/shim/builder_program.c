@@ -85,14 +85,15 @@ static int limit_caps(const struct work *work)
 static int (*const join_steps[])(const struct work *work) = { join_user_namespace, lock_mounts,
 	forget_builder, become_root, limit, renew_keyring, load_filter, limit_caps };
 
-/* Not before the shim can know its number. */
+/* Not before the shim can know its number; the one that the container knows it by comes second. */
 static _Noreturn void become(const struct work *work, int go_fd)
 {
 	const struct pea *pea = work->builder->pea;
+	pid_t pid = getpid();
 	char go;
 	int r = 0;
 
-	if (read(go_fd, &go, 1) != 1)
+	if (read(go_fd, &go, 1) != 1 || write(pea->pid_fd, &pid, sizeof(pid)) != sizeof(pid))
 		_exit(126);
 	for (size_t i = 0; i < N_ELEMENTS(join_steps) && r == 0; i++)
 		r = join_steps[i](work);
@@ -110,10 +111,6 @@ int program_make(struct work *work, const struct op_wire *op)
 	(void)op;
 	if (!work->builder->pea)
 		return -EPROTO;
-	if (work->cgroup_fd >= 0) {
-		args.flags |= CLONE_INTO_CGROUP;
-		args.cgroup = (uint64_t)work->cgroup_fd;
-	}
 	if (pipe2(go, O_CLOEXEC) < 0)
 		return -errno;
 	pid = sys_clone3(&args);

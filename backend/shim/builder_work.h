@@ -11,7 +11,7 @@
 struct work {
 	const struct builder *builder;
 	const struct plan_wire *plan;
-	int skeleton_fd, root_fd, init_pid_fd, userns_fd, home_fd, cgroup_fd;
+	int skeleton_fd, root_fd, init_pid_fd, userns_fd, home_fd;
 	int host_mnt_fd; /* the mount namespace that the shim is in; -1: ours still is */
 	pid_t init_pid;
 	struct msg_built *report; /* shared with the helper */
@@ -34,6 +34,7 @@ _Noreturn void program_report(const struct work *work, uint32_t step, int code);
 /* builder_net.c: operations, too */
 int builder_sysctl(struct work *work, const struct op_wire *op);
 int builder_veth(struct work *work, const struct op_wire *op);
+int builder_mac(struct work *work, const struct op_wire *op);
 int builder_address(struct work *work, const struct op_wire *op);
 int builder_route(struct work *work, const struct op_wire *op);
 

@@ -2,17 +2,30 @@
  * process, which has us for a parent: init knows nothing of it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "linux/sys.h"
 #include "shim/builder.h"
 #include "shim/shim.h"
+
+#define BLOCK_BYTES 512 /* getrusage(2) */
 
 /* What lies behind struct msg_run_image. */
 struct parts {
 	void *plan, *program, *filter;
+};
+
+/* A message, taken apart. */
+struct source {
+	struct msg_run_image head;
+	struct parts parts;
+	int proc_fd, group_fd; /* group_fd -1: none */
+	int *watch_fds;
+	unsigned n_watch_fds;
 };
 
 static size_t padded(size_t n_bytes)
@@ -34,13 +47,29 @@ static int find_parts(const struct msg *msg, const struct msg_run_image *head, s
 	return program_check(ret->program, head->program_bytes);
 }
 
+/* Born in the group: who has killed that and sees it empty knows that nothing of this is left, and who
+ * has removed it, that nothing comes of it. */
+static pid_t fork_into(int group_fd)
+{
+	struct clone_args args = {
+		.flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)group_fd
+	};
+
+	if (group_fd < 0) {
+		pid_t pid = fork();
+
+		return pid < 0 ? -errno : pid;
+	}
+	return sys_clone3(&args);
+}
+
 static int fork_builder(
-	struct shim *shim, struct proc *proc, int proc_fd, const void *plan, struct pea *pea)
+	struct shim *shim, struct proc *proc, const struct source *source, struct pea *pea)
 {
 	struct builder builder = { .pea = pea,
 		.argv0 = shim->argv0,
-		.prepare = plan,
-		.proc_fd = proc_fd,
+		.prepare = source->parts.plan,
+		.proc_fd = source->proc_fd,
 		.report_fd = -1,
 		.init_fd = -1 };
 	int ends[2];
@@ -51,33 +80,63 @@ static int fork_builder(
 	proc->is_pea = true;
 	proc->pid_fd = ends[0];
 	pea->pid_fd = ends[1];
-	pid = fork();
+	pid = fork_into(source->group_fd);
 	if (pid == 0)
 		builder_program(&builder, shim->init_pid);
 	close(ends[1]);
-	return pid < 0 ? -errno : 0;
+	return pid < 0 ? pid : 0;
 }
 
-static int make(struct shim *shim, const struct msg *msg, struct proc **ret_proc)
+/* The descriptors stay the message's, but for those of a watch. */
+static int take_source(struct msg *msg, struct source *ret)
 {
-	struct msg_run_image head;
-	struct parts parts;
-	struct proc *proc;
-	struct pea pea = { .fds = { -1, -1, -1, -1 } };
+	unsigned n = 1;
 	int r;
 
-	msg_body(msg, &head, sizeof(head));
-	r = msg->n_fds == 1 ? find_parts(msg, &head, &parts) : -EPROTO;
+	*ret = (struct source){ .group_fd = -1 };
+	msg_body(msg, &ret->head, sizeof(ret->head));
+	r = find_parts(msg, &ret->head, &ret->parts);
+	if (r == 0 && msg->n_fds < 1 + (ret->head.has_group ? 1u : 0u))
+		r = -EPROTO;
 	if (r < 0)
 		return r;
-	proc = proc_new(&head.run, shim->pts_fd, pea.fds, &r);
-	pea.program = parts.program;
-	pea.filter = parts.filter;
-	pea.filter_bytes = head.filter_bytes;
-	pea.bounding = head.bounding;
-	pea.effective = head.effective;
+	ret->proc_fd = msg->fds[0];
+	if (ret->head.has_group)
+		ret->group_fd = msg->fds[n++];
+	ret->watch_fds = msg->fds + n;
+	ret->n_watch_fds = msg->n_fds - n;
+	return 0;
+}
+
+static int watch_own(struct proc *proc, const struct source *source)
+{
+	proc->has_watch = source->head.watch.given != 0;
+	return proc->has_watch ? watch_take(&proc->watch, &source->head.watch, source->watch_fds,
+					 source->n_watch_fds)
+			       : 0;
+}
+
+static int make(struct shim *shim, struct msg *msg, struct proc **ret_proc)
+{
+	struct source source;
+	struct proc *proc;
+	struct pea pea = { .fds = { -1, -1, -1, -1 } };
+	int r = take_source(msg, &source);
+
+	if (r < 0)
+		return r;
+	proc = proc_new(&source.head.run, shim->pts_fd, pea.fds, &r);
+	pea.program = source.parts.program;
+	pea.filter = source.parts.filter;
+	pea.filter_bytes = source.head.filter_bytes;
+	pea.bounding = source.head.bounding;
+	pea.effective = source.head.effective;
 	if (proc)
-		r = fork_builder(shim, proc, msg->fds[0], parts.plan, &pea);
+		r = watch_own(proc, &source);
+	if (proc && r == 0) {
+		proc_take_name(proc, pea.program);
+		r = fork_builder(shim, proc, &source, &pea);
+	}
 	for (int i = 0; i < 4; i++)
 		auto_fd(&pea.fds[i]);
 	if (r < 0)
@@ -97,7 +156,7 @@ void pea_request(struct shim *shim, struct msg *msg)
 		return;
 	}
 	proc->run_seq = msg->seq;
-	proc->mark = watch_begin(&shim->watch);
+	proc->mark = watch_begin(proc->has_watch ? &proc->watch : &shim->watch);
 	shim_add(shim, proc);
 }
 
@@ -105,10 +164,13 @@ static void learn_pid(struct proc *proc)
 {
 	pid_t pid;
 
-	if (proc->pid_fd < 0 || read(proc->pid_fd, &pid, sizeof(pid)) != sizeof(pid))
-		return;
-	proc->pid = pid;
-	auto_fd(&proc->pid_fd);
+	if (!proc->pid && proc->pid_fd >= 0 && read(proc->pid_fd, &pid, sizeof(pid)) == sizeof(pid))
+		proc->pid = pid;
+	if (proc->pid && proc->pid_fd >= 0 &&
+		read(proc->pid_fd, &pid, sizeof(pid)) == sizeof(pid)) {
+		proc->inner_pid = pid;
+		auto_fd(&proc->pid_fd);
+	}
 }
 
 bool pea_has_begun(struct proc *proc)
@@ -149,7 +211,9 @@ void pea_reaped(struct shim *shim, pid_t pid, int status, const struct rusage *u
 	struct msg_end end = { .exited = { .wait_status = status,
 				       .user_us = microseconds(use->ru_utime),
 				       .system_us = microseconds(use->ru_stime),
-				       .max_rss_kb = (uint64_t)use->ru_maxrss } };
+				       .max_rss_kb = (uint64_t)use->ru_maxrss },
+		.usage = { .read_bytes = (uint64_t)use->ru_inblock * BLOCK_BYTES,
+			.written_bytes = (uint64_t)use->ru_oublock * BLOCK_BYTES } };
 	struct proc *proc;
 
 	if (WIFSIGNALED(status)) {
@@ -162,6 +226,7 @@ void pea_reaped(struct shim *shim, pid_t pid, int status, const struct rusage *u
 		if (proc->is_pea && proc->state != PROCESS_EXITED && pea_has_begun(proc) &&
 			proc->pid == pid) {
 			end.exited.token = proc->token;
+			end.usage.pid = proc->inner_pid;
 			shim_exited(shim, &end);
 			return;
 		}

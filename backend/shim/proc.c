@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -24,6 +25,16 @@ static void close_all(struct proc *proc)
 	for (int i = 0; i < N_STREAMS; i++)
 		auto_fd(&proc->streams[i].fd);
 	ring_unmap(proc->rings);
+	watch_done(&proc->watch);
+}
+
+void proc_take_name(struct proc *proc, const struct program_wire *program)
+{
+	const char *blob = (const char *)program;
+	const char *path = blob + *(const uint64_t *)(const void *)(blob + program->argv);
+	const char *slash = strrchr(path, '/');
+
+	snprintf(proc->name, sizeof(proc->name), "%.31s", slash ? slash + 1 : path);
 }
 
 void proc_free(struct proc *proc)
@@ -128,6 +139,7 @@ struct proc *proc_new(const struct msg_run *run, int pts_fd, int child_fds[4], i
 	proc->token = run->token;
 	proc->tty = run->tty;
 	memcpy(proc->process_id, run->process_id, sizeof(proc->process_id) - 1);
+	watch_init(&proc->watch);
 	proc->pid_fd = proc->report_fd = proc->stdin_fd = proc->ring_fd = proc->data_fd = -1;
 	for (int i = 0; i < N_STREAMS; i++)
 		proc->streams[i].fd = -1;

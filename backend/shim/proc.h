@@ -28,6 +28,7 @@ struct proc {
 	bool is_pea; /* has a root of its own, and us for a parent */
 	int pid_fd; /* where its number comes from; -1: it has come */
 	pid_t pid; /* 0: it has not begun */
+	pid_t inner_pid; /* as the container sees it; 0: not known */
 	bool is_doomed; /* to be killed when it begins */
 	int report_fd; /* child_report or end of file; -1: the program runs */
 	int stdin_fd; /* the write end, -1 for a terminal or after the end of stdin */
@@ -37,6 +38,8 @@ struct proc {
 	uint64_t trimmed[N_STREAMS]; /* up to here the pages were given back */
 	struct msg_end end;
 	struct watch_mark mark;
+	bool has_watch; /* of groups of its own */
+	struct watch watch;
 	char name[32]; /* of the program */
 	char process_id[PROCESS_ID_SIZE];
 };
@@ -45,6 +48,8 @@ struct proc {
  * pts_fd: the container's /dev/pts. NULL and *ret_code (-errno) on failure. */
 struct proc *proc_new(const struct msg_run *run, int pts_fd, int child_fds[4], int *ret_code);
 void proc_free(struct proc *proc);
+/* For reports. */
+void proc_take_name(struct proc *proc, const struct program_wire *checked_program);
 
 /* Moves what there is into the ring, wakes readers, notices the end. */
 void proc_pump(struct proc *proc, int stream, int64_t now_ms);

@@ -28,7 +28,7 @@ enum msg_type {
 	MSG_ADOPT, /* struct msg_token; reply: struct msg_process, fds as MSG_RUN's */
 	MSG_REFRESH, /* a plan that changes the mounts of the container; fds: procfs */
 	MSG_USERNS, /* fds: procfs; reply fds: the user namespace of init */
-	MSG_RUN_IMAGE, /* struct msg_run_image and three blobs; fds: procfs; reply as MSG_RUN's */
+	MSG_RUN_IMAGE, /* struct msg_run_image and three blobs; fds: see there; reply as MSG_RUN's */
 	MSG_WATCH, /* struct msg_watch; fds: one for each WATCH_ bit of what is given, in order */
 
 	/* shim to server, unasked */
@@ -100,6 +100,7 @@ struct msg_usage {
 	int32_t pid; /* in the container; 0: not known */
 	uint32_t padding;
 	char name[32]; /* the program's, without its directory, cut off */
+	uint64_t memory_limit_bytes; /* of its group; 0: none, or not known */
 };
 struct msg_end {
 	struct msg_exited exited;
@@ -155,11 +156,14 @@ struct msg_run {
 	char process_id[PROCESS_ID_SIZE];
 };
 /* A process with a root of its own. Behind the struct, each from a multiple of 8 bytes on: a plan that
- * ends in OP_PROGRAM, a program, a seccomp filter. */
+ * ends in OP_PROGRAM, a program, a seccomp filter. fds: a procfs, its v2 group if it has one, and what
+ * watch says. */
 struct msg_run_image {
 	struct msg_run run;
 	uint64_t bounding, effective; /* as init has them, struct msg_start */
-	uint32_t plan_bytes, program_bytes, filter_bytes, padding;
+	uint32_t plan_bytes, program_bytes, filter_bytes;
+	uint32_t has_group; /* 1: its builder is born there, and so is it */
+	struct msg_watch watch; /* with nothing given: the container's holds for it */
 };
 struct msg_process {
 	struct msg_reply reply;
@@ -192,13 +196,14 @@ enum op_code {
 	OP_ENTER, /* init's mount namespace; its root is the root from now on */
 	OP_KEEP, /* a: path in the root; number: where to keep a copy of what is there; attrs */
 	OP_PUT, /* a: target; number: what to put there; without OPF_IN_ROOT as OP_MOVE does */
-	OP_HOME, /* number 0: remembers the mount namespace, and a: a cgroup v2 directory or ""; 1: goes back */
+	OP_HOME, /* number 0: remembers the mount namespace; 1: goes back */
 	OP_JOIN, /* number: CLONE_NEW flags of namespaces of init's to enter, the pid one for children */
-	OP_PROGRAM, /* the process that the shim was told to run, born in that group */
+	OP_PROGRAM, /* the process that the shim was told to run, born in the builder's groups */
 	OP_SYSCTL, /* a: below /proc/sys, of the network namespace that one is in; b: value */
-	OP_VETH, /* a: name of the host's end, eth0 inside; b: MTU; number: group << 32 | bridge */
+	OP_VETH, /* a: name of the host's end, eth0 inside; b: MTU; number: group << 32 | bridge; attrs: 1 with IPv6 */
 	OP_ADDRESS, /* a: link; b: "address/prefix" */
 	OP_ROUTE, /* a: gateway of the default route */
+	OP_MAC, /* a: link; b: hardware address, "02:64:0a:04:00:02" */
 	N_OPS
 };
 #define MAX_SLOTS 1024

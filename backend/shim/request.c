@@ -261,15 +261,10 @@ static int pass_to_init(struct shim *shim, struct msg *msg, uint32_t token, cons
 /* For reports. The blob is init's to check; here only what is used must be sound. */
 static void take_name(struct proc *proc, const struct msg *msg)
 {
-	const char *blob = (const char *)msg->body + sizeof(struct msg_run), *path, *slash;
-	size_t n_bytes = msg->body_bytes - sizeof(struct msg_run);
-	const struct program_wire *program = (const void *)blob;
+	const char *blob = (const char *)msg->body + sizeof(struct msg_run);
 
-	if (program_check(program, n_bytes) < 0)
-		return;
-	path = blob + *(const uint64_t *)(const void *)(blob + program->argv);
-	slash = strrchr(path, '/');
-	snprintf(proc->name, sizeof(proc->name), "%.31s", slash ? slash + 1 : path);
+	if (program_check(blob, msg->body_bytes - sizeof(struct msg_run)) == 0)
+		proc_take_name(proc, (const void *)blob);
 }
 
 static void request_run(struct shim *shim, struct msg *msg)
@@ -356,7 +351,7 @@ static void end_proc(struct shim *shim, struct proc *proc, struct msg_end *end)
 	char words[WATCH_WORDS_BYTES];
 
 	memcpy(end->usage.name, proc->name, sizeof(end->usage.name));
-	watch_end(&shim->watch, &proc->mark, end, words);
+	watch_end(proc->has_watch ? &proc->watch : &shim->watch, &proc->mark, end, words);
 	proc_exited(proc, end, words, clock_ms());
 }
 
@@ -411,7 +406,10 @@ static void request_opened(struct shim *shim, struct msg *msg)
 
 static void request_watch(struct shim *shim, struct msg *msg)
 {
-	shim_reply(shim, msg->seq, watch_take(&shim->watch, msg), 0);
+	struct msg_watch body;
+
+	msg_body(msg, &body, sizeof(body));
+	shim_reply(shim, msg->seq, watch_take(&shim->watch, &body, msg->fds, msg->n_fds), 0);
 }
 
 static void request_forget(struct shim *shim, struct msg *msg)

@@ -10,7 +10,6 @@
 
 #include "base/auto.h"
 #include "base/clock.h"
-#include "base/msg.h"
 #include "base/size_text.h"
 
 enum { OOM_COUNT, OOM_EVENT, MEMORY_PEAK, PIDS_EVENTS, PIDS_PEAK };
@@ -64,23 +63,26 @@ static uint64_t count_pids_hits(struct watch *watch)
 	return watch->n_pids_hits = look(watch, PIDS_EVENTS, "max");
 }
 
-int watch_take(struct watch *watch, struct msg *msg)
+void watch_done(struct watch *watch)
 {
-	struct msg_watch body;
+	for (int i = 0; i < N_WATCH_FILES; i++)
+		auto_fd(&watch->fds[i]);
+}
+
+int watch_take(struct watch *watch, const struct msg_watch *body, int fds[], unsigned n_fds)
+{
 	unsigned n = 0;
 
-	msg_body(msg, &body, sizeof(body));
-	if ((unsigned)__builtin_popcount(body.given & ((1u << N_WATCH_FILES) - 1)) != msg->n_fds)
+	if ((unsigned)__builtin_popcount(body->given & ((1u << N_WATCH_FILES) - 1)) != n_fds)
 		return -EPROTO;
-	for (int i = 0; i < N_WATCH_FILES; i++) {
-		auto_fd(&watch->fds[i]);
-		if (body.given >> i & 1) {
-			watch->fds[i] = TAKE_FD(msg->fds[n]);
+	watch_done(watch);
+	for (int i = 0; i < N_WATCH_FILES; i++)
+		if (body->given >> i & 1) {
+			watch->fds[i] = TAKE_FD(fds[n]);
 			n++;
 		}
-	}
-	watch->memory_limit_bytes = body.memory_limit_bytes;
-	watch->explains = body.explains;
+	watch->memory_limit_bytes = body->memory_limit_bytes;
+	watch->explains = body->explains;
 	watch->n_oom_told = watch->n_explained = count_oom_kills(watch);
 	watch->n_pids_told = count_pids_hits(watch);
 	watch->wants_memory = false;
@@ -201,6 +203,7 @@ void watch_end(struct watch *watch, const struct watch_mark *mark, struct msg_en
 	ret_words[0] = '\0';
 	usage->ended_ms = (uint64_t)clock_ms();
 	usage->elapsed_ms = usage->ended_ms - (uint64_t)mark->at_ms;
+	usage->memory_limit_bytes = watch->memory_limit_bytes;
 	usage->group_memory_peak_bytes = look(watch, MEMORY_PEAK, "");
 	usage->group_pids_peak = look(watch, PIDS_PEAK, "");
 	usage->oom_kills = n_kills > mark->n_oom_kills ? n_kills - mark->n_oom_kills : 0;

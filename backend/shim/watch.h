@@ -1,13 +1,12 @@
-/* watch.h - the shim looks at the limits of its container: files of its groups that the server has
- * opened (MSG_WATCH). Without them nothing is known, and nothing is said. */
+/* watch.h - the shim looks at the limits of its container, or of a process with limits of its own: files
+ * of the groups that the server has opened (MSG_WATCH). Without them nothing is known, and nothing is
+ * said. */
 #pragma once
 #include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "shim/protocol.h"
-
-struct msg;
 
 enum watch_poll { WATCH_POLL_MEMORY, WATCH_POLL_PIDS, N_WATCH_POLLS };
 
@@ -28,8 +27,9 @@ struct watch_mark {
 };
 
 void watch_init(struct watch *watch);
-/* Takes the descriptors. 0 or -EPROTO. */
-int watch_take(struct watch *watch, struct msg *msg);
+void watch_done(struct watch *watch);
+/* Takes the descriptors, of which there are n_fds. 0 or -EPROTO. */
+int watch_take(struct watch *watch, const struct msg_watch *body, int fds[], unsigned n_fds);
 
 void watch_fill_polls(const struct watch *watch, struct pollfd polls[N_WATCH_POLLS]);
 /* One of them is ready: looks at it. */

@@ -177,6 +177,15 @@ def root(tmp_path_factory, probe):
     return roots.make_root(tmp_path_factory.mktemp("roots") / "root", probe)
 
 
+@pytest.fixture(scope="session")
+def pea_root(tmp_path_factory, probe):
+    """Another root, for processes, with a user that only it has."""
+    top = roots.make_root(tmp_path_factory.mktemp("pea") / "pea", probe)
+    (top / "image-file").write_text("from the pea's image\n")
+    (top / "etc/passwd").write_text(roots.PASSWD + "peauser:x:1234:1010::/home/peauser:/bin/sh\n")
+    return top
+
+
 @pytest.fixture
 def make_container(server):
     """Make containers of the session's server; they end with the test."""

@@ -147,6 +147,41 @@ def test_name_servers_and_hosts_as_options_say(start_server):
     assert info["ExternalIP"] == "203.0.113.9"
 
 
+METADATA = "169.254.169.254"
+
+
+def test_a_resolver_at_a_link_local_address_is_asked_for_names_alone(start_server, make, outside):
+    """As clouds have it, beside their metadata at the same address."""
+    one = make(server=start_server("--dns-server", METADATA))
+    assert internet.ask(one, METADATA) == internet.HOST_ADDRESS and says(one, METADATA, 53) == internet.HOST_ADDRESS
+    refused(one, METADATA, 80)
+    refused(one, METADATA, 443)
+    refused(one, "168.63.129.16", 53)
+
+
+@pytest.mark.parametrize("option", ["--deny-network", "--restricted-network"])
+def test_a_resolver_in_a_network_that_is_closed_is_not_reached(start_server, make, outside, option):
+    one = make(server=start_server("--dns-server", METADATA, option, "169.254.0.0/16"))
+    refused(one, METADATA, 53)
+
+
+def test_resolvers_are_those_that_the_host_has_now(start_server, make, outside, tmp_path):
+    own = tmp_path / "resolv.conf"
+    own.write_text("nameserver 8.8.8.8\nnameserver 0.0.0.0/0\n")
+    with_it = ("unshare", "-m", "sh", "-c", f"mount --bind {own} /etc/resolv.conf && exec \"$@\"", "sh")
+    server = start_server(prefix=with_it)
+    one = make(server=server)
+    refused(one, METADATA, 53)
+    own.write_text(f"nameserver {METADATA}\n")
+    two = make(server=server)
+    assert two.output("cat /etc/resolv.conf") == f"nameserver {METADATA}\n"
+    assert says(two, METADATA, 53) == internet.HOST_ADDRESS
+    refused(two, METADATA, 80)
+    own.write_text("nameserver 8.8.8.8\n")
+    make(server=server)
+    refused(two, METADATA, 53)
+
+
 def test_the_capacity_is_that_of_the_pool(start_server):
     server = start_server("--network-pool", "10.77.0.0/28")
     assert server.client.ok("GET", "/capacity")["max_containers"] == 4

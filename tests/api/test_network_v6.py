@@ -64,6 +64,12 @@ def test_neighbours_the_host_and_metadata_are_not_reached(make, net):
         refused(one, f"{fe80[3].split('/')[0]}%eth0", 22)
 
 
+def test_a_resolver_at_an_address_of_metadata_is_asked_for_names_alone(start_server, make, outside):
+    one = make(server=start_server("--v6-enable", "--dns-server", "fd00:ec2::254"))
+    assert says(one, "fd00:ec2::254", 53) == internet.HOST_ADDRESS_6
+    refused(one, "fd00:ec2::254", 80)
+
+
 def test_a_spoofed_source_gets_nowhere(make):
     one = make(privileged=True)
     assert internet.ask(one, GOOGLE) == internet.HOST_ADDRESS_6

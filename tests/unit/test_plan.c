@@ -11,6 +11,7 @@
 #include "base/strv.h"
 #include "linux/cgroup.h"
 #include "network.h"
+#include "pea_group.h"
 #include "plan.h"
 #include "shim/protocol.h"
 #include "spec.h"
@@ -200,15 +201,22 @@ static void a_process_with_a_root_of_its_own(void **state UNUSED)
 {
 	static const struct bind_mount own[] = { { (char *)"/srv/a", (char *)"/a", false, false },
 		{ (char *)"/inside", (char *)"/b", true, true } };
+	struct pea_group below, apart;
 	struct plan_input input = unprivileged();
 
+	pea_group_name(&below, input.id, 7, false);
+	pea_group_name(&apart, input.id, 7, true);
+	input.group = &below;
 	input.binds = own;
 	input.n_binds = 2;
 	check_golden(plan_pea, &input, "pea-unprivileged");
 	check_golden(plan_birth, &input, "birth-binds-of-root");
 	input = privileged();
 	input.cgroups = &only_v1;
+	input.group = &below;
 	check_golden(plan_pea, &input, "pea-privileged-v1");
+	input.group = &apart;
+	check_golden(plan_pea, &input, "pea-apart-v1");
 	input.n_binds = MAX_SLOTS;
 	input.binds = own; /* not looked at: there are too many */
 	assert_int_equal(plan_pea(&input, &(void *){ NULL }, &(size_t){ 0 }), -E2BIG);

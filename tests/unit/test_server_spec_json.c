@@ -386,11 +386,14 @@ static void process_specs_that_cannot_be_meant_are_refused_by_field(void **state
 		{ "{\"tty\":{\"window_size\":{\"rows\":-1}}}", ERR_INVALID,
 			"tty.window_size.rows" },
 		{ "{\"path\":\"x\",\"image\":{\"uri\":1}}", ERR_INVALID, "image.uri" },
-		{ "{\"path\":\"x\",\"image\":{\"uri\":\"/x\"},\"limits\":{}}", ERR_UNSUPPORTED,
+		{ "{\"path\":\"x\",\"image\":{\"uri\":\"/x\"},\"limits\":1}", ERR_INVALID,
 			"limits" },
+		{ "{\"path\":\"x\",\"image\":{\"uri\":\"/x\"},\"limits\":{\"memory_limits\":"
+		  "{\"limit_in_bytes\":-1}}}",
+			ERR_INVALID, "limits.memory_limits.limit_in_bytes" },
 		{ "{\"path\":\"x\",\"image\":{\"uri\":\"/x\"},\"bind_mounts\":[1]}", ERR_INVALID,
 			"bind_mounts[0]" },
-		/* there, even if empty, means: not under the container's limits */
+		/* the container's root is in the container's groups */
 		{ "{\"path\":\"x\",\"limits\":{}}", ERR_UNSUPPORTED, "limits" },
 		{ "{\"path\":\"x\",\"bind_mounts\":[{\"src_path\":\"/a\",\"dst_path\":\"/b\"}]}",
 			ERR_INVALID,

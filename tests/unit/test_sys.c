@@ -160,6 +160,28 @@ static void all_descriptors_from_a_number_on_are_closed(void **state UNUSED)
 	assert_int_equal(exit_of_child(close_all_from_three), n_stdio + 3);
 }
 
+static int close_all_but_some(void)
+{
+	int keep[] = { 14, -1, 10, 3, 12, 10 };
+
+	for (int fd = 3; fd < 20; fd++)
+		if (dup3(STDIN_FILENO, fd, 0) != fd)
+			return 1;
+	sys_close_but(4, keep, N_ELEMENTS(keep));
+	for (int fd = 0; fd < 20; fd++) {
+		bool is_open = fcntl(fd, F_GETFD) >= 0;
+
+		if (is_open != (fd <= 3 || fd == 10 || fd == 12 || fd == 14))
+			return 10 + fd;
+	}
+	return 0;
+}
+
+static void some_descriptors_are_kept(void **state UNUSED)
+{
+	assert_int_equal(exit_of_child(close_all_but_some), 0);
+}
+
 static int limit_caps(void)
 {
 	const uint64_t some = 0x21; /* CHOWN, KILL */
@@ -196,6 +218,7 @@ int main(void)
 		TREE_TEST(text_is_written_to_what_exists),
 		cmocka_unit_test(a_sealed_memfd_holds_a_copy_for_ever),
 		cmocka_unit_test(all_descriptors_from_a_number_on_are_closed),
+		cmocka_unit_test(some_descriptors_are_kept),
 		cmocka_unit_test(capabilities_only_ever_become_fewer),
 	};
 
