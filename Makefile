@@ -125,6 +125,8 @@ man: $(B)/cloche.8 ## the manual page, build/$(MODE)/cloche.8
 install: all man ## honours DESTDIR and PREFIX
 	install -D -m 755 $(B)/cloche $(DESTDIR)$(PREFIX)/sbin/cloche
 	install -D -m 644 $(B)/busybox-root.tar $(DESTDIR)$(PREFIX)/lib/cloche/busybox-root.tar
+	sed 's,/usr/local/,$(PREFIX)/,' packaging/cloche.service >$(B)/cloche.service
+	install -D -m 644 $(B)/cloche.service $(DESTDIR)$(PREFIX)/lib/systemd/system/cloche.service
 	install -D -m 644 $(B)/cloche.8 $(DESTDIR)$(PREFIX)/share/man/man8/cloche.8
 clean: ## remove every build
 	rm -rf build

@@ -18,6 +18,7 @@
 #include "server/request.h"
 #include "server/router.h"
 #include "server/watching.h"
+#include "server/worker/worker.h"
 
 /* Below that a step soon fails for want of it. */
 #define LEAST_FREE_BYTES (64u << 20)
@@ -179,6 +180,12 @@ static void answer_checks(struct request *request, bool with_room)
 		check_containers(request_backend(request), containers, sizeof(containers));
 		add_check(checks, "containers", containers, &is_well);
 	}
+	if (with_room && config->worker)
+		add_check(checks, "cluster",
+			worker_is_registered(config->worker)
+				? ""
+				: "the cluster has not registered this worker: see the log",
+			&is_well);
 	reply_json(request, is_well ? 200 : 503,
 		json_pack("{s:s, s:o}", "status", is_well ? "ok" : "failing", "checks", checks));
 }

@@ -8,6 +8,7 @@
 struct err;
 struct health;
 struct server_config;
+struct worker;
 
 struct health_config {
 	const char *health_ip, *debug_ip;
@@ -15,6 +16,7 @@ struct health_config {
 	int timeout_ms; /* of both APIs together */
 	const char *work_dir;
 	const char *garden_at, *volumes_at; /* "ip:port" */
+	struct worker *worker; /* of a cluster; NULL: none */
 	int64_t start_s; /* since 1970 */
 };
 

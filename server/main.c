@@ -243,17 +243,19 @@ static int serve_both(const struct server_config *garden_config, const struct op
 		server_stop(volumes);
 		return r;
 	}
-	r = health_start(&health_config, garden_config, &health, err);
-	if (r == 0)
-		LOG(LOG_INFO, "serving", KV_STR("address", garden_at),
-			KV_STR("baggageclaim", volumes_at), KV_STR("work-dir", options->work_dir));
-	if (r == 0 && options->is_worker) {
+	if (options->is_worker) {
 		struct worker_spec spec = worker_spec_of(args, self_fd, garden_at, volumes_at);
 
 		r = worker_start(&spec, &worker, err);
 	}
+	health_config.worker = worker;
 	if (r == 0)
+		r = health_start(&health_config, garden_config, &health, err);
+	if (r == 0) {
+		LOG(LOG_INFO, "serving", KV_STR("address", garden_at),
+			KV_STR("baggageclaim", volumes_at), KV_STR("work-dir", options->work_dir));
 		LOG(LOG_INFO, "stopping", KV_INT("signal", await_end(args->stop, worker)));
+	}
 	health_stop(health);
 	worker_drain(worker);
 	volumes_halt(garden_config->volumes);

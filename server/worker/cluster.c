@@ -33,7 +33,7 @@
 #define FIRST_BACKOFF_MS 1000
 #define MAX_BACKOFF_MS 30000
 #define LOOK_MS 1000 /* at connections that are to end */
-#define FLUSH_MS 5000
+#define FLUSH_MS 3000
 
 struct cluster {
 	const struct worker_config *config;
@@ -331,7 +331,8 @@ static int wait_ms(struct cluster *cluster, int64_t now)
 		at = sooner(at, cluster->tell_at_ms);
 	if (!cluster->is_draining && !find(cluster, SESSION_CONNECTING, SESSION_REGISTERED))
 		at = sooner(at, cluster->connect_at_ms);
-	else if (is_rebalance_due(cluster, INT64_MAX))
+	else if (is_rebalance_due(cluster, INT64_MAX) &&
+		!find(cluster, SESSION_CONNECTING, SESSION_REGISTERING))
 		at = sooner(at,
 			cluster->rebalance_at_ms > cluster->connect_at_ms ? cluster->rebalance_at_ms
 									  : cluster->connect_at_ms);

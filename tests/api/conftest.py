@@ -13,8 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import hang  # noqa: E402
 import oracle  # noqa: E402
 import roots  # noqa: E402
+import tsalib  # noqa: E402
 from gardenlib import Hijacked, wait_until  # noqa: E402
-from serverproc import BUILD, PROGRAM, TOP, Server  # noqa: E402
+from serverproc import BUILD, NO_POOL, PROGRAM, TOP, Server  # noqa: E402
 from volumelib import EMPTY, cow  # noqa: E402
 
 _names = itertools.count()
@@ -158,6 +159,32 @@ def start_server():
     yield start
     for one in reversed(started):
         one.finish()
+
+
+@pytest.fixture(scope="session")
+def ssh_keys(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("keys")
+    for name in ("host", "worker", "other"):
+        tsalib.make_key(directory / name)
+    return directory
+
+
+@pytest.fixture
+def cluster(tmp_path, ssh_keys):
+    """A cluster without gateways yet."""
+    one = tsalib.Cluster(tmp_path, ssh_keys)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def start_worker(cluster, start_server):
+    """Start a worker of the cluster: options of the server, then those of Cluster.options by name."""
+    def start(*words, env=None, directory=None, **options):
+        return start_server(*NO_POOL, *cluster.options(**options), *words, command=("worker",), env=env,
+                            directory=directory)
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,8 @@ class Web:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
         self.listener.listen(64)
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.accepting = threading.Thread(target=self._accept, daemon=True)
+        self.accepting.start()
 
     def _accept(self):
         while True:
@@ -46,7 +47,7 @@ class Web:
 
     def _serve(self, conn):
         with conn, conn.makefile("rw") as stream:
-            for line in stream:
+            while line := self._read(stream):
                 question = json.loads(line)
                 with self.changed:
                     reply = self._answer(question)
@@ -57,6 +58,13 @@ class Web:
                     stream.flush()
                 except OSError:
                     return
+
+    @staticmethod
+    def _read(stream):
+        try:
+            return stream.readline()
+        except OSError:  # its gateway was killed
+            return ""
 
     def _answer(self, question):
         call, name = question["call"], question["worker"]["name"]
@@ -118,6 +126,8 @@ class Web:
         return self.wait(find, call)
 
     def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.accepting.join()  # or it would go on with another socket of the same number
         self.listener.close()
         os.unlink(self.path)
 
@@ -228,8 +238,8 @@ class Cluster:
 
     def options(self, name="w", hosts=None, key=None, host_key=None, sweep="1h", **more):
         hosts = hosts if hosts is not None else [g.at for g in self.gateways]
-        words = ["--name", name, "--tsa-worker-private-key", key or self.directory / "worker",
-                 "--tsa-public-key", host_key or self.directory / "host.pub", "--sweep-interval", sweep,
+        words = ["--name", name, "--tsa-worker-private-key", self.directory / "worker" if key is None else key,
+                 "--tsa-public-key", self.directory / "host.pub" if host_key is None else host_key, "--sweep-interval", sweep,
                  "--healthcheck-bind-port", "0", "--debug-bind-port", "0"]
         for host in hosts:
             words += ["--tsa-host", host]
@@ -250,6 +260,16 @@ class Cluster:
         for gateway in self.gateways:
             gateway.close()
         self.web.close()
+
+
+def wait_log(server, message, offset=0, **facts):
+    """A line of the server's log with this message, whose facts contain these words."""
+    def find():
+        for line in server.log_lines(offset):
+            if line["message"] == message and all(str(v) in str(line["data"].get(k)) for k, v in facts.items()):
+                return line
+        return None
+    return wait_until(find, f"{message} {facts} in {server.log_tail()}")
 
 
 def helper_of(server):
