@@ -352,9 +352,12 @@ static int make_plans(const struct container *container, struct birth *birth, st
 static int take_limits(struct container *container, struct err *err)
 {
 	struct backend *backend = container->backend;
-	int r = limits_apply(&container->limits, &backend->config.limits_policy, &backend->cgroups,
-		container->id, err);
+	const struct limits *limits = &container->limits;
+	int r = limits_apply(
+		limits, &backend->config.limits_policy, &backend->cgroups, container->id, err);
 
+	if (r == 0 && container->lease && limits->rate_bytes)
+		r = network_limit(container->lease, limits->rate_bytes, limits->burst_bytes, err);
 	if (r == 0)
 		container_watch(container);
 	return r;

@@ -16,6 +16,7 @@
 #include "disk_usage.h"
 #include "linux/cgroup_limits.h"
 #include "linux/sys.h"
+#include "network.h"
 
 #define STAT_BYTES 16384
 #define NS_PER_US 1000
@@ -217,5 +218,9 @@ int container_metrics(struct container *container, struct metrics *ret, struct e
 		? (uint64_t)(clock_ms() - container->created_ms) * 1000000
 		: 0;
 	ret->entitlement_ns = entitlement(container, ret->age_ns);
+	pthread_mutex_lock(&container->lock); /* for the lease */
+	ret->has_network = container->lease &&
+		network_traffic(container->lease, &ret->rx_bytes, &ret->tx_bytes) == 0;
+	pthread_mutex_unlock(&container->lock);
 	return disk_usage(container, ret, err);
 }

@@ -22,6 +22,8 @@ struct metrics {
 	uint64_t total_bytes, total_inodes; /* of disk: with the image */
 	uint64_t own_bytes, own_inodes; /* what was written into the container */
 	uint64_t n_pids, max_pids; /* 0: no limit */
+	bool has_network;
+	uint64_t rx_bytes, tx_bytes; /* of its link */
 	uint64_t age_ns;
 	uint64_t entitlement_ns; /* processor time that its shares have stood for until now */
 };

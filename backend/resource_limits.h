@@ -18,7 +18,7 @@ struct limits {
 	uint64_t n_pids; /* init counts */
 	uint64_t disk_inodes_soft, disk_inodes_hard, disk_bytes_soft, disk_bytes_hard;
 	uint64_t disk_scope; /* 0: the image counts, 1: only what the container has written */
-	uint64_t rate_bytes, burst_bytes; /* a second, of network traffic; kept and told only */
+	uint64_t rate_bytes, burst_bytes; /* a second, of network traffic; see network.h */
 };
 
 /* What the operator adds to each request. */
