@@ -27,7 +27,8 @@ struct limits_policy {
 	bool leaves_swap; /* the memory limit is of memory alone */
 };
 
-/* Before anything is made: limits that this host cannot keep, and values out of range. */
+/* Before anything is made: limits that this host cannot keep, and values out of range. Of disks: see
+ * disk_quota.h. */
 int limits_check(const struct limits *limits, const struct cgroups *groups, struct err *err);
 /* Writes them into the group id, which exists and may have members already. Nothing of a user may
  * run in it before. */
