@@ -7,6 +7,7 @@
 #include "base/auto.h"
 #include "base/err.h"
 #include "metrics.h"
+#include "pea.h"
 #include "server/json.h"
 #include "server/request.h"
 #include "server/router.h"
@@ -73,7 +74,8 @@ static json_t *bulk_entry(struct backend *backend, const char *handle)
 	struct metrics metrics = { 0 };
 	struct err err;
 	struct container *container = container_get(backend, handle, &err);
-	int r = container ? container_metrics(container, &metrics, &err) : -ESRCH;
+	int r = container ? container_metrics(container, &metrics, &err)
+			  : pea_metrics(backend, handle, &metrics, &err);
 
 	container_put(container);
 	if (r == 0)
