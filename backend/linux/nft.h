@@ -19,6 +19,9 @@ struct nft {
 /* 0 or -errno: -EPROTONOSUPPORT or -EPERM where there is no nf_tables for us. */
 int nft_open(struct nft *nft, const char *table);
 void nft_close(struct nft *nft);
+/* A socket that says in this network namespace, until it is closed, that the server of the table lives:
+ * -EADDRINUSE if another one does. */
+int nft_claim(const char *table);
 
 struct nft_batch {
 	struct nl nl;
@@ -67,7 +70,8 @@ void nft_insert_rule(struct nft *nft, struct nft_batch *batch, const struct nft_
 int nft_each_chain(struct nft *nft, int (*visit)(const char *chain, void *arg), void *arg);
 
 /* The name of another table whose chain for forwarded packets drops what it does not name, as
- * firewalls of hosts do; -ENOENT: there is none. */
+ * firewalls of hosts do (that of firewalld by its last rule, which only its name tells); -ENOENT: there
+ * is none. */
 int nft_find_closed_forward(char ret_table[64]);
 
 /* A socket that hears of all changes to rules, by whomever. */
