@@ -19,10 +19,11 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "api"))
 
+import lasting
 import netns
 import volumes
 from client import Connection
-from common import Server, Times, children, quantile, rounds, table
+from common import Server, Times, children, pss_kb, quantile, rounds, table
 from peers import Disk, Floor, Runc, bare_relay, unpack, ID_BASE
 
 BUILD = pathlib.Path(__file__).parents[2] / "build" / "release"
@@ -60,11 +61,6 @@ def requests(garden, n, times):
         times.take("ping, kept connection", kept.call, "GET", "/ping")
         times.take("ping, new connection", garden.call, "GET", "/ping")
     kept.close()
-
-
-def pss_kb(pid, field="Pss"):
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith(field + ":"))
 
 
 def memory(server, n, times):
@@ -248,14 +244,21 @@ def volume_cases(opts, scratch, stack):
     return raw
 
 
+def lasting_cases(opts, scratch, stack):
+    raw = lasting.measure(opts, scratch, stack)
+    lasting.print_report(raw)
+    return raw
+
+
 def main():
     opts = options()
     if os.geteuid() != 0:
         sys.exit("bench.py: needs root")
     if opts.brief:
         opts.rounds, opts.outputs, opts.idle = 5, 1, 5
-    parts = {"containers": containers, "volumes": volume_cases}
-    for part, is_left_out in (("containers", opts.only_volumes), ("volumes", opts.only_peers)):
+    parts = {"containers": containers, "lasting": lasting_cases, "volumes": volume_cases}
+    for part, is_left_out in (("containers", opts.only_volumes), ("lasting", opts.only_volumes or opts.only_peers),
+                              ("volumes", opts.only_peers)):
         if is_left_out:
             del parts[part]
     netns.enter()  # links, rules and sysctls of the machine stay as they are

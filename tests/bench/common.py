@@ -14,9 +14,9 @@ from client import Garden, Volumes
 class Server:
     """The server with its work directory on the fresh disk; its log goes to a file there."""
 
-    def __init__(self, program, work, log):
+    def __init__(self, program, work, log, *options):
         command = [program, "--work-dir", work, "--bind-ip", "127.0.0.1", "--bind-port", "0",
-                   "--baggageclaim-bind-port", "0"]
+                   "--baggageclaim-bind-port", "0", *options]
         read_fd, write_fd = os.pipe()
         self.process = subprocess.Popen(command, stderr=write_fd)
         os.close(write_fd)
@@ -46,6 +46,11 @@ class Server:
                     return [(host, int(port)) for host, port in hosts]
             if not got:
                 raise RuntimeError(f"the server did not start: {text.decode()}")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.logger.wait(timeout=60)
 
     def close(self):
         try:
@@ -88,6 +93,11 @@ def rounds(n, pause_ms, cycles):
 def quantile(values, q):
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))]
+
+
+def pss_kb(pid, field="Pss"):
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith(field + ":"))
 
 
 def children(parent):
