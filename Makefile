@@ -46,7 +46,7 @@ static_analyze  := $(analyze) -fPIE
 STATIC   := $(COMMON) $(static_$(MODE))
 
 SRC      := $(wildcard server/*.c server/worker/*.c backend/*.c backend/base/*.c backend/linux/*.c volumes/*.c)
-SHIM_SRC := $(wildcard backend/shim/*.c) $(addprefix backend/,base/auto.c base/clock.c base/memfd.c base/msg.c base/size_text.c linux/caps.c linux/nl.c linux/ring.c linux/rtnl.c linux/sys.c)
+SHIM_SRC := $(wildcard backend/shim/*.c) $(addprefix backend/,base/auto.c base/clock.c base/memfd.c base/msg.c base/size_text.c linux/caps.c linux/nl.c linux/ring.c linux/rtnl.c linux/sys.c linux/tcp.c)
 TEST     := $(wildcard tests/unit/test_*.c)
 FUZZ     := $(filter-out %/replay_main.c,$(wildcard tests/fuzz/*.c))
 object    = $(patsubst %.c,$(B)/%.o,$(1))
@@ -64,6 +64,10 @@ $(B)/backend/shim_image.o: backend/shim_image.S $(B)/cloche-shim
 	@mkdir -p $(@D)
 	@strip -o $(B)/cloche-shim.stripped $(B)/cloche-shim
 	@$(CC) -c -DSHIM_PROGRAM='"$(B)/cloche-shim.stripped"' -o $@ $<
+# for tests/torture: this server with the shim of another commit, OTHER_SHIM
+$(B)/cloche-other-shim: $(call object,$(SRC)) $(B)/backend/shim/check.o $(OTHER_SHIM)
+	@$(CC) -c -DSHIM_PROGRAM='"$(OTHER_SHIM)"' -o $(B)/other_shim_image.o backend/shim_image.S
+	@$(CC) $(CFLAGS) $(LDFLAGS) $(LDFLAGS_$(MODE)) -o $@ $(filter %.o,$^) $(B)/other_shim_image.o $(LDLIBS)
 $(B)/static/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC    $@"; $(CC) $(CPPFLAGS) $(STATIC) -MMD -MP -c -o $@ $<

@@ -27,6 +27,7 @@ import driver
 import leaks
 import netns
 import output
+import readers
 import report
 import scale
 import volumes
@@ -43,12 +44,13 @@ CASES = {
     "concourse": containers.concourse,  # recorded calls of a check and a task
     "output": output.throughput,
     "loss": output.loss,
+    "readers": readers.measure,
     "many": scale.many,  # memory, creates and restarts with up to 1,000
     "idle": scale.nothing,
     "volumes": volumes.measure,
     "streams": volumes.measure_streams,
 }
-OWN = {"many", "idle", "volumes", "streams"}  # cases about a server of ours
+OWN = {"readers", "many", "idle", "volumes", "streams"}  # cases about a server of ours
 PEERS = ("null server", "cloche, no pool", *containers.FLOORS, *containers.TOOLS)
 
 
@@ -64,13 +66,14 @@ class Plan(NamedTuple):
     output_mib: int = 1024
     n_losses: int = 3
     n_lines: int = 1_000_000
+    n_attaches: int = 500
     many: tuple = (1, 100, 1000)
     n_beside: int = 60
     idle_seconds: float = 5
 
 
 BRIEF = Plan(n_rounds=4, n_idle=3, n_requests=5, n_parallel=32, n_parallel_rounds=1, n_flows=2, n_outputs=1, output_mib=16,
-             n_losses=1, n_lines=50_000, many=(1, 20), n_beside=3, idle_seconds=0.5)
+             n_losses=1, n_lines=50_000, n_attaches=20, many=(1, 20), n_beside=3, idle_seconds=0.5)
 
 
 class Bench:
@@ -84,7 +87,7 @@ class Bench:
         self.missing, self.remarks = [], []
         self.targets, self.servers, self.server = [], [], None
         self.rates, self.output_rates = collections.defaultdict(list), collections.defaultdict(list)
-        self.memory, self.idle, self.rss, self.losses = {}, {}, {}, {}
+        self.memory, self.attach_kb, self.idle, self.rss, self.losses = {}, {}, {}, {}, {}
         self.loss_bytes, self.streams = 0, None
         self.driver_program = driver.build(scratch / "driver")
         if self.is_root:
@@ -156,7 +159,8 @@ class Bench:
     def raw(self, about):
         found = {"about": about, "ms": dict(self.times.ms), "cycles_per_second": containers.raw(self),
                  "output": dict(self.output_rates), "lost": {"/".join(key): v for key, v in self.losses.items()},
-                 "loss_bytes": self.loss_bytes, "memory_kb": self.memory, "idle": self.idle, "rss_kb": self.rss}
+                 "loss_bytes": self.loss_bytes, "memory_kb": self.memory,
+                 "attach_kb": self.attach_kb, "idle": self.idle, "rss_kb": self.rss}
         mine = [value for (_, who), values in self.losses.items() if who == "cloche" for value in values]
         if mine:
             found["lost_most"] = max(mine)

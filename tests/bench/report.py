@@ -153,6 +153,8 @@ def scale_tables(raw):
     text = table("Memory of an idle container (PSS, kB)", ("containers", *parts, "server, RSS"),
                  [(f"{int(n):,}", *(number(m[part]) for part in parts), f"{m['server, RSS']:,}")
                   for n, m in raw.get("memory_kb", {}).items()])
+    text += table("Memory of an idle attach with standard output (PSS)", ("process", "kB"),
+                  [(who, number(kb)) for who, kb in raw.get("attach_kb", {}).items()])
     text += table("Idle: processor time in ms, and how often somebody woke",
                   ("server", "in so many s", "its own ms", "woke", "how many shims", "their ms", "woke"),
                   [(what, f["seconds"], *map(number, f["server"]), f["n shims"], *map(number, f["shims"]))
