@@ -4,7 +4,6 @@ import os
 
 from gardenlib import HttpClient, wait_until
 from roots import pack, unpack_busybox
-from test_worker_cluster import cluster, keys, start_worker  # noqa: F401 - fixtures
 from test_worker_health import free_port
 from volumelib import imported
 
@@ -16,7 +15,7 @@ def make_type(directory, name, **metadata):
     return unpack_busybox(directory / name / "rootfs")
 
 
-def test_registered_types_and_certificates_can_be_imported_and_run(cluster, start_worker, tmp_path):  # noqa: F811
+def test_registered_types_and_certificates_can_be_imported_and_run(cluster, start_worker, tmp_path):
     types, certs = tmp_path / "types", tmp_path / "certs"
     packed = make_type(types, "packed", version="1.0", privileged=True)
     pack(packed, types / "packed/rootfs.tgz", "w:gz")
@@ -38,7 +37,7 @@ def test_registered_types_and_certificates_can_be_imported_and_run(cluster, star
     assert server.volumes.file("certs", "link.pem") == b"a certificate"
 
 
-def test_a_type_that_is_broken_is_named_and_the_server_serves(cluster, start_worker, tmp_path):  # noqa: F811
+def test_a_type_that_is_broken_is_named_and_the_server_serves(cluster, start_worker, tmp_path):
     make_type(tmp_path / "types", "broken", privileged="yes")
     cluster.gateway()
     server = start_worker("--resource-types", tmp_path / "types")
@@ -46,7 +45,7 @@ def test_a_type_that_is_broken_is_named_and_the_server_serves(cluster, start_wor
     assert server.client.handles() == []
 
 
-def test_a_worker_is_ready_once_it_is_registered(cluster, start_worker):  # noqa: F811
+def test_a_worker_is_ready_once_it_is_registered(cluster, start_worker):
     port = free_port()
     gateway = cluster.gateway()
     gateway.stop()
