@@ -424,8 +424,8 @@ static int keep_spec(
 		spec->rootfs && *spec->rootfs ? spec->rootfs : backend->config.default_rootfs;
 
 	if (!uri)
-		return err_set(
-			err, ERR_INVALID, EINVAL, "rootfs: none is given and there is no default");
+		return err_set(err, ERR_INVALID, EINVAL,
+			"rootfs must not be empty: there is no default (--default-rootfs)");
 	container->limits = spec->limits;
 	container->created_ms = clock_ms();
 	container->grace_ns = spec->has_grace ? spec->grace_ns : backend->config.default_grace_ns;

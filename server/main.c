@@ -64,8 +64,8 @@ static void normalise(bool is_worker, sigset_t *ret_stop)
 	sigprocmask(SIG_SETMASK, ret_stop, NULL);
 }
 
-/* The busybox root lies beside the program, or where make install puts it. */
-static char *find_default_rootfs(void)
+/* It lies beside the program, or where make install puts it. */
+static char *find_busybox_root(void)
 {
 	static const char *const places[] = { "busybox-root.tar",
 		"../lib/cloche/busybox-root.tar" };
@@ -86,6 +86,15 @@ static char *find_default_rootfs(void)
 			return TAKE_PTR(path);
 	}
 	return NULL;
+}
+
+/* NULL: none. A worker has none of its own, so that web can say what is wrong with a task that names
+ * no image. */
+static char *default_rootfs_of(const struct options *options)
+{
+	if (*options->default_rootfs)
+		return strdup(options->default_rootfs);
+	return options->is_worker ? NULL : find_busybox_root();
 }
 
 /* Limits and privileges. */
@@ -304,8 +313,7 @@ static struct network_config network_config_of(const struct options *options)
 
 static int serve(const struct options *options, const struct main_args *args, struct err *err)
 {
-	AUTO_FREE char *found =
-		*options->default_rootfs ? strdup(options->default_rootfs) : find_default_rootfs();
+	AUTO_FREE char *found = default_rootfs_of(options);
 	struct network_config network = network_config_of(options);
 	struct backend_config backend_config = { .work_dir = options->work_dir,
 		.default_rootfs = found,

@@ -15,7 +15,7 @@ import oracle  # noqa: E402
 import roots  # noqa: E402
 import tsalib  # noqa: E402
 from gardenlib import Hijacked, wait_until  # noqa: E402
-from serverproc import BUILD, NO_POOL, PROGRAM, TOP, Server  # noqa: E402
+from serverproc import BUILD, BUSYBOX_ROOT, NO_POOL, PROGRAM, TOP, Server  # noqa: E402
 from volumelib import EMPTY, cow  # noqa: E402
 
 _names = itertools.count()
@@ -181,8 +181,8 @@ def cluster(tmp_path, ssh_keys):
 def start_worker(cluster, start_server):
     """Start a worker of the cluster: options of the server, then those of Cluster.options by name."""
     def start(*words, env=None, directory=None, **options):
-        return start_server(*NO_POOL, *cluster.options(**options), *words, command=("worker",), env=env,
-                            directory=directory)
+        return start_server(*NO_POOL, "--default-rootfs", BUSYBOX_ROOT, *cluster.options(**options), *words,
+                            command=("worker",), env=env, directory=directory)
 
     return start
 

@@ -18,10 +18,10 @@ def free_port():
 class Watched:
     """A server with both ports."""
 
-    def __init__(self, start_server, *args):
+    def __init__(self, start_server, *args, **more):
         self.ports = [free_port(), free_port()]
         self.server = start_server("--healthcheck-bind-ip", "127.0.0.1", "--healthcheck-bind-port", self.ports[0],
-                                   "--debug-bind-port", self.ports[1], *args)
+                                   "--debug-bind-port", self.ports[1], *args, **more)
         self.health, self.debug = (HttpClient(("127.0.0.1", port)) for port in self.ports)
 
     def get(self, path):
@@ -108,14 +108,10 @@ def test_a_full_worker_lives_and_is_not_ready(start_server):
 def test_a_full_disk_is_not_ready(start_server, tmp_path):
     disk = tmp_path / "small"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "small", disk], check=True)
-    try:
-        one = Watched(start_server, "--work-dir", disk)
-        reply = one.get("/readyz")
-        one.server.destroy_all()
-        one.server.terminate()
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
+    with_it = ("unshare", "-m", "--propagation", "private", "sh", "-c",
+               f"mount -t tmpfs -o size=32m small {disk} && exec \"$@\"", "sh")
+    one = Watched(start_server, "--work-dir", disk, prefix=with_it)
+    reply = one.get("/readyz")
     assert reply.status == 503
     (check,) = [check for check in reply.json["checks"] if not check["ok"]]
     assert check["name"] == "disk" and "bytes are free" in check["reason"] and str(disk) in check["reason"]
