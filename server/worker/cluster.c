@@ -443,7 +443,7 @@ static void flush(struct cluster *cluster)
 static int prepare(struct cluster *cluster, struct err *err)
 {
 	char path[64];
-	int r = gateway_open(&cluster->gateway, cluster->config, err);
+	int r = gateway_open(&cluster->gateway, cluster->config, CONTROL_FD, err);
 
 	if (r == 0)
 		r = strv_copy(&cluster->round, cluster->config->tsa_hosts);
