@@ -196,7 +196,8 @@ static void lost(struct cluster *cluster, struct session *session)
 	bool was_registered = session->state == SESSION_REGISTERED;
 
 	if (session->state != SESSION_LEAVING)
-		LOG(LOG_ERROR, was_registered ? "worker.connection-lost" : "worker.not-registered",
+		LOG(was_registered ? LOG_WARN : LOG_ERROR,
+			was_registered ? "worker.connection-lost" : "worker.not-registered",
 			KV_STR("gateway", session->at),
 			KV_STR("error",
 				*session->reason ? session->reason : "the connection has ended"));
