@@ -12,6 +12,9 @@ TEST_PACKAGES := libcmocka-dev pmccabe clang-format clang-tidy gcovr golang-go p
             python3-yaml python3-venv runc libarchive-tools mmdebstrap codespell shellcheck strace zstd btrfs-progs \
             xfsprogs iproute2 nftables iptables qemu-system-x86 e2fsprogs util-linux procps openssh-server
 
+# What cloche is measured beside, and what draws the plot; the benchmark says which of them are missing.
+BENCH_PACKAGES := runc crun bubblewrap podman python3-matplotlib
+
 # Those who are not root get it where it is needed: installing packages, serving, tests that make containers.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -112,20 +115,24 @@ coverage: ## line and branch coverage of the unit tests
 	gcovr -r . --object-directory build/coverage -e tests/ --print-summary
 fuzz: ## fuzz each target for FUZZ_SECONDS (default 60) with clang
 	tests/fuzz/run
-bench: all ## figures beside runc, tar, cp and the kernel floor (root, minutes)
-	/usr/bin/python3 tests/bench/bench.py
+deps-bench: deps ## install what cloche is measured beside
+	$(call install,$(BENCH_PACKAGES))
+bench: all ## figures beside runc, podman, tar, cp and the kernel floor, in build/bench (10 minutes; ARGS for bench.py)
+	$(SUDO) /usr/bin/python3 tests/bench/bench.py --out build/bench $(ARGS)
 $(B)/cloche.8: $(B)/cloche man/cloche.8.scd.in
 	{ sed '/@OPTIONS@/,$$d' man/cloche.8.scd.in; $(B)/cloche manual; sed '1,/@OPTIONS@/d' man/cloche.8.scd.in; } | scdoc > $@
 man: $(B)/cloche.8 ## the manual page, build/$(MODE)/cloche.8
 install: all man ## honours DESTDIR and PREFIX
 	install -D -m 755 $(B)/cloche $(DESTDIR)$(PREFIX)/sbin/cloche
 	install -D -m 644 $(B)/busybox-root.tar $(DESTDIR)$(PREFIX)/lib/cloche/busybox-root.tar
+	sed 's,/usr/local/,$(PREFIX)/,' packaging/cloche.service >$(B)/cloche.service
+	install -D -m 644 $(B)/cloche.service $(DESTDIR)$(PREFIX)/lib/systemd/system/cloche.service
 	install -D -m 644 $(B)/cloche.8 $(DESTDIR)$(PREFIX)/share/man/man8/cloche.8
 clean: ## remove every build
 	rm -rf build
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: all deps deps-test run test check check-api lint format coverage fuzz bench man install clean help
+.PHONY: all deps deps-test deps-bench run test check check-api lint format coverage fuzz bench man install clean help
 .SECONDARY:
 -include $(patsubst %.o,%.d,$(call object,$(SRC) $(TEST) backend/shim/check.c) $(call shim_obj,$(SHIM_SRC)))

@@ -31,6 +31,11 @@
 #include "store.h"
 #include "volumes/volumes.h"
 
+uint64_t backend_count(const struct backend *backend, enum count what)
+{
+	return atomic_load_explicit(&backend->counts.of[what], memory_order_relaxed);
+}
+
 uint64_t backend_ring_bytes(const struct backend *backend)
 {
 	return backend->config.ring_bytes;

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/strv.h"
+#include "counts.h"
 #include "privilege.h"
 #include "layout.h"
 #include "network.h"
@@ -52,6 +53,8 @@ int backend_open(
 	const struct backend_config *config, struct backend **ret_backend, struct err *err);
 /* The volumes that containers of this work directory can use. */
 struct volumes *backend_volumes(const struct backend *backend);
+/* How often it has happened since the backend was opened. */
+uint64_t backend_count(const struct backend *backend, enum count what);
 /* Containers live on. No call may be running. */
 void backend_close(struct backend *backend);
 void backend_capacity(struct backend *backend, uint64_t *ret_memory_bytes, uint64_t *ret_disk_bytes,

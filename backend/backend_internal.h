@@ -6,6 +6,7 @@
 #include <sys/queue.h>
 
 #include "backend.h"
+#include "counts.h"
 #include "idpool.h"
 #include "image_map.h"
 #include "linux/cgroup.h"
@@ -59,6 +60,7 @@ struct backend {
 	TAILQ_HEAD(container_list, container) graves; /* to be put */
 	pthread_t keeper, sweeper;
 	struct pool pool;
+	struct counts counts;
 	int pea_fds[2]; /* pea.c: processes with an image that have ended */
 	pthread_t pea_thread;
 };

@@ -529,5 +529,6 @@ int container_create(struct backend *backend, const struct container_spec *spec,
 	pool_begin_create(backend);
 	r = create(backend, spec, ret_handle, err);
 	pool_end_create(backend);
+	count_one(&backend->counts, r < 0 ? COUNT_CREATE_FAILED : COUNT_CREATED);
 	return r;
 }

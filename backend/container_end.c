@@ -161,6 +161,7 @@ int container_destroy(struct backend *backend, const char *handle, struct err *e
 		container->is_destroying = false;
 		pthread_mutex_unlock(&container->lock);
 	} else {
+		count_one(&backend->counts, COUNT_DESTROYED);
 		LOG(LOG_INFO, "container-destroyed", KV_STR("handle", handle),
 			KV_INT("ms", clock_ms() - start_ms));
 	}

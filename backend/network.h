@@ -25,7 +25,7 @@ struct network_config {
 	const struct strv *dns_servers, *additional_dns, *hosts;
 	uint64_t mtu; /* 0: that of the link of the default route, at most 1500 */
 	uint64_t first_pool_port, n_pool_ports; /* what NetIn takes host ports from */
-	uint16_t own_ports[2];
+	uint16_t own_ports[4];
 	size_t n_own_ports;
 	bool host_access, hermetic_without_netout;
 	bool v6, v6_masquerade;

@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "backend_internal.h"
 #include "base/auto.h"
 #include "base/err.h"
 #include "base/parse.h"
@@ -366,10 +367,12 @@ int process_run(struct container *container, const struct process_spec *spec,
 	if (r == -ETIMEDOUT)
 		kill_late(container, process);
 	if (r < 0) {
+		count_one(&container->backend->counts, COUNT_START_FAILED);
 		leave_table(container, process);
 		process_put(process);
 		return r;
 	}
+	count_one(&container->backend->counts, COUNT_STARTED);
 	container_hold(container);
 	return attach_new(process, container, ret_attach, err);
 }

@@ -195,8 +195,14 @@ void container_note_end(
 void container_report_end(
 	struct container *container, const char *process_id, const struct msg_end *end)
 {
+	static const enum count counts[] = { [EXIT_NORMAL] = COUNT_EXITED,
+		[EXIT_SIGNAL] = COUNT_SIGNALED,
+		[EXIT_CONTAINER_DEAD] = COUNT_ENDED_WITH_CONTAINER,
+		[EXIT_OOM] = COUNT_OOM_KILLED };
 	char reason[EXIT_TEXT_BYTES], usage[EXIT_TEXT_BYTES];
 
+	if (end->exited.reason < N_ELEMENTS(counts))
+		count_one(&container->backend->counts, counts[end->exited.reason]);
 	container_note_end(container, process_id, end);
 	if (end->usage.oom_kills)
 		container->watch.has_been_oom = true;

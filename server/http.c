@@ -65,6 +65,11 @@ const struct p2p_config *request_p2p(const struct request *request)
 	return request->server->config.p2p;
 }
 
+const struct health_config *request_health(const struct request *request)
+{
+	return request->server->config.health;
+}
+
 const char *request_header(const struct request *request, const char *name)
 {
 	return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
@@ -241,6 +246,8 @@ static void check_target(struct request *request, const struct headers *check)
 	char allow[64], message[128];
 	int r;
 
+	if (router_takes_all(request))
+		return;
 	if (check->from_browser && GUARD(BROWSER)) {
 		snprintf(message, sizeof(message), "%s: requests from web pages are refused",
 			check->from_browser);
@@ -358,7 +365,7 @@ static void *on_uri(void *arg, const char *uri, struct MHD_Connection *connectio
 	if (!exchange)
 		return NULL;
 	exchange->request.server = arg;
-	exchange->request.service = server->config.is_volumes ? SERVICE_VOLUMES : SERVICE_GARDEN;
+	exchange->request.service = server->config.service;
 	exchange->request.connection = connection;
 	exchange->request.fd = fd_of(connection);
 	exchange->connection = connection_of(connection);

@@ -6,18 +6,22 @@
 #include <sys/types.h>
 
 struct backend;
+struct health_config;
 struct p2p_config;
 struct err;
 struct server;
 
 struct volumes;
 
-/* What a server serves: one of two sets of routes, each on an address of its own. */
+/* What a server serves: one of the sets of routes, each on an address of its own. */
+enum service { SERVICE_GARDEN, SERVICE_VOLUMES, SERVICE_HEALTH, SERVICE_DEBUG };
+
 struct server_config {
-	bool is_volumes; /* the volume API; else Garden */
+	enum service service;
 	struct backend *backend;
 	struct volumes *volumes;
 	const struct p2p_config *p2p;
+	const struct health_config *health; /* of SERVICE_HEALTH and SERVICE_DEBUG */
 	const char *bind_ip, *socket_path; /* socket_path NULL: none */
 	uint16_t port; /* 0: a free one */
 	mode_t socket_mode;

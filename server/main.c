@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "backend.h"
@@ -19,6 +20,7 @@
 #include "linux/devices.h"
 #include "doctor.h"
 #include "nft_main.h"
+#include "server/health.h"
 #include "server/http.h"
 #include "server/oci.h"
 #include "server/options.h"
@@ -115,6 +117,19 @@ static int check_policy(const struct options *options, struct err *err)
 	return 0;
 }
 
+static int check_ports(const struct options *options, struct err *err)
+{
+	if (options->bind_port > 65535 || options->volumes_bind_port > 65535 ||
+		options->health_port > 65535 || options->debug_port > 65535)
+		return err_set(err, ERR_INVALID, EINVAL,
+			"--bind-port, --baggageclaim-bind-port, --healthcheck-bind-port, --debug-bind-port: "
+			"expected 0 to 65535");
+	if (options->health_timeout < 1000000)
+		return err_set(
+			err, ERR_INVALID, EINVAL, "--healthcheck-timeout: expected 1ms or more");
+	return check_policy(options, err);
+}
+
 static int check_options(const struct options *options, struct err *err)
 {
 	uint64_t ring = options->ring_bytes;
@@ -122,9 +137,6 @@ static int check_options(const struct options *options, struct err *err)
 	if (strcmp(options->idmap, "unique") && strcmp(options->idmap, "maximal"))
 		return err_set(err, ERR_INVALID, EINVAL, "--idmap '%s': expected unique or maximal",
 			options->idmap);
-	if (options->bind_port > 65535 || options->volumes_bind_port > 65535)
-		return err_set(err, ERR_INVALID, EINVAL,
-			"--bind-port, --baggageclaim-bind-port: expected 0 to 65535");
 	if (!volume_driver_is_known(options->volume_driver))
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--baggageclaim-driver '%s': expected detect, overlay, btrfs or copy",
@@ -136,7 +148,7 @@ static int check_options(const struct options *options, struct err *err)
 		options->max_containers > UINT32_MAX || options->n_unborn > 1024)
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--id-pool-start, --id-pool-count, --max-containers or --container-pool: too large");
-	return check_policy(options, err);
+	return check_ports(options, err);
 }
 
 static int ms_of(int64_t ns)
@@ -150,6 +162,20 @@ static int open_self(void)
 	AUTO_FD int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 
 	return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 10);
+}
+
+static struct health_config health_config_of(
+	const struct options *options, const char *garden_at, const char *volumes_at)
+{
+	return (struct health_config){ .health_ip = options->health_ip,
+		.debug_ip = options->debug_ip,
+		.health_port = (uint16_t)options->health_port,
+		.debug_port = (uint16_t)options->debug_port,
+		.timeout_ms = ms_of(options->health_timeout),
+		.work_dir = options->work_dir,
+		.garden_at = garden_at,
+		.volumes_at = volumes_at,
+		.start_s = time(NULL) };
 }
 
 static void stop_ourselves(void)
@@ -196,13 +222,15 @@ static int serve_both(const struct server_config *garden_config, const struct op
 	struct server *garden, *volumes;
 	struct worker *worker = NULL;
 	char garden_at[64], volumes_at[64];
+	struct health_config health_config = health_config_of(options, garden_at, volumes_at);
+	struct health *health = NULL;
 	AUTO_FD int self_fd = open_self();
 	int r;
 
 	r = p2p_check(&p2p, err);
 	if (r < 0)
 		return r;
-	volumes_config.is_volumes = true;
+	volumes_config.service = SERVICE_VOLUMES;
 	volumes_config.p2p = &p2p;
 	volumes_config.bind_ip = options->volumes_bind_ip;
 	volumes_config.port = (uint16_t)options->volumes_bind_port;
@@ -215,15 +243,20 @@ static int serve_both(const struct server_config *garden_config, const struct op
 		server_stop(volumes);
 		return r;
 	}
-	LOG(LOG_INFO, "serving", KV_STR("address", garden_at), KV_STR("baggageclaim", volumes_at),
-		KV_STR("work-dir", options->work_dir));
 	if (options->is_worker) {
 		struct worker_spec spec = worker_spec_of(args, self_fd, garden_at, volumes_at);
 
 		r = worker_start(&spec, &worker, err);
 	}
+	health_config.worker = worker;
 	if (r == 0)
+		r = health_start(&health_config, garden_config, &health, err);
+	if (r == 0) {
+		LOG(LOG_INFO, "serving", KV_STR("address", garden_at),
+			KV_STR("baggageclaim", volumes_at), KV_STR("work-dir", options->work_dir));
 		LOG(LOG_INFO, "stopping", KV_INT("signal", await_end(args->stop, worker)));
+	}
+	health_stop(health);
 	worker_drain(worker);
 	volumes_halt(garden_config->volumes);
 	server_stop(garden);
@@ -259,8 +292,9 @@ static struct network_config network_config_of(const struct options *options)
 		.mtu = options->mtu,
 		.first_pool_port = options->port_pool_start,
 		.n_pool_ports = options->port_pool_size,
-		.own_ports = { (uint16_t)options->bind_port, (uint16_t)options->volumes_bind_port },
-		.n_own_ports = 2,
+		.own_ports = { (uint16_t)options->bind_port, (uint16_t)options->volumes_bind_port,
+			(uint16_t)options->health_port, (uint16_t)options->debug_port },
+		.n_own_ports = 4,
 		.host_access = options->allow_host_access,
 		.hermetic_without_netout = options->hermetic,
 		.v6 = options->v6_enable,

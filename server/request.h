@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "server/http.h"
+
 struct backend;
 struct err;
 struct p2p_config;
@@ -18,8 +20,6 @@ struct volumes;
 #define MAX_QUERY 64
 #define JSON_BODY_BYTES (1u << 20)
 #define SPEC_BODY_BYTES (4u << 20) /* create and run: environments can be long */
-
-enum service { SERVICE_GARDEN, SERVICE_VOLUMES };
 
 struct query_pair {
 	const char *key, *value; /* decoded */
@@ -60,6 +60,7 @@ const char *request_header(const struct request *request, const char *name);
 /* Readable once the server is to stop. */
 int request_stop_fd(const struct request *request);
 int request_stall_ms(const struct request *request);
+const struct health_config *request_health(const struct request *request);
 const struct p2p_config *request_p2p(const struct request *request);
 /* The address that the volume API listens on, "ip:port". */
 const char *request_own_address(const struct request *request);

@@ -35,6 +35,19 @@ static const struct {
 } tables[] = { [SERVICE_GARDEN] = { garden_routes, N_ELEMENTS(garden_routes) },
 	[SERVICE_VOLUMES] = { volume_routes, N_ELEMENTS(volume_routes) } };
 
+/* Whoever watches a server must not be told that it asks in the wrong way. */
+static const struct route any_routes[] = { [SERVICE_HEALTH] = { .name = "health",
+						   .handle = handle_health },
+	[SERVICE_DEBUG] = { .name = "debug", .handle = handle_debug } };
+
+bool router_takes_all(struct request *request)
+{
+	if (request->service < SERVICE_HEALTH)
+		return false;
+	request->route = &any_routes[request->service];
+	return true;
+}
+
 const struct route *router_route(unsigned n)
 {
 	return n < N_ELEMENTS(garden_routes) ? &garden_routes[n] : NULL;

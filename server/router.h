@@ -22,11 +22,15 @@ struct upload {
 /* Splits the path, decodes each part once, finds the route. 0; -EINVAL: a broken path; -ENOENT: no
  * such path; -EPERM: not with this method (allow then lists those that would do). */
 int router_match(struct request *request, char *allow, unsigned allow_bytes);
+/* True if its service has one handler for any method and path: it is the request's route. */
+bool router_takes_all(struct request *request);
 /* Splits and decodes the query. -EINVAL: broken, or more than MAX_QUERY pairs. */
 int router_parse_query(struct request *request);
 /* The n-th route of Garden's, NULL past the end. */
 const struct route *router_route(unsigned n);
 
+void handle_health(struct request *request);
+void handle_debug(struct request *request);
 /* Handlers, by their names in routes.def. */
 #define ROUTE(method, path, name) void handle_##name(struct request *request);
 #define UPLOAD(name)                                                                               \

@@ -161,8 +161,9 @@ class Server:
 
     def destroy_volumes(self):
         """Remove every volume, and wait until the disk is free of them."""
-        self.volumes.destroy_many(self.volumes.handles())
-        wait_until(lambda: not self.volume_files(), "no files of volumes left")
+        handles = self.volumes.handles()
+        self.volumes.destroy_many(handles)
+        wait_until(lambda: not self.volume_files(), "no files of volumes left", GUARD + len(handles) // 50)
 
     def terminate(self):
         """TERM, and wait for a clean end."""

@@ -1,5 +1,6 @@
 """The options of Concourse's worker: each is understood under its own name (options.def, concourse.def)."""
 import os
+import re
 import subprocess
 
 import pytest
@@ -44,6 +45,18 @@ def test_the_table_in_the_package_is_that_of_the_program():
     """`cloche manual flags > packaging/flags.md` makes it anew."""
     made = subprocess.run([PROGRAM, "manual", "flags"], stdout=subprocess.PIPE, check=True, text=True).stdout
     assert (TOP / "packaging/flags.md").read_text() == made
+
+
+@pytest.mark.parametrize("path", ["README.md", "packaging/cloche.service", "packaging/worker.env"])
+def test_every_variable_that_is_named_is_known(path):
+    named = set(re.findall(r"\b(?:CLOCHE|CONCOURSE)_[A-Z0-9_]+", (TOP / path).read_text()))
+    known = subprocess.run([PROGRAM, "--help"], stdout=subprocess.PIPE, check=True, text=True).stdout
+    assert named and named <= set(re.findall(r"\b(?:CLOCHE|CONCOURSE)_[A-Z0-9_]+", known))
+
+
+def test_the_unit_leaves_containers_alone():
+    unit = (TOP / "packaging/cloche.service").read_text().splitlines()
+    assert {"KillMode=process", "ExecStart=/usr/local/sbin/cloche worker"} <= set(unit)
 
 
 def test_options_without_effect_are_named_in_the_log(start_server):

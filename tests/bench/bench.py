@@ -1,275 +1,296 @@
 #!/usr/bin/env python3
-"""Measures cloche beside runc and the kernel's own floor, in interleaved rounds, and prints tables. Asserts nothing.
+"""Measures cloche beside other programs and the kernel's own floor, in interleaved rounds: tables, JSON and a plot.
 
-Run as root after `make all`. What each figure means is in RESULTS.md."""
+Run as root after `make all`. What the figures mean is in README.md beside this file."""
 import argparse
 import collections
 import contextlib
-import functools
+import datetime
 import json
 import os
 import pathlib
+import platform
+import shlex
 import shutil
 import signal
-import statistics
+import subprocess
 import sys
 import tempfile
-import threading
 import time
+import urllib.parse
+from typing import NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "api"))
 
+import containers
+import driver
+import leaks
 import netns
+import output
+import report
+import scale
 import volumes
-from client import Connection
-from common import Server, Times, children, quantile, rounds, table
-from peers import Disk, Floor, Runc, bare_relay, unpack, ID_BASE
+from common import FAILURES, Server, Target, Times
+from peers import Disk
 
-BUILD = pathlib.Path(__file__).parents[2] / "build" / "release"
-MIB = 1 << 20
-FLOORS = {"floor": (), "floor + cgroup.procs": ("--cgroup-move",), "floor + tasks": ("--cgroup-tasks",)}
+TOP = pathlib.Path(__file__).parents[2]
+BUILD = TOP / "build" / "release"
 
-
-def cloche_cycle(garden, times):
-    begin = time.perf_counter()
-    times.take("create/cloche", garden.create, "bench")
-    times.take("run/cloche", garden.run, "bench", "/bin/true")
-    times.take("destroy/cloche", garden.destroy, "bench")
-    times.ms["cycle/cloche"].append((time.perf_counter() - begin) * 1e3)
-
-
-def floor_cycle(floor, name, times):
-    figures = floor.cycle()
-    for action, ms in figures.items():
-        times.ms[f"{action}/{name}"].append(ms)
-    times.ms[f"cycle/{name}"].append(sum(figures.values()))
-
-
-def runc_cycle(runc, times):
-    begin = time.perf_counter()
-    times.take("create/runc", runc.create)
-    times.take("run/runc", runc.run)
-    times.take("destroy/runc", runc.destroy)
-    times.ms["cycle/runc"].append((time.perf_counter() - begin) * 1e3)
-
-
-def requests(garden, n, times):
-    """Small requests: on a kept connection, and as Go clients make them, each on its own."""
-    kept = Connection(garden.address)
-    for _ in range(n):
-        times.take("ping, kept connection", kept.call, "GET", "/ping")
-        times.take("ping, new connection", garden.call, "GET", "/ping")
-    kept.close()
-
-
-def pss_kb(pid, field="Pss"):
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith(field + ":"))
-
-
-def memory(server, n, times):
-    """PSS over n idle containers; also what a list and a property cost with so many."""
-    garden, pid = server.garden, server.process.pid
-    figures, anon_before = {"server before": pss_kb(pid)}, pss_kb(pid, "Pss_Anon")
-    for i in range(n):
-        garden.create(f"idle-{i}")
-    shims = [child for child, name in children(pid) if name == "cloche-shim"]
-    inits = [child for shim in shims for child, name in children(shim) if name == "garden-init"]
-    if len(shims) != n or len(inits) != n:
-        raise RuntimeError(f"{len(shims)} shims and {len(inits)} inits for {n} containers")
-    figures["server with them"] = pss_kb(pid)
-    figures["shim, mean"] = statistics.mean(map(pss_kb, shims))
-    figures["init, mean"] = statistics.mean(map(pss_kb, inits))
-    figures["growth of the server for each (anonymous)"] = (pss_kb(pid, "Pss_Anon") - anon_before) / n
-    figures["a container"] = sum(list(figures.values())[-3:])
-    kept = Connection(garden.address)
-    for _ in range(200):
-        times.take(f"list of {n}", kept.call, "GET", "/containers")
-        times.take("set a property", kept.call, "PUT", "/containers/idle-0/properties/key", {"value": "text"})
-    kept.close()
-    for i in range(n):
-        garden.destroy(f"idle-{i}")
-    return figures
-
-
-def count(connection, early, want):
-    """Reads a socket to its end, looking at nothing. Returns MB/s; `early` bytes came before."""
-    space, total = memoryview(bytearray(MIB)), early
-    begin = time.perf_counter()
-    while got := connection.recv_into(space):
-        total += got
-    seconds = time.perf_counter() - begin
-    if total != want:
-        raise RuntimeError(f"{total} bytes came instead of {want}")
-    return total / seconds / 1e6
-
-
-OUTPUTS = {
-    "head -c 1073741824": ("/bin/head", "-c", "1073741824", "/dev/zero"),
-    "dd bs=1M count=1024": ("/bin/dd", "if=/dev/zero", "bs=1M", "count=1024", "status=none"),
+CASES = {
+    "cycles": containers.cycles,  # create, run, destroy, the whole: everybody in turn
+    "requests": containers.requests,  # ping, list, info, properties, attach
+    "parallel": containers.parallel,  # 1, 8 and 32 clients
+    "concourse": containers.concourse,  # recorded calls of a check and a task
+    "output": output.throughput,
+    "loss": output.loss,
+    "many": scale.many,  # memory, creates and restarts with up to 1,000
+    "idle": scale.nothing,
+    "volumes": volumes.measure,
+    "streams": volumes.measure_streams,
 }
+OWN = {"many", "idle", "volumes", "streams"}  # cases about a server of ours
+PEERS = ("null server", "cloche, no pool", *containers.FLOORS, *containers.TOOLS)
 
 
-def output(garden, tree, n):
-    """MB/s of each program, through the server and through a bare relay, in turn."""
-    rates = collections.defaultdict(list)
-    garden.create("output")
-    for _ in range(n):
-        for name, (path, *args) in OUTPUTS.items():
-            process, ids = garden.start("output", path, *args)
-            stream = garden.stdout("output", ids)
-            rates[f"{name}, cloche"].append(count(stream.socket, len(stream.buffer), 1 << 30))
-            stream.close()
-            garden.wait(process)
-            with bare_relay([tree / path[1:], *args]) as client:
-                rates[f"{name}, bare pipe to TCP"].append(count(client, 0, 1 << 30))
-    garden.destroy("output")
-    return rates
+class Plan(NamedTuple):
+    """How much of everything."""
+    n_rounds: int = 100
+    n_idle: int = 50
+    n_requests: int = 200
+    n_parallel: int = 240
+    n_parallel_rounds: int = 3
+    n_flows: int = 40
+    n_outputs: int = 4
+    output_mib: int = 1024
+    n_losses: int = 3
+    n_lines: int = 1_000_000
+    many: tuple = (1, 100, 1000)
+    n_beside: int = 60
+    idle_seconds: float = 5
 
 
-def parallel(garden, clients, n):
-    """Whole cycles a second by several clients at once."""
-    failures = []
+BRIEF = Plan(n_rounds=4, n_idle=3, n_requests=5, n_parallel=32, n_parallel_rounds=1, n_flows=2, n_outputs=1, output_mib=16,
+             n_losses=1, n_lines=50_000, many=(1, 20), n_beside=3, idle_seconds=0.5)
 
-    def work(client):
+
+class Bench:
+    """What all cases share, and what they find."""
+
+    def __init__(self, opts, scratch, stack):
+        self.opts, self.scratch, self.stack = opts, scratch, stack
+        self.plan = BRIEF if opts.brief else Plan()
+        self.is_root = os.geteuid() == 0
+        self.times = Times()
+        self.missing, self.remarks = [], []
+        self.targets, self.servers, self.server = [], [], None
+        self.rates, self.output_rates = collections.defaultdict(list), collections.defaultdict(list)
+        self.memory, self.idle, self.rss, self.losses = {}, {}, {}, {}
+        self.loss_bytes, self.streams = 0, None
+        self.driver_program = driver.build(scratch / "driver")
+        if self.is_root:
+            disk = Disk(scratch)
+            stack.callback(disk.close)
+            self.disk = disk.path
+        else:
+            self.disk = scratch
+
+    def wants(self, name):
+        return not self.opts.peers or name in self.opts.peers
+
+    def usable(self):
+        """Targets that have not failed, of which somebody has made sure that they still answer."""
+        for target in self.targets:
+            if not target.is_dead and target.server and target.server.process.poll() is not None:
+                target.is_dead = True
+                self.remarks.append(f"{target.name}: the server has ended")
+        return [target for target in self.targets if not target.is_dead]
+
+    @contextlib.contextmanager
+    def part(self, who, what):
+        """A failure in it is a remark."""
         try:
-            for i in range(n):
-                handle = f"p-{client}-{i}"
-                garden.create(handle)
-                garden.run(handle, "/bin/true")
-                garden.destroy(handle)
-        except Exception as failure:  # pylint: disable=broad-except
-            failures.append(failure)
+            yield
+        except FAILURES as failure:
+            self.remarks.append(f"{getattr(who, 'name', who)} failed in {what}: {failure}")
 
-    threads = [threading.Thread(target=work, args=(client,)) for client in range(clients)]
-    begin = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-    return clients * n / (time.perf_counter() - begin)
+    def end(self, server):
+        with self.part("a server", "its end"):
+            server.close()
 
+    def add_target(self, *args, **more):
+        target = Target(args[0], self.driver_program, *args[1:], **more)
+        self.stack.callback(target.close)
+        self.targets.append(target)
+        return target
 
-def print_cycles(ms):
-    rows = []
-    for action in ("create", "run", "destroy", "cycle"):
-        for name in ("cloche", *FLOORS, "runc"):
-            values = ms.get(f"{action}/{name}")
-            if not values:
+    def start_server(self, name, *args):
+        word = name.replace(", ", "-").replace(" ", "-")
+        server = Server(self.opts.program, self.disk / f"work-{word}", self.disk / f"log-{word}", *args)
+        self.servers.append(server)
+        self.stack.callback(self.end, server)
+        self.add_target(name, server.garden_at, server.volumes_at, server=server)
+        return server
+
+    def open_targets(self):
+        for label, garden, volumes_at in self.opts.others:
+            with self.part(label, "the first call"):
+                self.add_target(label, garden, volumes_at, rootfs=self.opts.peer_rootfs, network=netns.host_fd)
+        if self.wants("null server"):
+            null = driver.NullServer(self.driver_program)
+            self.stack.callback(null.close)
+            self.add_target("null server", null.address).is_null = True
+        if self.is_root and not self.opts.only_peers:
+            self.server = self.start_server("cloche")
+            if self.wants("cloche, no pool"):
+                self.start_server("cloche, no pool", "--container-pool", "0")
+
+    def run(self, names):
+        for name in names:
+            if name in OWN and not self.server:
+                self.missing.append(f"{name}: needs a server of our own")
                 continue
-            mine, p50 = ms.get(f"{action}/cloche"), statistics.median(values)
-            ratio = f"{statistics.median(mine) / p50:.2f}" if mine else "-"
-            rows.append((action, name, f"{min(values):.2f}", f"{p50:.2f}", f"{quantile(values, 0.99):.2f}", ratio))
-    table(rows, ("what", "who", "min ms", "p50 ms", "p99 ms", "cloche's p50 is so many times that"))
+            print(f"bench.py: {name}", file=sys.stderr, flush=True)
+            with self.part("bench.py", name):
+                CASES[name](self)
+
+    def raw(self, about):
+        found = {"about": about, "ms": dict(self.times.ms), "cycles_per_second": containers.raw(self),
+                 "output": dict(self.output_rates), "lost": {"/".join(key): v for key, v in self.losses.items()},
+                 "loss_bytes": self.loss_bytes, "memory_kb": self.memory, "idle": self.idle, "rss_kb": self.rss}
+        mine = [value for (_, who), values in self.losses.items() if who == "cloche" for value in values]
+        if mine:
+            found["lost_most"] = max(mine)
+        if self.streams:
+            found["streams"] = self.streams
+        return json.loads(json.dumps(found))
 
 
-def print_requests(ms):
-    rows = [(name, f"{min(v):.3f}", f"{statistics.median(v):.3f}", f"{quantile(v, 0.99):.3f}")
-            for name, v in ms.items() if "/" not in name]
-    table(rows, ("request", "min ms", "p50 ms", "p99 ms"))
+# ---- options
+
+def names(kind, known):
+    def split(text):
+        """Not at a comma that belongs to a name."""
+        found = [name for name in known if name in text.split("+")]
+        unknown = set(text.split("+")) - set(known)
+        if unknown:
+            raise argparse.ArgumentTypeError(f"unknown {kind} '{min(unknown)}'; there are: {' + '.join(known)}")
+        return found
+    return split
 
 
-def print_report(raw):
-    print_cycles(raw["ms"])
-    if "pss_kb" in raw:
-        print_requests(raw["ms"])
-        table([(name, f"{kb:,.0f}") for name, kb in raw["pss_kb"].items()],
-              (f"memory, {raw['idle']} idle containers", "PSS kB"))
-    if "output" in raw:
-        table([(name, f"{statistics.median(v):,.0f}", f"{max(v):,.0f}") for name, v in raw["output"].items()],
-              ("output of one process to a client that counts", "median MB/s", "max MB/s"))
-    if "cycles_per_second" in raw:
-        table([(n, f"{rate:.0f}") for n, rate in raw["cycles_per_second"].items()],
-              ("clients at once", "create, run, destroy cycles a second"))
+def address(text):
+    """host:port of a URL, as numbers: the driver looks up no names."""
+    url = urllib.parse.urlsplit(text if "//" in text else f"//{text}")
+    try:
+        if url.scheme not in ("", "http") or not url.hostname or not url.port:
+            raise ValueError
+    except ValueError as failure:
+        raise argparse.ArgumentTypeError(f"'{text}': http://HOST:PORT is expected") from failure
+    return ("127.0.0.1" if url.hostname == "localhost" else url.hostname, url.port)
 
 
 def options():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--pause-ms", type=float, default=30, help="rest before each cycle (30)")
-    parser.add_argument("--idle", type=int, default=50, help="idle containers for the memory rows (50)")
-    parser.add_argument("--outputs", type=int, default=5, help="runs of each output row (5)")
-    parser.add_argument("--only-peers", action="store_true", help="floor and runc, no server")
-    parser.add_argument("--only-volumes", action="store_true", help="the cases of volumes.py alone")
-    parser.add_argument("--brief", action="store_true", help="small volumes and few rounds, to see that it works")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--only", type=names("case", list(CASES)), default=list(CASES), metavar="CASE+CASE", help="these cases")
+    parser.add_argument("--peers", type=names("peer", list(PEERS)), metavar="PEER+PEER", help="beside these peers alone")
+    parser.add_argument("--garden", type=address, action="append", default=[], metavar="URL", help="another Garden server")
+    parser.add_argument("--baggageclaim", type=address, action="append", default=[], metavar="URL", help="and its volumes")
+    parser.add_argument("--label", action="append", default=[], metavar="NAME", help="and what it is called")
+    parser.add_argument("--peer-rootfs", metavar="URI", help="root of containers there")
+    parser.add_argument("--pause-ms", type=float, default=30, help="rest before each cycle")
+    parser.add_argument("--only-peers", action="store_true", help="no server of ours")
+    parser.add_argument("--brief", action="store_true", help="little of everything, to see that it works")
     parser.add_argument("--program", type=pathlib.Path, default=BUILD / "cloche")
     parser.add_argument("--root", type=pathlib.Path, default=BUILD / "busybox-root.tar", help="tar of the root")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the raw figures")
-    return parser.parse_args()
+    parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="write figures.json, report.md and ratios.svg")
+    opts = parser.parse_args()
+    if len(opts.garden) != len(opts.label) or len(opts.baggageclaim) not in (0, len(opts.garden)):
+        parser.error("each --garden needs a --label, and a --baggageclaim if one has it")
+    if len({*opts.label, *PEERS, "cloche"}) != len(opts.label) + len(PEERS) + 1:
+        parser.error("two --label, or one and a peer, have the same name")
+    for path in (opts.program, opts.root):
+        if not path.exists():
+            parser.error(f"{path} is not there: make all")
+    opts.others = list(zip(opts.label, opts.garden, opts.baggageclaim or [None] * len(opts.garden)))
+    return opts
 
 
-def measure(opts, disk, stack):
-    times, floor_program = Times(), Floor.build(disk / "floor")
-    tree = unpack(opts.root, disk / "tree", 0)
-    raw = {"ms": times.ms, "idle": opts.idle}
+# ---- all of it
 
-    cycles = []
-    for name, flags in FLOORS.items():
-        floor = Floor(floor_program, tree, disk / f"state of {name}", *flags)
-        stack.callback(floor.close)
-        cycles.append(functools.partial(floor_cycle, floor, name, times))
-    if program := shutil.which("runc"):
-        runc = Runc(program, unpack(opts.root, disk / "runc-tree", ID_BASE), disk / "runc")
-        stack.callback(runc.close)
-        cycles.append(functools.partial(runc_cycle, runc, times))
-    if not opts.only_peers:
-        server = Server(opts.program, disk / "work", disk / "log")
-        stack.callback(server.close)
-        cycles.append(functools.partial(cloche_cycle, server.garden, times))
+def run_text(*command):
+    return subprocess.run(command, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                          check=False).stdout.strip()
 
-    rounds(3, 0, cycles)  # warm everything
-    times.ms.clear()
-    rounds(opts.rounds, opts.pause_ms, cycles)
-    if not opts.only_peers:
-        requests(server.garden, opts.rounds * 5, times)
-        raw["pss_kb"] = memory(server, opts.idle, times)
-        raw["output"] = output(server.garden, tree, opts.outputs)
-        raw["cycles_per_second"] = {n: parallel(server.garden, n, 50) for n in (1, 8)}
-    return raw
+
+def machine():
+    cpu = next((line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.machine())
+    groups = "v2" if pathlib.Path("/sys/fs/cgroup/cgroup.controllers").exists() else "v1 or hybrid"
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
+    return f"{os.cpu_count()} processors ({cpu}), {memory} GiB, Linux {platform.release()}, cgroups {groups}"
+
+
+def about(bench, begin):
+    dirty = "+" if run_text("git", "status", "--porcelain", "-uno") else ""
+    load = os.getloadavg()[0]
+    return {"date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "commit": run_text("git", "rev-parse", "--short", "HEAD") + dirty, "command": shlex.join(sys.argv),
+            "machine": f"{machine()}, load {load:.1f} at the end", "seconds": time.monotonic() - begin,
+            "missing": bench.missing, "remarks": bench.remarks}
+
+
+def write(out, raw, text):
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "figures.json").write_text(json.dumps(raw, indent=1) + "\n")
+    (out / "report.md").write_text(text)
+    if not report.plot(raw["ms"], out / "ratios.svg"):
+        print("bench.py: no plot: python3-matplotlib is not installed, or nothing was compared", file=sys.stderr)
+
+
+def find_leaks(scratch, servers):
+    """What goes by itself is given time: the kernel removes links behind our back."""
+    group_names = set().union(*(server.groups for server in servers))
+    deadline = time.monotonic() + 30
+    while found := leaks.look([scratch], group_names, netns.host_fd is not None):
+        if time.monotonic() > deadline:
+            return [f"left behind: {what}" for what in found]
+        time.sleep(0.05)
+    return []
 
 
 def stop(number, _):
     raise SystemExit(f"bench.py: ended by signal {number}")
 
 
-def containers(opts, scratch, stack):
-    disk = Disk(scratch)
-    stack.callback(disk.close)
-    raw = measure(opts, disk.path, stack)
-    print_report(raw)
-    return raw
-
-
-def volume_cases(opts, scratch, stack):
-    raw = volumes.measure(opts, scratch, stack)
-    volumes.print_report(raw)
-    return raw
+def measure(opts, begin):
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix="cloche-bench-"))
+    scratch.chmod(0o755)  # the trees below are read by mapped users
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, scratch)
+        bench = Bench(opts, scratch, stack)
+        if not bench.is_root:
+            bench.missing.append("cloche, floor, runc, crun, podman and volumes: need root")
+        with bench.part("bench.py", "the start of servers"):
+            bench.open_targets()
+        bench.run(opts.only)
+    bench.remarks += find_leaks(scratch, bench.servers)
+    return bench, bench.raw(about(bench, begin))
 
 
 def main():
+    begin = time.monotonic()
     opts = options()
-    if os.geteuid() != 0:
-        sys.exit("bench.py: needs root")
-    if opts.brief:
-        opts.rounds, opts.outputs, opts.idle = 5, 1, 5
-    parts = {"containers": containers, "volumes": volume_cases}
-    for part, is_left_out in (("containers", opts.only_volumes), ("volumes", opts.only_peers)):
-        if is_left_out:
-            del parts[part]
-    netns.enter()  # links, rules and sysctls of the machine stay as they are
+    if os.geteuid() == 0:
+        netns.enter()  # links, rules and sysctls of the machine stay as they are
     signal.signal(signal.SIGTERM, stop)  # so that what follows is taken down
-    raw = {}
-    for name, part in parts.items():
-        scratch = pathlib.Path(tempfile.mkdtemp(prefix="cloche-bench-"))
-        scratch.chmod(0o755)  # the trees below are read by mapped users
-        with contextlib.ExitStack() as stack:
-            stack.callback(shutil.rmtree, scratch)
-            raw[name] = part(opts, scratch, stack)
-    if opts.json:
-        opts.json.write_text(json.dumps(raw, indent=1) + "\n")
+    bench, raw = measure(opts, begin)
+    text = report.text_of(raw)
+    print(text)
+    if opts.out:
+        write(opts.out, raw, text)
+    return 1 if bench.remarks else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

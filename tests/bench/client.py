@@ -1,15 +1,20 @@
 """A client of both APIs that adds as little time of its own as Python can: plain sockets, no library."""
+import contextlib
+import ctypes
 import fcntl
 import json
 import os
 import socket
+import time
 
 
 class Connection:
     """One TCP connection; unread bytes stay in `buffer`."""
 
-    def __init__(self, address):
-        self.socket = socket.create_connection(address, timeout=60)
+    def __init__(self, address, network=None):
+        """network: a descriptor of the network namespace that the address belongs to, if that is not ours."""
+        with inside(network):
+            self.socket = socket.create_connection(address, timeout=60)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
 
@@ -61,13 +66,36 @@ class Connection:
         return self.document()
 
 
+CLONE_NEWNET = 0x40000000
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def inside(network):
+    """This thread, for so long, in another network namespace; None: stay."""
+    if network is None:
+        yield
+        return
+    ours = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if libc.setns(network, CLONE_NEWNET) < 0:
+            raise OSError(ctypes.get_errno(), "enter the network namespace")
+        yield
+    finally:
+        libc.setns(ours, CLONE_NEWNET)
+        os.close(ours)
+
+
 class Garden:
-    def __init__(self, address):
-        self.address = address
+    def __init__(self, address, network=None):
+        self.address, self.network = address, network
+
+    def connect(self):
+        return Connection(self.address, self.network)
 
     def call(self, method, path, body=None):
         """Like the Go client: a connection for each plain call."""
-        connection = Connection(self.address)
+        connection = self.connect()
         try:
             return connection.call(method, path, body, close=True)
         finally:
@@ -82,19 +110,23 @@ class Garden:
     def handles(self):
         return self.call("GET", "/containers")["Handles"]
 
-    def start(self, handle, path, *args):
+    @staticmethod
+    def line(connection):
+        return json.loads(connection.until(b"\n"))
+
+    def start(self, handle, path, *args, **more):
         """Starts a process; returns its connection and the first message, which names process and stream."""
-        connection = Connection(self.address)
-        connection.send("POST", f"/containers/{handle}/processes", {"path": path, "args": args})
+        connection = self.connect()
+        connection.send("POST", f"/containers/{handle}/processes", {"path": path, "args": args, **more})
         status, _ = connection.head()
         if status != 201:
             raise RuntimeError(f"run: status {status}: {connection.buffer!r}")
-        return connection, json.loads(connection.until(b"\n"))
+        return connection, self.line(connection)
 
     def wait(self, connection):
         """The exit status; returns when it is known, as a client does that wants no output."""
         while True:
-            message = json.loads(connection.until(b"\n"))
+            message = self.line(connection)
             if "exit_status" in message:
                 connection.close()
                 return message["exit_status"]
@@ -107,7 +139,7 @@ class Garden:
 
     def stdout(self, handle, ids):
         """The connection that carries the standard output of the process that `start` named."""
-        connection = Connection(self.address)
+        connection = self.connect()
         attach = f"/containers/{handle}/processes/{ids['process_id']}/attaches/{ids['stream_id']}"
         connection.send("GET", attach + "/stdout")
         status, _ = connection.head()
@@ -117,35 +149,33 @@ class Garden:
 
 
 class Volumes:
-    """The volume API on one kept connection, and streams on connections of their own."""
+    """The volume API on a kept connection, and streams on connections of their own."""
 
-    def __init__(self, address):
-        self.address = address
-        self.kept = Connection(address)
+    def __init__(self, address, network=None):
+        self.address, self.network = address, network
+        self.connection, self.used_at = None, 0
+
+    @property
+    def kept(self):
+        """A new one after a pause, in which a server may end those that do nothing."""
+        if self.connection and time.monotonic() - self.used_at > 5:
+            self.close()
+        self.connection, self.used_at = self.connection or Connection(self.address, self.network), time.monotonic()
+        return self.connection
 
     def close(self):
-        self.kept.close()
+        if self.connection:
+            self.connection.close()
+        self.connection = None
 
     def create(self, handle, strategy=None, **more):
         return self.kept.call("POST", "/volumes", {"handle": handle, "strategy": strategy or {"type": "empty"}, **more})
-
-    def create_async(self, handle, strategy=None):
-        """Until the first poll has the answer; the server may hold it, but not say "later"."""
-        self.kept.call("POST", "/volumes-async", {"handle": handle, "strategy": strategy or {"type": "empty"}})
-        if not self.kept.call("GET", f"/volumes-async/{handle}"):
-            raise RuntimeError("the first poll came back empty")
-
-    def forget(self, handle):
-        self.kept.call("DELETE", f"/volumes-async/{handle}")
 
     def copy(self, handle, parent):
         return self.create(handle, {"type": "cow", "volume": parent})
 
     def import_(self, handle, path):
         return self.create(handle, {"type": "import", "path": str(path)})
-
-    def set_privileged(self, handle, value):
-        self.kept.call("PUT", f"/volumes/{handle}/privileged", {"value": value})
 
     def destroy(self, handle):
         self.kept.call("DELETE", f"/volumes/{handle}")
@@ -161,7 +191,7 @@ class Volumes:
     def relay(self, source, target, encoding):
         """All of one volume into another: as chunks come out they go in, without passing through this process. An answer
         that is broken off lacks its last chunk, and is refused on the other side."""
-        out, into = Connection(self.address), Connection(self.address)
+        out, into = (Connection(self.address, self.network) for _ in range(2))
         head = "Host: api\r\nConnection: close\r\n"
         out.socket.sendall(f"PUT /volumes/{source}/stream-out?path=. HTTP/1.1\r\n{head}Content-Length: 0\r\n"
                            f"Accept-Encoding: {encoding}\r\n\r\n".encode())

@@ -1,69 +1,121 @@
-"""What bench.py and volumes.py share: the server, times, rounds, tables."""
+"""What all parts share: the server, what is measured through an API, times, rounds."""
 import collections
 import contextlib
+import itertools
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import time
 
+import netns
 from client import Garden, Volumes
+from driver import Driver, PeerFailed
+
+ID_BASE, N_RANGES = 1879048192 + 1024 * 65536, 1100
+FAILURES = (PeerFailed, RuntimeError, OSError, EOFError, ValueError, subprocess.SubprocessError)
 
 
 class Server:
-    """The server with its work directory on the fresh disk; its log goes to a file there."""
+    """Our server with its work directory on a fresh disk; its log goes to a file there."""
 
-    def __init__(self, program, work, log):
-        command = [program, "--work-dir", work, "--bind-ip", "127.0.0.1", "--bind-port", "0",
-                   "--baggageclaim-bind-port", "0"]
-        read_fd, write_fd = os.pipe()
-        self.process = subprocess.Popen(command, stderr=write_fd)
-        os.close(write_fd)
-        try:
-            garden_at, volumes_at = self._addresses(read_fd, log)
-        except BaseException:
-            self.process.kill()
-            self.process.wait()
-            raise
-        self.garden, self.volumes = Garden(garden_at), Volumes(volumes_at)
-        # somebody has to read the log on, but not this process, which has times to take
-        with open(log, "ab") as f:
-            self.logger = subprocess.Popen(["cat"], stdin=read_fd, stdout=f)
-        os.close(read_fd)
+    numbers = itertools.count()
+
+    def __init__(self, program, work, log, *args):
+        self.command = [program, "--work-dir", work, "--bind-ip", "127.0.0.1", "--bind-port", "0",
+                        "--baggageclaim-bind-port", "0", *self._own_ranges(next(self.numbers)), *args]
+        self.log, self.work, self.groups = log, work, set()
+        self.start()
 
     @staticmethod
-    def _addresses(read_fd, log):
-        text = b""
+    def _own_ranges(n):
+        """Servers side by side share neither ids nor networks."""
+        first = ID_BASE + (n * N_RANGES + 4000 * int(os.environ.get("CLOCHE_SLOT", "0"))) * 65536
+        return ["--id-pool-start", str(first), "--id-pool-count", str(N_RANGES), "--tag", f"b{n}",
+                "--network-pool", f"10.{200 + n}.0.0/16"]
+
+    def start(self):
+        """Returns the seconds until it served."""
+        begin = time.perf_counter()
+        offset = self.log.stat().st_size if self.log.exists() else 0
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stderr=log)
+        try:
+            addresses = self._addresses(offset)
+        except BaseException:
+            self.kill()
+            raise
+        seconds = time.perf_counter() - begin
+        self.garden_at, self.volumes_at = addresses
+        self.garden, self.volumes = Garden(self.garden_at), Volumes(self.volumes_at)
+        return seconds
+
+    def _addresses(self, offset):
         while True:
-            got = os.read(read_fd, 65536)
-            text += got
-            log.write_bytes(text)
+            text = self.log.read_bytes()[offset:]
             for line in text.split(b"\n")[:-1]:
                 if b'"cloche.serving"' in line:
                     data = json.loads(line)["data"]
                     hosts = (data[name].rsplit(":", 1) for name in ("address", "baggageclaim"))
                     return [(host, int(port)) for host, port in hosts]
-            if not got:
-                raise RuntimeError(f"the server did not start: {text.decode()}")
+            if self.process.poll() is not None:
+                raise PeerFailed(f"the server did not start: {text[-500:].decode()}")
+            time.sleep(0.0005)
+
+    def note_groups(self):
+        """The names of its cgroups, for who looks afterwards what is left: those of the processes below the shims."""
+        for shim, _ in children(self.process.pid):
+            for pid, _ in children(shim):
+                with contextlib.suppress(OSError):
+                    text = pathlib.Path(f"/proc/{pid}/cgroup").read_text()
+                    self.groups |= set(re.findall(r"/(cloche-[0-9a-f]{8})(?:/|$)", text, re.M))
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def end(self):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def close(self):
+        """Also after its death: what it has left is removed by one that comes after it."""
+        if self.process.poll() is not None:
+            self.start()
+        self.note_groups()
         try:
             for handle in self.garden.handles():
                 self.garden.destroy(handle)
         finally:
             self.volumes.close()
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self.logger.wait(timeout=60)
+            self.end()
+
+
+class Target:
+    """What answers both APIs, and the driver that asks it. Without a server it is somebody else's."""
+
+    def __init__(self, name, program, garden_at, volumes_at=None, server=None, rootfs=None, network=None):
+        self.name, self.server, self.rootfs = name, server, rootfs
+        self.garden_at, self.volumes_at = garden_at, volumes_at
+        self.garden = Garden(garden_at, network)
+        self.is_null = self.is_dead = False
+        self.volumes = Volumes(volumes_at, network) if volumes_at else None
+        prefix = () if network is None else netns.on_the_host()
+        self.driver = Driver(program, garden_at, volumes_at or garden_at, prefix)
+
+    def close(self):
+        self.driver.close()
+        if self.volumes:
+            self.volumes.close()
 
 
 class Times:
-    """Milliseconds by name, and how to take them."""
+    """Milliseconds by "what/who", and how to take them."""
 
     def __init__(self):
         self.ms = collections.defaultdict(list)
@@ -74,15 +126,34 @@ class Times:
         self.ms[name].append((time.perf_counter() - begin) * 1e3)
         return result
 
+    def add(self, who, labels):
+        for what, values in labels.items():
+            self.ms[f"{what}/{who}"] += values
 
-def rounds(n, pause_ms, cycles):
-    """Every round runs all cycles, each in turn first. The pause before each lets the kernel come to rest: it moves a
+
+class Candidate:
+    """One of those that take turns. It may fail, which ends its part, not the others'."""
+
+    def __init__(self, name, cycle, every=1):
+        self.name, self.cycle, self.every = name, cycle, every
+
+
+def rounds(n, pause_ms, candidates, remarks, what):
+    """Every round runs all of them, each in turn first. The pause before each lets the kernel come to rest: it moves a
     process into a cgroup for nothing when it has just moved another, which no lone client ever sees."""
-    cycles = list(cycles)
+    left = list(candidates)
     for i in range(n):
-        for cycle in cycles[i % len(cycles):] + cycles[: i % len(cycles)]:
+        turn = i % max(1, len(left))
+        for candidate in left[turn:] + left[:turn]:
+            if i % candidate.every:
+                continue
             time.sleep(pause_ms / 1e3)
-            cycle()
+            try:
+                candidate.cycle()
+            except FAILURES as failure:
+                remarks.append(f"{candidate.name} failed in round {i + 1} of {what}, where it ends: {failure}")
+                left.remove(candidate)
+    return left
 
 
 def quantile(values, q):
@@ -108,10 +179,3 @@ def new_descendants(family, seen):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             if int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]) in family:
                 family.add(pid)
-
-
-def table(rows, head):
-    print("\n| " + " | ".join(head) + " |")
-    print("|---" * len(head) + "|")
-    for row in rows:
-        print("| " + " | ".join(map(str, row)) + " |")

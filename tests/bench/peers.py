@@ -7,6 +7,9 @@ import pathlib
 import socket
 import subprocess
 import tarfile
+import time
+
+from driver import FLAGS, PeerFailed
 
 ID_BASE, ID_COUNT = 1879048192, 65536
 HERE = pathlib.Path(__file__).parent
@@ -44,8 +47,8 @@ class Disk:
             subprocess.run(["umount", "--lazy", self.path], check=True)
 
 
-def unpack(tar, target, owner):
-    """A tree whose root user has the given id on disk."""
+def unpack(tar, target, owner, is_root=True):
+    """A tree whose root user has the given id on disk; or ours, if we are not root."""
     with tarfile.open(tar) as archive:
         for member in archive:
             member.uid, member.gid = member.uid + owner, member.gid + owner
@@ -53,7 +56,7 @@ def unpack(tar, target, owner):
             archive.extract(member, target, numeric_owner=True)
     for name in ("proc", "sys", "dev"):
         (target / name).mkdir(exist_ok=True)
-    if owner:
+    if owner and is_root:
         for path in (target, *(target / name for name in ("proc", "sys", "dev"))):
             os.chown(path, owner, owner)
     return target
@@ -69,16 +72,24 @@ class Floor:
 
     @staticmethod
     def build(target):
-        flags = "-std=gnu17 -O2 -Wall -Wextra -Wshadow -Wvla -Werror -D_GNU_SOURCE -static".split()
-        subprocess.run(["cc", *flags, "-o", target, HERE / "floor.c"], check=True)
+        """Links are made by the same netlink messages as the server's."""
+        top = HERE.parents[1]
+        sources = [*sorted(HERE.glob("floor/*.c")), *(top / "backend" / name for name in
+                   ("linux/rtnl.c", "linux/nl.c", "base/auto.c"))]
+        subprocess.run(["cc", *FLAGS, "-static", "-iquote", top, "-iquote", top / "backend", "-o", target, *sources],
+                       check=True)
         return target
 
     def cycle(self):
-        self.process.stdin.write("\n")
-        words = self.process.stdout.readline().split()
+        """Milliseconds by action."""
+        try:
+            self.process.stdin.write("\n")
+            words = self.process.stdout.readline().split()
+        except BrokenPipeError:
+            words = []
         if not words:
-            raise RuntimeError("the floor program has failed")
-        return dict(zip(words[::2], map(float, words[1::2])))
+            raise PeerFailed("the floor program has ended")
+        return {what: [float(ms)] for what, ms in zip(words[::2], words[1::2])}
 
     def close(self):
         self.process.stdin.close()
@@ -114,21 +125,20 @@ def runc_config(root, group):
     }
 
 
-class Runc:
-    """runc on a root directory in place: no copy-on-write layer, no network but loopback, no seccomp filter."""
+class Tool:
+    """A program of the command line that makes containers."""
 
-    def __init__(self, program, root, state):
+    def __init__(self, program, state):
         self.program, self.state = program, state
+        state.mkdir(parents=True)
         self.group = f"bench-{os.getpid()}"
-        bundle = state / "bundle"
-        bundle.mkdir(parents=True)
-        (bundle / "config.json").write_text(json.dumps(runc_config(root, f"{self.group}/c")))
-        self.bundle = bundle
         self.null = os.open("/dev/null", os.O_RDWR)
+        self.errors = state / "errors"
 
-    def _runc(self, *args):
-        argv = [self.program, "--root", str(self.state / "run"), *map(str, args)]
+    def call(self, *args):
+        argv = [str(word) for word in (self.program, *args)]
         stdio = [(os.POSIX_SPAWN_DUP2, self.null, fd) for fd in (0, 1)]
+        stdio.append((os.POSIX_SPAWN_OPEN, 2, self.errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
         pid = os.posix_spawn(self.program, argv, os.environ, file_actions=stdio)
         try:
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -136,23 +146,91 @@ class Runc:
             os.waitpid(pid, 0)  # what is taken down next must not be in its hands
             raise
         if status:
-            raise RuntimeError(f"{' '.join(argv)}: {status}")
+            raise PeerFailed(f"{' '.join(argv[:1] + argv[-3:])}: {status}: {self.errors.read_text()[-300:].strip()}")
 
-    def create(self):
-        self._runc("run", "--detach", "--bundle", self.bundle, "bench")
-
-    def run(self):
-        self._runc("exec", "bench", "/bin/true")
+    def cycle(self):
+        """Milliseconds by action."""
+        ms = {}
+        for what in ("create", "run", "destroy"):
+            begin = time.perf_counter()
+            getattr(self, what)()
+            ms[what] = [(time.perf_counter() - begin) * 1e3]
+        return ms
 
     def destroy(self):
-        self._runc("delete", "--force", "bench")
+        raise NotImplementedError
 
     def close(self):
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(PeerFailed, NotImplementedError):
             self.destroy()  # of a cycle that was broken off
         os.close(self.null)
-        for path in pathlib.Path("/sys/fs/cgroup").glob(f"**/{self.group}"):
-            path.rmdir()
+        for path in sorted(pathlib.Path("/sys/fs/cgroup").glob(f"**/{self.group}*"), reverse=True):
+            for below in [*path.glob("*/"), path]:
+                with contextlib.suppress(OSError):
+                    below.rmdir()
+
+
+class Runc(Tool):
+    """runc, or crun, on a root directory in place: no copy-on-write layer, no network but loopback, no seccomp filter."""
+
+    def __init__(self, program, root, state):
+        super().__init__(program, state)
+        self.group += f"-{pathlib.Path(program).name}"
+        self.bundle = state / "bundle"
+        self.bundle.mkdir()
+        (self.bundle / "config.json").write_text(json.dumps(runc_config(root, f"{self.group}/c")))
+
+    def _call(self, *args):
+        self.call("--root", self.state / "run", *args)
+
+    def create(self):
+        self._call("run", "--detach", "--bundle", self.bundle, "bench")
+
+    def run(self):
+        self._call("exec", "bench", "/bin/true")
+
+    def destroy(self):
+        self._call("delete", "--force", "bench")
+
+
+class Podman(Tool):
+    """podman with runc on a root directory in place, without network."""
+
+    def __init__(self, program, root, state):
+        super().__init__(program, state)
+        self.root = root
+        self.group += "-podman"
+
+    def _call(self, *args):
+        # it refuses places whose names are longer than 50 characters
+        places = (word for name in ("root", "runroot", "tmpdir") for word in (f"--{name}", self.state / name[:2]))
+        self.call(*places, "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--events-backend", "none",
+                  "--storage-driver", "vfs", *args)
+
+    def create(self):
+        self._call("run", "--detach", "--name", "bench", "--network", "none", "--cgroup-parent", f"/{self.group}",
+                   "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", "--rootfs", self.root,
+                   "/bin/sleep", "1000000")
+
+    def run(self):
+        self._call("exec", "bench", "/bin/true")
+
+    def destroy(self):
+        self._call("rm", "--force", "--time", "0", "bench")
+
+
+class Bubblewrap(Tool):
+    """A sandbox that lives as long as its process: there is a whole cycle only. Needs no root."""
+
+    def __init__(self, program, root, state):
+        super().__init__(program, state)
+        self.root = root
+
+    def cycle(self):
+        begin = time.perf_counter()
+        self.call("--unshare-all", "--uid", "0", "--gid", "0", "--bind", self.root, "/", "--proc", "/proc", "--dev", "/dev",
+                  "/bin/true")
+        return {"whole cycle": [(time.perf_counter() - begin) * 1e3]}
 
 
 @contextlib.contextmanager

@@ -11,8 +11,9 @@ import threading
 import time
 from typing import NamedTuple
 
+import scripts
 import trees
-from common import Server, Times, new_descendants, quantile, rounds, table
+from common import Candidate, Server, Target, Times, new_descendants, rounds
 from peers import Disk, ID_BASE, Runc, unpack
 
 MB = 1_000_000
@@ -50,9 +51,10 @@ BRIEF = Plan(sizes=(Size(200, 1000, 3, 2), Size(1000, 1000, 2, 2)),
 class Bench:
     """A server on the disk, its times, and how to wait for what it does behind our back."""
 
-    def __init__(self, server, disk):
+    def __init__(self, server, disk, driver_program, remarks):
         self.server, self.volumes, self.garden = server, server.volumes, server.garden
-        self.disk, self.times, self.stream_times = disk, Times(), Times()
+        self.target = Target("cloche", driver_program, server.garden_at, server.volumes_at, server)
+        self.disk, self.times, self.stream_times, self.remarks = disk, Times(), Times(), remarks
         self.n = 0
 
     def name(self, prefix):
@@ -74,44 +76,41 @@ class Bench:
 
 # ---- plain requests
 
-def request_cycles(bench):
-    """Empty volumes, made both ways, and what the same two directories and the rename cost by themselves."""
-    volumes, directory = bench.volumes, bench.disk / "floor"
+def request_candidates(bench, targets):
+    """Empty volumes and a copy of one, through everybody's API, and what two directories and a rename cost."""
+    directory = bench.disk / "floor"
     directory.mkdir()
+    bench.target.driver.learn("empty", scripts.VOLUMES)
+    bench.target.driver.learn("asynchronous", scripts.VOLUMES_ASYNC)
+    for target in targets:
+        target.driver.learn("empty", scripts.VOLUMES)
+        target.driver.learn("asynchronous", scripts.VOLUMES_ASYNC)
 
-    def synchronous():
-        handle = bench.name("empty")
-        bench.take("create, synchronous", volumes.create, handle)
-        bench.take("destroy, empty", volumes.destroy, handle)
-
-    def asynchronous():
-        handle = bench.name("empty")
-        bench.take("create, asynchronous, first poll", volumes.create_async, handle)
-        volumes.forget(handle)
-        volumes.destroy(handle)
+    def ask(target):
+        for name in ("empty", "asynchronous"):
+            for label, values in target.driver.run(name, "kept")[1].items():
+                if label.startswith("volume "):
+                    bench.times.ms[f"{label}, empty/{target.name}"] += values
 
     def floor():
         os.makedirs(directory / "new" / "volume")
         os.rename(directory / "new", directory / "live")
 
     def bare():
-        for what in ("create, synchronous", "create, asynchronous, first poll"):
+        for what in ("volume create, empty", "volume create, asynchronous, first poll, empty"):
             bench.times.take(f"{what}/2 mkdir and rename", floor)
             shutil.rmtree(directory / "live")
 
-    return synchronous, asynchronous, bare
+    everybody = [Candidate(t.name, functools.partial(ask, t)) for t in (bench.target, *targets)]
+    return [*everybody, Candidate("2 mkdir and rename", bare)]
 
 
 # ---- whole volumes
 
 def copies_and_flips(bench, size, handle):
-    volumes = bench.volumes
-    for _ in range(size.n_each):
-        copy = bench.name("copy")
-        bench.take(size.what("copy"), volumes.copy, copy, handle)
-        for value in (True, False):
-            bench.take(size.what("privileged flip"), volumes.set_privileged, handle, value)
-        bench.take(size.what("destroy of a copy"), volumes.destroy, copy)
+    bench.target.driver.learn("copies", scripts.copies(handle))
+    for label, values in bench.target.driver.run("copies", "kept", 1, size.n_each)[1].items():
+        bench.times.ms[f"{size.what(label)}/cloche"] += values
 
 
 def copy_from_idle(bench, size, volume):
@@ -140,6 +139,11 @@ def life(bench, size, source, turn):
     bench.settle()
 
 
+def candidates(cycles):
+    """Without a name of their own, but for what they do."""
+    return [Candidate(getattr(cycle.func, "__qualname__", "a tool"), cycle) for cycle in cycles]
+
+
 def turns():
     while True:
         yield False
@@ -157,7 +161,7 @@ def run_sizes(bench, sizes, pool, scratch):
                 xfs = Disk(scratch, f"xfs-{size.n_files}", ("mkfs.xfs", "-q"), 6 << 30)
                 stack.callback(xfs.close)
                 cycles.append(functools.partial(trees.Reflinks(source, xfs.path).cycle, bench.times, size.what))
-            rounds(size.n_lives, 0, cycles)
+            rounds(size.n_lives, 0, candidates(cycles), bench.remarks, size.what("volumes"))
 
 
 # ---- streams
@@ -226,9 +230,9 @@ def run_streams(bench, streams, pool):
             if encoding in trees.PIPES:
                 cycles[encoding].append(functools.partial(trees.stream_cycle, encoding, source, bench.stream_times,
                                                 f"{name}, {encoding}"))
-        rounds(n_gzip, 0, sum(cycles.values(), []))
+        rounds(n_gzip, 0, candidates(sum(cycles.values(), [])), bench.remarks, f"streams of {name}")
         del cycles["gzip"]
-        rounds(n_rounds - n_gzip, 0, sum(cycles.values(), []))
+        rounds(n_rounds - n_gzip, 0, candidates(sum(cycles.values(), [])), bench.remarks, f"streams of {name}")
         bench.volumes.destroy(handle)
         shutil.rmtree(source)
         bench.settle()
@@ -282,66 +286,48 @@ def run_checks(bench, n, root, stack):
     for name, values in bench.times.ms.items():
         if "check" in name:
             values.clear()
-    rounds(n, 30, cycles)
+    rounds(n, 30, candidates(cycles), bench.remarks, "whole checks")
 
 
 # ---- all of it
 
-def measure(opts, scratch, stack):
-    plan = BRIEF if opts.brief else PLAN
+@contextlib.contextmanager
+def opened(main, name):
+    """The server of these cases, on a disk of their own."""
     is_large = os.environ.get("BENCH_LARGE") == "1"
     inodes = ("-i", "4096") if is_large else ()
-    disk = Disk(scratch, "volumes", ("mkfs.ext4", "-q", "-F", *inodes), (20 if is_large else 8) << 30)
-    stack.callback(disk.close)
-    server = Server(opts.program, disk.path / "work", disk.path / "log")
-    stack.callback(server.close)
-    bench, pool = Bench(server, disk.path), trees.text_pool()
-
-    cycles = request_cycles(bench)
-    rounds(3, 0, cycles)
-    bench.times.ms.clear()
-    rounds(plan.n_rounds, 5, cycles)
-    bench.settle()
-    run_sizes(bench, plan.sizes + ((LARGE,) if is_large else ()), pool, scratch)
-    run_list(bench, plan.n_list)
-    run_checks(bench, plan.n_checks, opts.root, stack)
-    raw = run_streams(bench, plan.streams, pool)
-    return {"ms": bench.times.ms, "stream_ms": bench.stream_times.ms, **raw}
+    with contextlib.ExitStack() as stack:
+        disk = Disk(main.scratch, name, ("mkfs.ext4", "-q", "-F", *inodes), (20 if is_large else 8) << 30)
+        stack.callback(disk.close)
+        server = Server(main.opts.program, disk.path / "work", disk.path / "log")
+        main.servers.append(server)
+        stack.callback(main.end, server)
+        bench = Bench(server, disk.path, main.driver_program, main.remarks)
+        stack.callback(bench.target.close)
+        bench.stack = stack
+        yield bench
 
 
-def print_actions(ms):
-    rows = []
-    for name, values in ms.items():
-        what, who = name.split("/", 1)
-        mine, p50 = ms[f"{what}/cloche"], statistics.median(values)
-        rows.append((what, who, len(values), f"{min(values):,.2f}", f"{p50:,.2f}", f"{quantile(values, 0.99):,.2f}",
-                     f"{statistics.median(mine) / p50:.2g}" if who != "cloche" else "-"))
-    order = list(ms)
-    table(sorted(rows, key=lambda row: order.index(f"{row[0]}/cloche")),
-          ("what", "who", "times", "min ms", "p50 ms", "p99 ms", "cloche's p50 is so many times that"))
+def measure(main):
+    plan = BRIEF if main.opts.brief else PLAN
+    with opened(main, "volumes") as bench:
+        targets = [t for t in main.usable() if t.volumes and not t.server and not t.is_null]
+        everybody = request_candidates(bench, targets)
+        rounds(3, 0, everybody, bench.remarks, "the warm-up")
+        bench.times.ms.clear()
+        rounds(plan.n_rounds, 5, everybody, bench.remarks, "volume requests")
+        bench.settle()
+        is_large = os.environ.get("BENCH_LARGE") == "1"
+        run_sizes(bench, plan.sizes + ((LARGE,) if is_large else ()), trees.text_pool(), main.scratch)
+        run_list(bench, plan.n_list)
+        run_checks(bench, plan.n_checks, main.opts.root, bench.stack)
+        main.times.ms.update(bench.times.ms)
 
 
-def print_streams(ms, n_bytes):
-    rows = []
-    for name, values in ms.items():
-        what, who = name.split("/", 1)
-        tree, encoding = what.rsplit(", ", 1)
-        p50 = statistics.median(values)
-        ratios = ("-", "-")
-        if who == "cloche":
-            mine = ms[f"{what}/{trees.PIPES[encoding][0]}"] if encoding in trees.PIPES else None
-            gzip = ms[f"{tree}, gzip/{trees.PIPES['gzip'][0]}"]
-            ratios = [f"{statistics.median(peer) / p50:.2f}" if peer else "-" for peer in (mine, gzip)]
-        rows.append((tree, encoding, who, len(values), *(f"{v / 1e3:.2f}" for v in (min(values), p50, max(values))),
-                     f"{n_bytes[tree] / p50 / 1e3:,.0f}", *ratios))
-    table(sorted(rows, key=lambda row: (list(n_bytes).index(row[0]), ENCODINGS.index(row[1]))),
-          ("out and in of", "encoding", "who", "times", "min s", "p50 s", "max s", "MB/s", "so many times as fast as that pipe",
-           "and as the one with gzip"))
-
-
-def print_report(raw):
-    print_actions(raw["ms"])
-    print_streams(raw["stream_ms"], raw["bytes"])
-    table([(what, f"{row['bytes'] / MB:,.0f}", *(f"{row.get(who, 0):,}" for who in ("out", "in", "server")))
-           for what, row in raw["peaks_kb"].items()],
-          ("most memory in a stream of", "MB on the wire", "helper out, kB", "helper in, kB", "server, kB"))
+def measure_streams(main):
+    plan = BRIEF if main.opts.brief else PLAN
+    with opened(main, "streams") as bench:
+        main.streams = run_streams(bench, plan.streams, trees.text_pool())
+        main.streams["ms"] = bench.stream_times.ms
+        for name, values in bench.times.ms.items():
+            main.times.ms[name] += values

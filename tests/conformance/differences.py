@@ -36,6 +36,7 @@ FILLED_KEYS = {"ProcessIDs": "the recorded server never fills it; cloche says wh
 # Properties of the recorded server that cloche does not have.
 ABSENT_PROPERTIES = [
     (r"kawasaki\..*", "the recorded server's own network module keeps its state there"),
+    (r"garden\.process-exit-status", "the recorded server knows one exit status per container; here it belongs to a process"),
     (r"rundmc\.state", "the recorded server's own module keeps its state there"),
 ]
 
@@ -99,10 +100,26 @@ EXIT_STATUSES = {
 # (recording, connection) -> why the connection is left out
 LEFT_OUT = {}
 
-# The volume API, in test_volume_replay.py.
+# The volume API, in test_web_replay.py.
 VOLUME_FRAMING = "long lists have a Content-Length, where the recorded server sent chunks from 2 KiB on"
 VOLUME_ERRORS = "the cause follows behind the recorded text and a colon; clients compare none of these texts"
 VOLUME_POLLS = "a poll is held until the volume is made; the recorded server said at once that it was not yet"
+
+# Recordings of Concourse's web, in test_web_replay.py: error answers of the containers' API. (recorded message, status,
+# type, message, the reason).
+WEB_ERRORS = [
+    (r"load proc: no running process found: .*", "404 Not Found", "ProcessNotFoundError", r"unknown process: (task|resource)",
+     "web attaches before it runs; what is not there is a typed 404"),
+    (r"proc start: .*executable file not found.*", FAILED, "ExecutableNotFoundError",
+     r'.*"no-such-program": executable file not found in \$PATH',
+     "the type that web and fly look for, which the recorded server lost; and the words that fly looks for as well"),
+]
+WEB_PROPERTIES = ("garden.* of guardian are listed here, Concourse's runtime has none of them; so is a property without a value, "
+                  "which that forgets")
+WEB_ARCHIVES = "archives are not in the recordings; what is in them is compared with what the steps have written"
+WEB_STOP = "a stop reaches what the task has started as well, as with guardian: its shell may say that it was terminated"
+WEB_TICKS = ("the long task is not waited for as long, so that its count differs; and nothing of it is missing, where the "
+             "recorded server dropped what was printed while web was away")
 
 # The environment that the recorded image brings along: it comes before the container's own.
 IMAGE_ENV = [

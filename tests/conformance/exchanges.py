@@ -1,6 +1,6 @@
-"""Recorded calls of the volume API, recordings/concourse: what Concourse's web, its sweeper and its worker said to each
-other while a person used it. A file has "events": {"ms", "conn", "from", "data"}, the bytes in their order; "<EOF>" and
-"<RST>" are ends, and what is long or binary stands there as "<n bytes, sha256 ...>"."""
+"""Recorded calls of both APIs, recordings/concourse: what Concourse's web, its sweeper and its worker said to each
+other while a person used it. A file has "events": {"ms", "conn", "port", "from", "data"}, the bytes in their order;
+"<EOF>" and "<RST>" are ends, and what is long or binary stands there as "<n bytes, sha256 ...>"."""
 import json
 import re
 from typing import NamedTuple
@@ -82,13 +82,16 @@ class Recorded:
             yield Exchange(self.name, self.conn, head, body, answer, document)
 
 
-def load_exchanges(path):
-    """All exchanges of a recording in the order of their requests."""
-    events = json.loads(path.read_text())["events"]
+def load_events(path):
+    return json.loads(path.read_text())["events"]
+
+
+def load_exchanges(path, port=7788, but_for=()):
+    """The exchanges on a port in the order of their requests, but for those of some connections."""
     connections, order = {}, []
-    for event in events:
+    for event in load_events(path):
         data = event["data"]
-        if data in ENDS:
+        if data in ENDS or event["port"] != port or event["conn"] in but_for:
             continue
         one = connections.setdefault(event["conn"], Recorded(path.stem, event["conn"]))
         if event["from"] == "client":
@@ -100,6 +103,10 @@ def load_exchanges(path):
     return [found[place] for place in dict.fromkeys(order) if place in found]
 
 
+def web_recordings():
+    return sorted((RECORDINGS / "concourse").glob("*.json"))
+
+
 def all_exchanges():
-    """By recording, in the order of the recordings."""
-    return {path.stem: load_exchanges(path) for path in sorted((RECORDINGS / "concourse").glob("*.json"))}
+    """Those of the volume API by recording, in the order of the recordings."""
+    return {path.stem: load_exchanges(path) for path in web_recordings()}
