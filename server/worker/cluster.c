@@ -196,7 +196,8 @@ static void lost(struct cluster *cluster, struct session *session)
 	bool was_registered = session->state == SESSION_REGISTERED;
 
 	if (session->state != SESSION_LEAVING)
-		LOG(LOG_ERROR, was_registered ? "worker.connection-lost" : "worker.not-registered",
+		LOG(was_registered ? LOG_WARN : LOG_ERROR,
+			was_registered ? "worker.connection-lost" : "worker.not-registered",
 			KV_STR("gateway", session->at),
 			KV_STR("error",
 				*session->reason ? session->reason : "the connection has ended"));
@@ -443,7 +444,7 @@ static void flush(struct cluster *cluster)
 static int prepare(struct cluster *cluster, struct err *err)
 {
 	char path[64];
-	int r = gateway_open(&cluster->gateway, cluster->config, err);
+	int r = gateway_open(&cluster->gateway, cluster->config, CONTROL_FD, err);
 
 	if (r == 0)
 		r = strv_copy(&cluster->round, cluster->config->tsa_hosts);

@@ -57,11 +57,50 @@ static int open_dir(struct gateway *gateway, struct err *err)
 	return 0;
 }
 
-int gateway_open(struct gateway *gateway, const struct worker_config *config, struct err *err)
+static void name_keys(struct key_names *names)
 {
+	snprintf(names->private_key, sizeof(names->private_key), "%d.key", getpid());
+	snprintf(names->host_keys, sizeof(names->host_keys), "%d.known_hosts", getpid());
+}
+
+#define NAME_SIZE 32
+static void name_socket(char name[NAME_SIZE], unsigned id)
+{
+	snprintf(name, NAME_SIZE, "%d.%u", getpid(), id);
+}
+
+/* What processes that were killed have left. */
+static void sweep_dir(int dir_fd)
+{
+	AUTO_FD int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *entry;
+
+	if (!dir)
+		return;
+	fd = -1;
+	while ((entry = readdir(dir))) {
+		size_t len = strspn(entry->d_name, "0123456789");
+		char digits[12];
+		uint64_t pid;
+
+		snprintf(digits, sizeof(digits), "%.*s", (int)(len < 11 ? len : 11), entry->d_name);
+		if (parse_u64(digits, INT32_MAX, &pid) == 0 && pid > 0 && kill((pid_t)pid, 0) < 0 &&
+			errno == ESRCH)
+			unlinkat(dir_fd, entry->d_name, 0);
+	}
+	closedir(dir);
+}
+
+int gateway_open(
+	struct gateway *gateway, const struct worker_config *config, int server_fd, struct err *err)
+{
+	struct key_names names;
 	int r;
 
-	*gateway = (struct gateway){ .config = config, .self_fd = -1, .ssh_fd = -1, .dir_fd = -1 };
+	*gateway = (struct gateway){
+		.config = config, .self_fd = -1, .ssh_fd = -1, .dir_fd = -1, .server_fd = server_fd
+	};
 	r = make_identity(gateway);
 	if (r < 0)
 		return err_system(err, r, "worker");
@@ -73,16 +112,22 @@ int gateway_open(struct gateway *gateway, const struct worker_config *config, st
 		return err_system(err, -errno, "--ssh-program '%.200s' (package openssh-client)",
 			config->ssh_program);
 	r = open_dir(gateway, err);
-	return r < 0
-		? r
-		: keys_copy(gateway->dir_fd, config->tsa_private_key, config->tsa_public_key, err);
+	if (r < 0)
+		return r;
+	sweep_dir(gateway->dir_fd);
+	name_keys(&names);
+	return keys_copy(
+		gateway->dir_fd, &names, config->tsa_private_key, config->tsa_public_key, err);
 }
 
 void gateway_done(struct gateway *gateway)
 {
+	struct key_names names;
+
+	name_keys(&names);
 	if (gateway->dir_fd >= 0) {
-		unlinkat(gateway->dir_fd, "key", 0);
-		unlinkat(gateway->dir_fd, "known_hosts", 0);
+		unlinkat(gateway->dir_fd, names.private_key, 0);
+		unlinkat(gateway->dir_fd, names.host_keys, 0);
 	}
 	auto_fd(&gateway->self_fd);
 	auto_fd(&gateway->ssh_fd);
@@ -99,10 +144,20 @@ static int add_path(
 
 static int add_socket(struct strv *argv, const struct gateway *gateway, unsigned id)
 {
-	char name[24];
+	char name[NAME_SIZE];
 
-	snprintf(name, sizeof(name), "m%u", id);
+	name_socket(name, id);
 	return add_path(argv, gateway, "-S", name);
+}
+
+static int add_keys(struct strv *argv, const struct gateway *gateway)
+{
+	struct key_names names;
+	int r;
+
+	name_keys(&names);
+	r = add_path(argv, gateway, "-i", names.private_key);
+	return r < 0 ? r : add_path(argv, gateway, "-oUserKnownHostsFile=", names.host_keys);
 }
 
 /* ---- children -------------------------------------------------------------------------------- */
@@ -232,9 +287,7 @@ static int connection_words(const struct gateway *gateway, unsigned id, const ch
 	if (r == 0)
 		r = add_words(argv, for_connections, N_ELEMENTS(for_connections));
 	if (r == 0)
-		r = add_path(argv, gateway, "-i", "key");
-	if (r == 0)
-		r = add_path(argv, gateway, "-oUserKnownHostsFile=", "known_hosts");
+		r = add_keys(argv, gateway);
 	if (r == 0)
 		r = add_socket(argv, gateway, id);
 	if (r == 0)
@@ -271,18 +324,18 @@ int gateway_connect(const struct gateway *gateway, unsigned id, const char *at,
 
 int gateway_is_ready(const struct gateway *gateway, unsigned id)
 {
-	char name[24];
+	char name[NAME_SIZE];
 	struct stat st;
 
-	snprintf(name, sizeof(name), "m%u", id);
+	name_socket(name, id);
 	return fstatat(gateway->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 void gateway_forget(const struct gateway *gateway, unsigned id)
 {
-	char name[24];
+	char name[NAME_SIZE];
 
-	snprintf(name, sizeof(name), "m%u", id);
+	name_socket(name, id);
 	unlinkat(gateway->dir_fd, name, 0);
 }
 
@@ -354,19 +407,30 @@ int gateway_forward(const struct gateway *gateway, unsigned id, const char *json
 		     : start_command(gateway, id, &words, json, -1, ret_child, err);
 }
 
+/* 0 when fd is ready. */
+static int await(const struct gateway *gateway, int fd, int64_t deadline_ms)
+{
+	struct pollfd fds[] = { { .fd = fd, .events = POLLIN }, { .fd = gateway->server_fd } };
+	int64_t left = deadline_ms - clock_ms();
+
+	if (poll(fds, N_ELEMENTS(fds), left > 0 ? (int)left : 0) < 0)
+		return errno == EINTR ? 0 : -errno;
+	if (fds[1].revents)
+		return -ECANCELED;
+	return fds[0].revents ? 0 : -ETIMEDOUT;
+}
+
 /* Until its end of file. */
-static int read_answer(int fd, int64_t deadline_ms, struct buf *out)
+static int read_answer(const struct gateway *gateway, int fd, int64_t deadline_ms, struct buf *out)
 {
 	char space[16384];
 
 	for (;;) {
-		struct pollfd ready = { .fd = fd, .events = POLLIN };
-		int64_t left = deadline_ms - clock_ms();
-		ssize_t n;
+		int r = await(gateway, fd, deadline_ms);
+		ssize_t n = r < 0 ? 0 : read(fd, space, sizeof(space));
 
-		if (left <= 0 || poll(&ready, 1, (int)left) == 0)
-			return -ETIMEDOUT;
-		n = read(fd, space, sizeof(space));
+		if (r < 0)
+			return r;
 		if (n == 0)
 			return buf_failed(out);
 		if (n < 0 && errno != EINTR)
@@ -377,13 +441,13 @@ static int read_answer(int fd, int64_t deadline_ms, struct buf *out)
 }
 
 /* The end of the command, which has closed its output. */
-static int await_end(struct child *child, int64_t deadline_ms, int *ret_status)
+static int await_end(
+	const struct gateway *gateway, struct child *child, int64_t deadline_ms, int *ret_status)
 {
-	struct pollfd ready = { .fd = child->pid_fd, .events = POLLIN };
-	int64_t left = deadline_ms - clock_ms();
+	int r = await(gateway, child->pid_fd, deadline_ms);
 
-	if (poll(&ready, 1, left > 0 ? (int)left : 0) <= 0)
-		return -ETIMEDOUT;
+	if (r < 0)
+		return r;
 	while (waitpid(child->pid, ret_status, 0) < 0)
 		if (errno != EINTR)
 			return -errno;
@@ -403,9 +467,9 @@ int gateway_run(const struct gateway *gateway, unsigned id, const struct strv *w
 	r = start_command(gateway, id, words, gateway->identity, error_fd, &child, err);
 	if (r < 0)
 		return r;
-	r = read_answer(child.out_fd, deadline_ms, out);
+	r = read_answer(gateway, child.out_fd, deadline_ms, out);
 	if (r == 0)
-		r = await_end(&child, deadline_ms, &status);
+		r = await_end(gateway, &child, deadline_ms, &status);
 	if (r < 0)
 		return err_system(err, r, "%s", words->items[0]);
 	if (error_fd >= 0 && pread(error_fd, text, sizeof(text) - 1, 0) > 0)

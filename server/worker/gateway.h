@@ -13,12 +13,15 @@ struct worker_config;
 struct gateway {
 	const struct worker_config *config;
 	int self_fd, ssh_fd; /* this program, and ssh */
-	int dir_fd; /* keys, and a socket for each connection */
+	int dir_fd; /* keys, and a socket for each connection; names begin with our pid */
+	int server_fd; /* whose other end is the server: once it is gone, nothing is waited for */
 	char *identity; /* the JSON document for commands that only need to know who we are */
 };
 
-/* The directory in the run directory, with the keys in it. gateway_done closes what a failed one has left, too. */
-int gateway_open(struct gateway *gateway, const struct worker_config *config, struct err *err);
+/* The directory in the run directory, with the keys in it: another process like this one, which is about to end, may
+ * have its own there still. gateway_done closes what a failed one has left, too. */
+int gateway_open(struct gateway *gateway, const struct worker_config *config, int server_fd,
+	struct err *err);
 void gateway_done(struct gateway *gateway);
 
 /* HOST, HOST:PORT, [IPV6]:PORT, as --tsa-host has it. ret_host is the caller's; 0 or -EINVAL. */

@@ -238,8 +238,8 @@ static int copy(int dir_fd, const char *name, const char *path, rewrite *as, str
 	return r < 0 ? r : write_file(dir_fd, name, &out, err);
 }
 
-int keys_copy(
-	int dir_fd, const char *private_key_file, const char *public_key_file, struct err *err)
+int keys_copy(int dir_fd, const struct key_names *names, const char *private_key_file,
+	const char *public_key_file, struct err *err)
 {
 	int r;
 
@@ -249,9 +249,9 @@ int keys_copy(
 	if (!*public_key_file)
 		return err_set(err, ERR_INVALID, EINVAL,
 			"--tsa-public-key (CONCOURSE_TSA_PUBLIC_KEY) is missing: the file with the gateways' public host keys");
-	r = copy(dir_fd, "key", private_key_file, private_key_tidy, err);
+	r = copy(dir_fd, names->private_key, private_key_file, private_key_tidy, err);
 	if (r < 0)
 		return err_context(err, r, "--tsa-worker-private-key '%.200s'", private_key_file);
-	r = copy(dir_fd, "known_hosts", public_key_file, host_keys_list, err);
+	r = copy(dir_fd, names->host_keys, public_key_file, host_keys_list, err);
 	return r < 0 ? err_context(err, r, "--tsa-public-key '%.200s'", public_key_file) : 0;
 }

@@ -12,6 +12,9 @@ int private_key_tidy(const char *pem, struct buf *ret, struct err *err);
 /* Public keys, a line each (authorized_keys or known_hosts), as known_hosts lines that hold for every gateway. */
 int host_keys_list(const char *text, struct buf *ret, struct err *err);
 
-/* Both from the two files into dir_fd: "key" and "known_hosts", mode 0600. The message names file and option. */
-int keys_copy(
-	int dir_fd, const char *private_key_file, const char *public_key_file, struct err *err);
+/* Both from the two files into dir_fd under these names, mode 0600. The message names file and option. */
+struct key_names {
+	char private_key[32], host_keys[32];
+};
+int keys_copy(int dir_fd, const struct key_names *names, const char *private_key_file,
+	const char *public_key_file, struct err *err);

@@ -90,15 +90,18 @@ def test_a_killed_server_loses_nothing_and_leaves_nothing(cluster, start_worker)
     wait_cut(process)
     assert all(end == "FIN" for end in process.ends.values()), process.ends
     assert not any("exit_status" in m for m in process.messages)
-    wait_until(lambda: not any(is_alive(pid) for pid in ours), f"the end of {ours}")
     server.start()
     cluster.wait_registered(count=2)
+    wait_until(lambda: not any(is_alive(pid) for pid in ours), f"the end of {ours}")
     garden, _ = cluster.clients(gateway)
     again = garden.attach("c", "task")
     assert again.wait() == 7
     assert WHOLE.startswith(process.stdout) and WHOLE.endswith(again.stdout)
     assert len(process.stdout) + len(again.stdout) >= len(WHOLE)  # some may come twice, none is missing
     assert garden.output("c", "cat /runs") == "x\n"
+    gateway.stop()
+    gateway.start()
+    cluster.wait_registered(count=3)  # the end of the old process took nothing from the new one
 
 
 def test_a_killed_cluster_process_is_started_again(cluster, start_worker):
@@ -111,7 +114,9 @@ def test_a_killed_cluster_process_is_started_again(cluster, start_worker):
     os.kill(helper, signal.SIGKILL)
     wait_until(lambda: not any(is_alive(pid) for pid in children), "the end of its children")
     cluster.wait_registered(count=2)
-    assert helper_of(server) != helper and server.client.handles() == ["c"]
+    now = helper_of(server)
+    assert now != helper and server.client.handles() == ["c"]
+    assert {path.name.split(".")[0] for path in (server.work / "run/cluster").iterdir()} == {str(now)}
     assert cluster.web.workers["w"]["document"]["start_time"] == \
         cluster.web.calls[0][1]["worker"]["start_time"]  # the worker is as old as before
 

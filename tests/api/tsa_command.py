@@ -1,5 +1,6 @@
 """What a gateway runs for each command of a worker, started by sshd: it speaks as a TSA does, looks through the tunnels
-at both APIs, and asks the cluster of the test (a unix socket) what is to be answered. usage: tsa_command.py SOCKET"""
+at both APIs, and asks the cluster of the test (a unix socket) what is to be answered.
+usage: tsa_command.py SOCKET SECONDS_BETWEEN_HEARTBEATS"""
 import http.client
 import json
 import os
@@ -7,8 +8,6 @@ import select
 import socket
 import sys
 import time
-
-INTERVAL = 0.3  # of heartbeats
 
 
 def ask(cluster, **question):
@@ -55,7 +54,7 @@ def forward(cluster, words, worker):
                 is_registered = True
             if reply["status"] or reply.get("is_over"):
                 return reply["status"]
-        time.sleep(INTERVAL)
+        time.sleep(float(sys.argv[2]) if is_registered else 0.3)
     ask(cluster, call="cancelled", worker=worker, ports=[ports["--garden"], ports["--baggageclaim"]])
     return 0
 

@@ -25,6 +25,7 @@ class Web:
 
     def __init__(self, directory):
         self.path = str(directory / "web")
+        self.beat_seconds = 0.3  # between heartbeats; read when a gateway starts
         self.changed = threading.Condition()
         self.calls = []  # (call, question)
         self.workers = {}  # name: {"state", "ports", "document", "beats"}
@@ -46,25 +47,18 @@ class Web:
             threading.Thread(target=self._serve, args=(conn,), daemon=True).start()
 
     def _serve(self, conn):
-        with conn, conn.makefile("rw") as stream:
-            while line := self._read(stream):
-                question = json.loads(line)
-                with self.changed:
-                    reply = self._answer(question)
-                    self.calls.append((question["call"], question))
-                    self.changed.notify_all()
-                try:
+        try:
+            with conn, conn.makefile("rw") as stream:
+                for line in stream:
+                    question = json.loads(line)
+                    with self.changed:
+                        reply = self._answer(question)
+                        self.calls.append((question["call"], question))
+                        self.changed.notify_all()
                     stream.write(json.dumps(reply) + "\n")
                     stream.flush()
-                except OSError:
-                    return
-
-    @staticmethod
-    def _read(stream):
-        try:
-            return stream.readline()
-        except OSError:  # its gateway was killed
-            return ""
+        except OSError:
+            pass  # the gateway was killed
 
     def _answer(self, question):
         call, name = question["call"], question["worker"]["name"]
@@ -162,7 +156,7 @@ class Gateway:
     def start(self):
         options = {"Port": 2222, "HostKey": self.key, "AuthorizedKeysFile": self.authorized, "StrictModes": "no",
                    "UsePAM": "no", "PermitRootLogin": "yes", "GatewayPorts": "clientspecified", "PidFile": "none",
-                   "ForceCommand": f"{sys.executable} {COMMAND} {self.web.path}", "UseDNS": "no",
+                   "ForceCommand": f"{sys.executable} {COMMAND} {self.web.path} {self.web.beat_seconds}", "UseDNS": "no",
                    "MaxSessions": 50, "HostKeyAlgorithms": "rsa-sha2-256,rsa-sha2-512"}
         words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
         with open(self.log, "ab") as log:
