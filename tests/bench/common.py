@@ -33,7 +33,7 @@ class Server:
     def _own_ranges(n):
         """Servers side by side share neither ids nor networks."""
         first = ID_BASE + (n * N_RANGES + 4000 * int(os.environ.get("CLOCHE_SLOT", "0"))) * 65536
-        return ["--id-pool-start", str(first), "--id-pool-count", str(N_RANGES), "--tag", f"b{n}",
+        return ["--id-pool-start", str(first), "--id-pool-count", str(N_RANGES), "--network-tag", f"b{n}",
                 "--network-pool", f"10.{200 + n}.0.0/16"]
 
     def start(self):
