@@ -31,6 +31,7 @@ static void init_sync(struct container *container)
 	clock_cond_init(&container->died);
 	clock_cond_init(&container->released);
 	pthread_mutex_init(&container->refresh_lock, NULL);
+	pthread_mutex_init(&container->net_lock, NULL);
 }
 
 struct container *container_new(struct backend *backend, const char *handle,
@@ -101,6 +102,8 @@ static void container_free(struct container *container)
 	pthread_cond_destroy(&container->died);
 	pthread_cond_destroy(&container->released);
 	pthread_mutex_destroy(&container->refresh_lock);
+	pthread_mutex_destroy(&container->net_lock);
+	free(container->ports);
 	binds_free(container->binds, container->n_binds);
 	pthread_mutex_destroy(&container->table_lock);
 	pthread_mutex_destroy(&container->disk.lock);

@@ -1,6 +1,8 @@
 /* container.h - one container inside of the backend. Public part: backend.h. Locks: lock guards the
- * state, properties and counts; table_lock guards the table of processes and is_dead, and is the
- * only one that shim events take (link.h): nobody calls link_* but link_post with it held. */
+ * state, properties and counts, and is not held while the kernel or the record is slow; table_lock
+ * guards the table of processes and is_dead, and is the only one that shim events take (link.h):
+ * nobody calls link_* but link_post with it held; net_lock is held while ports and rules change and
+ * the lease goes, and comes before lock. */
 #pragma once
 #include <pthread.h>
 #include <stdbool.h>
@@ -77,7 +79,10 @@ struct container {
 	bool is_shim_gone;
 
 	struct container_watch watch;
-	struct lease *lease; /* network.h; NULL: a loopback only */
+	pthread_mutex_t net_lock;
+	struct lease *lease; /* network.h; NULL: a loopback only; lock guards the pointer */
+	struct net_port *ports; /* a copy of the lease's */
+	size_t n_ports;
 	struct link *link;
 	pid_t shim_pid; /* 0: not our child */
 	int root_fd, kick_fd;

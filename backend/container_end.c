@@ -83,13 +83,21 @@ static int bury_dir(struct container *container, struct err *err)
 /* Its link goes with its namespace, by itself. */
 static int give_lease(struct container *container, struct err *err)
 {
+	struct lease *lease;
 	int r;
 
+	pthread_mutex_lock(&container->net_lock);
 	pthread_mutex_lock(&container->lock);
-	r = container->lease ? network_release(container->lease, err) : 0;
-	if (r == 0)
-		container->lease = NULL;
+	lease = container->lease;
+	container->lease = NULL; /* nobody looks at it while it goes */
 	pthread_mutex_unlock(&container->lock);
+	r = lease ? network_release(lease, err) : 0;
+	if (r < 0) {
+		pthread_mutex_lock(&container->lock);
+		container->lease = lease;
+		pthread_mutex_unlock(&container->lock);
+	}
+	pthread_mutex_unlock(&container->net_lock);
 	return r;
 }
 

@@ -75,14 +75,13 @@ static int add_process_id(const char *key, void *value, void *arg)
 
 static int copy_network(struct container *container, struct container_info *info)
 {
-	const struct net_port *ports = network_ports(container->lease, &info->n_ports);
-
+	info->n_ports = container->n_ports;
 	network_facts(container->backend->network, container->lease, &info->network);
 	info->ports = calloc(info->n_ports + 1, sizeof(*info->ports));
 	if (!info->ports)
 		return -ENOMEM;
 	if (info->n_ports)
-		memcpy(info->ports, ports, info->n_ports * sizeof(*ports));
+		memcpy(info->ports, container->ports, info->n_ports * sizeof(*info->ports));
 	return 0;
 }
 

@@ -29,6 +29,19 @@ static int set_own(struct container *container, const char *key, const char *val
 	return r;
 }
 
+static int copy_ports(struct container *container, const struct net_port *ports, size_t n)
+{
+	struct net_port *copy = malloc(n * sizeof(*copy));
+
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, ports, n * sizeof(*copy));
+	free(container->ports);
+	container->ports = copy;
+	container->n_ports = n;
+	return 0;
+}
+
 static int set_mapped_ports(struct container *container)
 {
 	AUTO_BUF struct buf text;
@@ -43,9 +56,9 @@ static int set_mapped_ports(struct container *container)
 		buf_addf(&text, "%s{\"HostPort\":%u,\"ContainerPort\":%u}", i ? "," : "[",
 			ports[i].host, ports[i].container);
 	buf_adds(&text, "]");
-	return buf_failed(&text)
-		? buf_failed(&text)
-		: set_own(container, "garden.network.mapped-ports", buf_str(&text));
+	if (buf_failed(&text) || copy_ports(container, ports, n) < 0)
+		return -ENOMEM;
+	return set_own(container, "garden.network.mapped-ports", buf_str(&text));
 }
 
 int container_put_network_properties(struct container *container, struct err *err)
@@ -69,7 +82,7 @@ int container_put_network_properties(struct container *container, struct err *er
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
-/* Its lock is held: while it is, nobody takes the lease away. */
+/* The net_lock is held: while it is, nobody takes the lease away. */
 static int check_lease(struct container *container, const char *what, struct err *err)
 {
 	const char *missing = network_missing(container->backend->network);
@@ -80,21 +93,30 @@ static int check_lease(struct container *container, const char *what, struct err
 		what, missing ? ": " : "", missing ? missing : "");
 }
 
+static int add_port(struct container *container, const struct net_port *wanted,
+	struct net_port *ret_port, struct err *err)
+{
+	int r = check_lease(container, "net in", err);
+
+	if (r == 0)
+		r = network_in(container->lease, wanted, ret_port, err);
+	if (r < 0)
+		return r;
+	network_link_made(container->lease);
+	pthread_mutex_lock(&container->lock);
+	r = set_mapped_ports(container);
+	pthread_mutex_unlock(&container->lock);
+	return r < 0 ? err_system(err, r, "properties") : 0;
+}
+
 int container_net_in(struct container *container, const struct net_port *wanted,
 	struct net_port *ret_port, struct err *err)
 {
 	int r;
 
-	pthread_mutex_lock(&container->lock);
-	r = check_lease(container, "net in", err);
-	if (r == 0)
-		r = network_in(container->lease, wanted, ret_port, err);
-	if (r == 0) {
-		network_link_made(container->lease);
-		if (set_mapped_ports(container) < 0)
-			r = err_system(err, -ENOMEM, "properties");
-	}
-	pthread_mutex_unlock(&container->lock);
+	pthread_mutex_lock(&container->net_lock);
+	r = add_port(container, wanted, ret_port, err);
+	pthread_mutex_unlock(&container->net_lock);
 	return r;
 }
 
@@ -103,11 +125,11 @@ int container_net_out(
 {
 	int r;
 
-	pthread_mutex_lock(&container->lock);
+	pthread_mutex_lock(&container->net_lock);
 	r = check_lease(container, "net out", err);
 	if (r == 0)
 		r = network_out(container->lease, rules, n_rules, err);
-	pthread_mutex_unlock(&container->lock);
+	pthread_mutex_unlock(&container->net_lock);
 	return r;
 }
 

@@ -1,6 +1,8 @@
 """NetIn and NetOut: ways in from the host and from outside, and what rules let through of what is denied."""
+import concurrent.futures
 import json
 import re
+import sqlite3
 import subprocess
 
 import internet
@@ -37,6 +39,11 @@ def ask_host(address, port):
     """What a TCP server says to this host; empty if it is not reached."""
     return subprocess.run(["nc", "-w", "5", address, str(port)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL, check=False).stdout.decode().strip()
+
+
+def sleeps(server):
+    """A thread of it, a little, to try again then."""
+    return any("nanosleep" in oracle.read(f"/proc/{server.pid}/task/{task}/wchan") for task in oracle.listing(f"/proc/{server.pid}/task"))
 
 
 def network(first, last=None):
@@ -250,6 +257,24 @@ def test_thousands_of_rules_go_in_and_out_again(make, denying):
     one.destroy()
     two = make(server=denying)
     refused(two, "8.8.8.8")
+
+
+def test_who_asks_about_a_container_does_not_wait_for_its_rules(make, denying):
+    """Nobody can write to the record now, so the rule is on its way until we let it."""
+    one = make(server=denying)
+    record = sqlite3.connect(denying.work / "state.db", isolation_level=None)
+    record.execute("BEGIN IMMEDIATE")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        try:
+            replies = [pool.submit(post, one, path, body) for path, body in (("out", {"protocol": 1}), ("in", {}))]
+            wait_until(lambda: sleeps(denying), "one waits for the record")
+            assert one.info()["MappedPorts"] == [] and one.handle in one.client.handles()
+            assert not any(reply.done() for reply in replies)
+        finally:
+            record.execute("ROLLBACK")
+            record.close()
+        assert [reply.result(60).status for reply in replies] == [200, 200]
+    assert len(one.info()["MappedPorts"]) == 1
 
 
 def test_the_servers_own_ports_lead_to_the_server(make, start_server):
