@@ -87,13 +87,31 @@ static struct net_place dynamic_place(const struct netpool *pool, uint32_t n)
 	return (struct net_place){ subnet + 2, subnet + 1, DYNAMIC_PREFIX, false };
 }
 
+static bool overlaps(uint32_t a, unsigned a_prefix, uint32_t b, unsigned b_prefix)
+{
+	uint32_t mask = net_mask(a_prefix < b_prefix ? a_prefix : b_prefix);
+
+	return ((a ^ b) & mask) == 0;
+}
+
+/* A subnet that somebody named while the pool was another one. */
+static bool is_in_named(const struct netpool *pool, uint32_t n)
+{
+	const struct named_subnet *named;
+
+	LIST_FOREACH(named, &pool->named, entry)
+	if (overlaps(pool->base + n * 4, DYNAMIC_PREFIX, named->subnet, named->prefix))
+		return true;
+	return false;
+}
+
 /* Onwards from the last one, so that what was used last is used again as late as can be. */
 static int take_dynamic(struct netpool *pool, struct net_place *ret_place, struct err *err)
 {
 	for (uint32_t i = 0; i < pool->n_subnets && pool->n_used < pool->n_subnets; i++) {
 		uint32_t n = (pool->next + i) % pool->n_subnets;
 
-		if (pool->used[n])
+		if (pool->used[n] || is_in_named(pool, n))
 			continue;
 		pool->used[n] = 1;
 		pool->n_used++;
@@ -102,13 +120,6 @@ static int take_dynamic(struct netpool *pool, struct net_place *ret_place, struc
 		return 0;
 	}
 	return err_set(err, ERR_EXHAUSTED, EAGAIN, "insufficient subnets remaining in the pool");
-}
-
-static bool overlaps(uint32_t a, unsigned a_prefix, uint32_t b, unsigned b_prefix)
-{
-	uint32_t mask = net_mask(a_prefix < b_prefix ? a_prefix : b_prefix);
-
-	return ((a ^ b) & mask) == 0;
 }
 
 /* ---- subnets that have a name ---------------------------------------------------------------- */
@@ -284,8 +295,9 @@ int netpool_mark(struct netpool *pool, const struct net_place *place)
 
 bool netpool_is_free(const struct netpool *pool, uint32_t address)
 {
-	return (address & net_mask(pool->prefix)) == pool->base &&
-		!pool->used[(address - pool->base) / 4];
+	uint32_t n = (address - pool->base) / 4;
+
+	return n < pool->n_subnets && !pool->used[n] && !is_in_named(pool, n);
 }
 
 bool netpool_give(struct netpool *pool, const struct net_place *place)

@@ -188,3 +188,17 @@ def test_the_capacity_is_that_of_the_pool(start_server):
     server.terminate()
     server.start("--max-containers", "3")
     assert server.client.ok("GET", "/capacity")["max_containers"] == 3
+
+
+def test_a_pool_that_is_moved_around_a_named_subnet_leaves_it_alone(start_server, make, outside):
+    server = start_server("--network-pool", "10.50.0.0/24")
+    one = make(server=server, network="10.51.0.6/30")
+    server.kill()
+    server.args = ("--network-pool", "10.51.0.0/28")
+    server.start()
+    one.client = server.client
+    others = [make(server=server) for _ in range(3)]
+    assert sorted(address(x) for x in others) == ["10.51.0.10", "10.51.0.14", "10.51.0.2"]
+    assert refuse(server, "") == "insufficient subnets remaining in the pool"
+    for box in (one, *others):
+        assert says(box, "8.8.8.8") == internet.HOST_ADDRESS

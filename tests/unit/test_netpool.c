@@ -145,6 +145,25 @@ static void recorded_places_are_not_given_out_again(void **state UNUSED)
 	netpool_done(&pool);
 }
 
+static void a_named_subnet_of_before_is_no_part_of_a_pool_around_it(void **state UNUSED)
+{
+	struct netpool pool = pool_of("10.3.0.0/28");
+	struct net_place named = { IP(10, 3, 0, 6), IP(10, 3, 0, 5), 30, true };
+
+	assert_int_equal(netpool_mark(&pool, &named), 0);
+	assert_int_equal(take(&pool, NULL).address, IP(10, 3, 0, 2));
+	assert_int_equal(take(&pool, NULL).address, IP(10, 3, 0, 10));
+	assert_int_equal(take(&pool, NULL).address, IP(10, 3, 0, 14));
+	refuses(&pool, NULL, "insufficient subnets remaining in the pool");
+	assert_false(netpool_is_free(&pool, named.address));
+	assert_true(netpool_give(&pool, &named));
+	assert_true(netpool_is_free(&pool, named.address));
+	assert_false(netpool_is_free(&pool, IP(10, 3, 0, 2)));
+	assert_false(netpool_is_free(&pool, IP(10, 3, 0, 16)));
+	assert_int_equal(take(&pool, NULL).address, IP(10, 3, 0, 6));
+	netpool_done(&pool);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -154,6 +173,7 @@ int main(void)
 		cmocka_unit_test(a_subnet_with_a_name_is_shared_by_its_containers),
 		cmocka_unit_test(what_cannot_be_had_is_refused_in_the_words_of_the_reference),
 		cmocka_unit_test(recorded_places_are_not_given_out_again),
+		cmocka_unit_test(a_named_subnet_of_before_is_no_part_of_a_pool_around_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
