@@ -131,6 +131,7 @@ int network_open(const struct network_config *config, struct db *db, const char 
 		.db = db,
 		.self_exe_fd = self_exe_fd,
 		.nft = { .fd = -1 },
+		.claim_fd = -1,
 		.watch_fd = -1,
 		.wake_fd = -1 };
 	pthread_mutex_init(&network->lock, NULL);
@@ -163,6 +164,7 @@ void network_close(struct network *network)
 		return;
 	network_watch_stop(network);
 	nft_close(&network->nft);
+	auto_fd(&network->claim_fd);
 	netpool_done(&network->pool);
 	idpool_done(&network->port_pool);
 	free(network->stale);

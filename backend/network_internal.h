@@ -57,6 +57,7 @@ struct network {
 	bool is_conntrack_told; /* that it is lacking */
 	uint32_t helper; /* port of the last helper's socket; atomic, the watcher reads it */
 
+	int claim_fd; /* says that the server of this tag lives */
 	int watch_fd, wake_fd;
 	pthread_t watcher;
 	bool is_watching, is_ending; /* is_ending: atomic */

@@ -134,20 +134,35 @@ static void look_at_firewall(const struct network *network)
 	LOG(LOG_WARN, "firewall-drops-forwarded", KV_STR("table", table), KV_STR("to-do", what));
 }
 
+/* Another's table is left alone while its server lives; what a dead one left, whose work directory is gone,
+ * is ours to replace. */
+static int own_table(struct network *network, struct err *err)
+{
+	int r = nft_each_chain(&network->nft, check_owner, network);
+
+	if (r < 0 && r != -ENOENT && r != -EEXIST)
+		return err_system(err, r, "nf_tables");
+	network->claim_fd = nft_claim(network->table);
+	if (r != -EEXIST)
+		return 0;
+	if (network->claim_fd < 0)
+		return err_set(err, ERR_BUSY, EEXIST,
+			"table inet %s belongs to another cloche: give this one a --network-tag",
+			network->table);
+	LOG(LOG_WARN, "table-taken-over", KV_STR("table", network->table),
+		KV_STR("reason", "its server is gone"));
+	return 0;
+}
+
 int network_setup(struct network *network, struct err *err)
 {
 	int r = nft_open(&network->nft, network->table);
 
 	if (r < 0)
 		return err_system(err, r, "nf_tables");
-	r = nft_each_chain(&network->nft, check_owner, network);
-	if (r == -EEXIST)
-		return err_set(err, ERR_BUSY, EEXIST,
-			"table inet %s belongs to another cloche: give this one a --network-tag, or, if that one "
-			"is gone, remove the table",
-			network->table);
-	if (r < 0 && r != -ENOENT)
-		return err_system(err, r, "nf_tables");
+	r = own_table(network, err);
+	if (r < 0)
+		return r;
 	learn_uplink(network);
 	look_at_firewall(network);
 	r = try_veth(network, err);

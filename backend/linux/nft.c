@@ -42,6 +42,20 @@ void nft_close(struct nft *nft)
 	auto_fd(&nft->fd);
 }
 
+int nft_claim(const char *table)
+{
+	struct sockaddr_nl own = { .nl_family = AF_NETLINK, .nl_pid = 0xc10c0000 };
+	AUTO_FD int fd = nl_open(NETLINK_USERSOCK);
+
+	if (fd < 0)
+		return fd;
+	for (const char *at = table; *at;
+		at++) /* its end differs, and is short: so does the number */
+		own.nl_pid = own.nl_pid * 131 + (unsigned char)*at;
+	own.nl_pid |= 1u << 31; /* no process has such a number */
+	return bind(fd, (struct sockaddr *)&own, sizeof(own)) < 0 ? -errno : TAKE_FD(fd);
+}
+
 /* ---- batches --------------------------------------------------------------------------------- */
 
 static void begin_of(struct nft_batch *batch, uint8_t family, uint16_t type, uint16_t flags)

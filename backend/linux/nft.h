@@ -19,6 +19,9 @@ struct nft {
 /* 0 or -errno: -EPROTONOSUPPORT or -EPERM where there is no nf_tables for us. */
 int nft_open(struct nft *nft, const char *table);
 void nft_close(struct nft *nft);
+/* A socket that says in this network namespace, until it is closed, that the server of the table lives:
+ * -EADDRINUSE if another one does. */
+int nft_claim(const char *table);
 
 struct nft_batch {
 	struct nl nl;

@@ -2,6 +2,7 @@
 import errno
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -10,6 +11,7 @@ import internet
 import oracle
 from gardenlib import wait_until
 from netfixtures import make, net, outside, refused, says  # noqa: F401 # fixtures, too
+from serverproc import NO_POOL
 
 
 def nft(text):
@@ -82,6 +84,16 @@ def test_a_table_that_cannot_be_made_is_tried_again_ever_less_often(start_server
     assert "Too many open files" in told[0]["error"]
     wait_until(lambda: oracle.rule_elements(server) == before, "the table is back")
     wait_until(lambda: said(server, "table-repaired"), "it is told")
+
+
+def test_the_table_of_a_server_whose_work_directory_is_gone_is_taken_over(start_server, outside):
+    server = start_server(*NO_POOL)
+    server.kill()
+    shutil.rmtree(server.work)
+    server.start()
+    assert [line["table"] for line in said(server, "table-taken-over")] == [f"cloche-{server.tag}"]
+    server.client.create("a")
+    assert server.client.sh("a", "nc -w 5 8.8.8.8 80 </dev/null")[1].decode().strip() == internet.HOST_ADDRESS
 
 
 def test_rules_that_cannot_be_put_back_harm_nobody_else(start_server, outside):
