@@ -4,9 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/netfilter/nf_tables.h>
-#include <linux/netfilter/nfnetlink.h>
-#include <linux/netlink.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -28,6 +25,7 @@
 #include "base/auto.h"
 #include "base/parse.h"
 #include "linux/devices.h"
+#include "linux/features_internal.h"
 #include "linux/landlock.h"
 #include "linux/sys.h"
 #include "linux/tree.h"
@@ -35,21 +33,7 @@
 #define SITE ".cloche-doctor-" /* and a pid */
 #define GROUP "cloche-doctor-"
 
-/* What the probes share. */
-struct trial {
-	const struct features_input *input;
-	int work_fd; /* -1: it cannot be opened */
-	int userns_fd; /* -1: none could be made */
-	char v1[512], v2[512]; /* controllers, each between spaces */
-	char mount[256]; /* of v2, else of some v1 hierarchy; "": none */
-	bool has_v2;
-	struct feature *feature;
-};
-
-static int lacks(struct trial *trial, int code, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
-
-static int lacks(struct trial *trial, int code, const char *fmt, ...)
+int feature_lacks(struct trial *trial, int code, const char *fmt, ...)
 {
 	char *reason = trial->feature->reason;
 	size_t room = sizeof(trial->feature->reason);
@@ -86,7 +70,7 @@ static void remove_old(
 
 /* ---- processes and mounts -------------------------------------------------------------------- */
 
-static int probe_capabilities(struct trial *trial)
+int probe_capabilities(struct trial *trial)
 {
 	static const struct {
 		int number;
@@ -101,12 +85,12 @@ static int probe_capabilities(struct trial *trial)
 	size_t len = 0;
 
 	if (syscall(SYS_capget, &head, data) < 0)
-		return lacks(trial, -errno, "capget");
+		return feature_lacks(trial, -errno, "capget");
 	for (size_t i = 0; i < N_ELEMENTS(needed); i++)
 		if (!(data[0].effective >> needed[i].number & 1))
 			len += snprintf(
 				missing + len, sizeof(missing) - len, " CAP_%s", needed[i].name);
-	return len ? lacks(trial, 0, "missing:%s; it must run as root", missing) : 0;
+	return len ? feature_lacks(trial, 0, "missing:%s; it must run as root", missing) : 0;
 }
 
 static int write_map(int proc_fd, const char *file, uint32_t base)
@@ -127,14 +111,15 @@ static int take_userns(struct trial *trial, pid_t pid)
 	snprintf(path, sizeof(path), "/proc/%d", pid);
 	proc_fd = sys_open_at(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0, 0);
 	if (proc_fd < 0)
-		return lacks(trial, proc_fd, "%s", path);
+		return feature_lacks(trial, proc_fd, "%s", path);
 	r = write_map(proc_fd, "uid_map", trial->input->id_base);
 	if (r == 0)
 		r = write_map(proc_fd, "gid_map", trial->input->id_base);
 	if (r < 0)
-		return lacks(trial, r, "a map of ids from %u on", trial->input->id_base);
+		return feature_lacks(trial, r, "a map of ids from %u on", trial->input->id_base);
 	trial->userns_fd = sys_open_at(proc_fd, "ns/user", O_RDONLY, 0, 0);
-	return trial->userns_fd < 0 ? lacks(trial, trial->userns_fd, "%s/ns/user", path) : 0;
+	return trial->userns_fd < 0 ? feature_lacks(trial, trial->userns_fd, "%s/ns/user", path)
+				    : 0;
 }
 
 static _Noreturn void wait_for_the_end(void)
@@ -144,7 +129,7 @@ static _Noreturn void wait_for_the_end(void)
 		pause();
 }
 
-static int probe_namespaces(struct trial *trial)
+int probe_namespaces(struct trial *trial)
 {
 	struct clone_args args = { .flags = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID |
 			CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP,
@@ -155,7 +140,7 @@ static int probe_namespaces(struct trial *trial)
 	if (pid == 0)
 		wait_for_the_end();
 	if (pid < 0)
-		return lacks(trial, pid,
+		return feature_lacks(trial, pid,
 			"clone3 with all of them (see /proc/sys/user/max_*_namespaces)");
 	r = take_userns(trial, pid);
 	kill(pid, SIGKILL);
@@ -163,22 +148,23 @@ static int probe_namespaces(struct trial *trial)
 	return r;
 }
 
-static int probe_idmap(struct trial *trial)
+int probe_idmap(struct trial *trial)
 {
 	struct mount_attr attr = { .attr_set = MOUNT_ATTR_IDMAP };
 	AUTO_FD int tree_fd = -1;
 	int r;
 
 	if (trial->work_fd < 0)
-		return lacks(trial, trial->work_fd, "%s", trial->input->work_dir);
+		return feature_lacks(trial, trial->work_fd, "%s", trial->input->work_dir);
 	if (trial->userns_fd < 0)
-		return lacks(trial, 0, "there is no user namespace to map to");
+		return feature_lacks(trial, 0, "there is no user namespace to map to");
 	tree_fd = sys_open_tree(trial->work_fd, "", OPEN_TREE_CLONE | AT_EMPTY_PATH);
 	if (tree_fd < 0)
-		return lacks(trial, tree_fd, "open_tree");
+		return feature_lacks(trial, tree_fd, "open_tree");
 	attr.userns_fd = trial->userns_fd;
 	r = sys_mount_setattr(tree_fd, AT_EMPTY_PATH, &attr);
-	return r < 0 ? lacks(trial, r, "mount_setattr (its file system cannot be mapped)") : 0;
+	return r < 0 ? feature_lacks(trial, r, "mount_setattr (its file system cannot be mapped)")
+		     : 0;
 }
 
 /* In a child with a mount namespace of its own, below a directory that the parent removes. */
@@ -195,7 +181,7 @@ static int mount_overlay(int site_fd)
 	return mkdir("m/d", 0700) < 0 || unlink("m/f") < 0 ? -errno : 0;
 }
 
-static int run_in_child(int (*body)(int), int fd)
+int feature_run_in_child(int (*body)(int), int fd)
 {
 	struct clone_args args = { .exit_signal = SIGCHLD };
 	pid_t pid = sys_clone3(&args);
@@ -241,29 +227,30 @@ static void remove_site(int work_fd, const char *name)
 	unlinkat(work_fd, name, AT_REMOVEDIR);
 }
 
-static int probe_overlay(struct trial *trial)
+int probe_overlay(struct trial *trial)
 {
 	AUTO_FD int site_fd = -1;
 	char name[48];
 	int r;
 
 	if (trial->work_fd < 0)
-		return lacks(trial, trial->work_fd, "%s", trial->input->work_dir);
+		return feature_lacks(trial, trial->work_fd, "%s", trial->input->work_dir);
 	remove_old(trial->work_fd, SITE, remove_site);
 	snprintf(name, sizeof(name), SITE "%d", getpid());
 	site_fd = make_site(trial->work_fd, name);
-	r = site_fd < 0 ? site_fd : run_in_child(mount_overlay, site_fd);
+	r = site_fd < 0 ? site_fd : feature_run_in_child(mount_overlay, site_fd);
 	remove_site(trial->work_fd, name);
-	return r < 0 ? lacks(trial, r, "%s", site_fd < 0 ? "make directories" : "mount and write")
+	return r < 0 ? feature_lacks(
+			       trial, r, "%s", site_fd < 0 ? "make directories" : "mount and write")
 		     : 0;
 }
 
-static int probe_seccomp(struct trial *trial)
+int probe_seccomp(struct trial *trial)
 {
 	uint32_t action = SECCOMP_RET_ERRNO;
 
 	return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) < 0
-		? lacks(trial, -errno, "seccomp(2)")
+		? feature_lacks(trial, -errno, "seccomp(2)")
 		: 0;
 }
 
@@ -324,38 +311,39 @@ static void remove_group(int mount_fd, const char *name)
 	unlinkat(mount_fd, name, AT_REMOVEDIR);
 }
 
-static int probe_cgroup(struct trial *trial)
+int probe_cgroup(struct trial *trial)
 {
 	AUTO_FD int mount_fd = -1;
 	char name[48];
 
 	if (!*trial->mount)
-		return lacks(trial, 0, "no hierarchy is mounted");
+		return feature_lacks(trial, 0, "no hierarchy is mounted");
 	mount_fd = sys_open_at(AT_FDCWD, trial->mount, O_RDONLY | O_DIRECTORY, 0, 0);
 	if (mount_fd < 0)
-		return lacks(trial, mount_fd, "%s", trial->mount);
+		return feature_lacks(trial, mount_fd, "%s", trial->mount);
 	remove_old(mount_fd, GROUP, remove_group);
 	snprintf(name, sizeof(name), GROUP "%d", getpid());
 	if (mkdirat(mount_fd, name, 0755) < 0)
-		return lacks(trial, -errno, "make a group in %s", trial->mount);
+		return feature_lacks(trial, -errno, "make a group in %s", trial->mount);
 	remove_group(mount_fd, name);
 	return 0;
 }
 
-static int probe_unified(struct trial *trial)
+int probe_unified(struct trial *trial)
 {
-	return trial->has_v2 ? 0 : lacks(trial, 0, "it is not mounted");
+	return trial->has_v2 ? 0 : feature_lacks(trial, 0, "it is not mounted");
 }
 
 static int probe_controller(struct trial *trial, const char *v1_name, const char *v2_name)
 {
 	return has_word(trial->v1, v1_name) || has_word(trial->v2, v2_name)
 		? 0
-		: lacks(trial, 0, "no controller %s, and none %s of version 1", v2_name, v1_name);
+		: feature_lacks(
+			  trial, 0, "no controller %s, and none %s of version 1", v2_name, v1_name);
 }
 
 #define CONTROLLER(probe, v1_name, v2_name)                                                        \
-	static int probe_##probe(struct trial *trial)                                              \
+	int probe_##probe(struct trial *trial)                                                     \
 	{                                                                                          \
 		return probe_controller(trial, v1_name, v2_name);                                  \
 	}
@@ -364,89 +352,61 @@ CONTROLLER(cpu, "cpu", "cpu")
 CONTROLLER(pids, "pids", "pids")
 CONTROLLER(io, "blkio", "io")
 
-static int probe_devices(struct trial *trial)
+int probe_devices(struct trial *trial)
 {
 	int r = has_word(trial->v1, "devices") ? 0 : device_program_try();
 
-	return r < 0 ? lacks(trial, r, "no version 1 controller, and bpf(2) refused the program")
-		     : 0;
+	return r < 0
+		? feature_lacks(trial, r, "no version 1 controller, and bpf(2) refused the program")
+		: 0;
 }
 
 /* ---- the rest -------------------------------------------------------------------------------- */
 
-static int probe_landlock(struct trial *trial)
+int probe_landlock(struct trial *trial)
 {
 	int version = landlock_version();
 
 	if (version < 0)
-		return lacks(trial, version, "landlock_create_ruleset");
-	return version >= 2 ? 0 : lacks(trial, 0, "version %d, 2 is needed", version);
+		return feature_lacks(trial, version, "landlock_create_ruleset");
+	return version >= 2 ? 0 : feature_lacks(trial, 0, "version %d, 2 is needed", version);
 }
 
-static int probe_resource(struct trial *trial)
+int probe_resource(struct trial *trial)
 {
 	struct rlimit limit;
 
 	if (prctl(PR_CAPBSET_READ, CAP_SYS_RESOURCE, 0, 0, 0) == 1)
 		return 0;
 	getrlimit(RLIMIT_NOFILE, &limit);
-	return lacks(trial, 0, "not in the bounding set; at most %llu open files a process",
+	return feature_lacks(trial, 0, "not in the bounding set; at most %llu open files a process",
 		(unsigned long long)limit.rlim_max);
 }
 
-static int probe_files(struct trial *trial)
+int probe_files(struct trial *trial)
 {
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-		return lacks(trial, -errno, "getrlimit");
-	return limit.rlim_max >= 65536
-		? 0
-		: lacks(trial, 0, "the hard limit is %llu", (unsigned long long)limit.rlim_max);
-}
-
-/* Asks for the generation of the rules: answered by whoever has nf_tables. */
-static int ask_nftables(int fd)
-{
-	struct {
-		struct nlmsghdr head;
-		struct nfgenmsg body;
-	} ask = { .head = { .nlmsg_len = sizeof(ask),
-			  .nlmsg_type = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN,
-			  .nlmsg_flags = NLM_F_REQUEST } };
-	struct {
-		struct nlmsghdr head;
-		char body[1024];
-	} answer;
-
-	if (send(fd, &ask, sizeof(ask), 0) < 0 || recv(fd, &answer, sizeof(answer), 0) < 0)
-		return -errno;
-	if (answer.head.nlmsg_type != NLMSG_ERROR)
-		return 0;
-	return ((struct nlmsgerr *)answer.body)->error;
-}
-
-static int probe_nftables(struct trial *trial)
-{
-	AUTO_FD int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
-	int r = fd < 0 ? -errno : ask_nftables(fd);
-
-	return r < 0 ? lacks(trial, r, "netlink") : 0;
+		return feature_lacks(trial, -errno, "getrlimit");
+	return limit.rlim_max >= 65536 ? 0
+				       : feature_lacks(trial, 0, "the hard limit is %llu",
+						 (unsigned long long)limit.rlim_max);
 }
 
 static int open_device(struct trial *trial, const char *path)
 {
 	AUTO_FD int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 
-	return fd < 0 ? lacks(trial, -errno, "open %s", path) : 0;
+	return fd < 0 ? feature_lacks(trial, -errno, "open %s", path) : 0;
 }
 
-static int probe_fuse(struct trial *trial)
+int probe_fuse(struct trial *trial)
 {
 	return open_device(trial, "/dev/fuse");
 }
 
-static int probe_tun(struct trial *trial)
+int probe_tun(struct trial *trial)
 {
 	return open_device(trial, "/dev/net/tun");
 }

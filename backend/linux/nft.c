@@ -397,8 +397,8 @@ static int visit_policy(const struct nlmsghdr *head, void *arg)
 	bool is_ip = family->nfgen_family == NFPROTO_INET || family->nfgen_family == NFPROTO_IPV4 ||
 		family->nfgen_family == NFPROTO_IPV6;
 
-	if (!*found && table && policy && is_ip && be32_of(policy, n) == NF_DROP &&
-		is_forward(head))
+	if (!*found && table && policy && is_ip && is_forward(head) &&
+		(be32_of(policy, n) == NF_DROP || !strcmp(table, "firewalld")))
 		memcpy(found, table, strnlen(table, 63));
 	return 0;
 }

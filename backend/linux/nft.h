@@ -70,7 +70,8 @@ void nft_insert_rule(struct nft *nft, struct nft_batch *batch, const struct nft_
 int nft_each_chain(struct nft *nft, int (*visit)(const char *chain, void *arg), void *arg);
 
 /* The name of another table whose chain for forwarded packets drops what it does not name, as
- * firewalls of hosts do; -ENOENT: there is none. */
+ * firewalls of hosts do (that of firewalld by its last rule, which only its name tells); -ENOENT: there
+ * is none. */
 int nft_find_closed_forward(char ret_table[64]);
 
 /* A socket that hears of all changes to rules, by whomever. */

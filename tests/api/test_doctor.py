@@ -60,6 +60,10 @@ def test_a_work_directory_that_is_not_there_yet(clean):
     ("mkdirat", "EROFS", "cgroups", f"make a group in {cgrouplib.v2_mount()}: Read-only file system"),
     ("landlock_create_ruleset", "EOPNOTSUPP", "Landlock", "landlock_create_ruleset: Operation not supported"),
     ("socket", "EPROTONOSUPPORT", "nftables", "netlink: Protocol not supported"),
+    ("sendmsg", "EOPNOTSUPP", "veth pairs", "make one: Operation not supported"),
+    ("sendmsg", "EOPNOTSUPP", "bridges", "make one: Operation not supported"),
+    ("sendmsg", "EINVAL", "ctnetlink", "list connections: Invalid argument"),
+    ("sendmsg", "EPERM", "forwarding past the host's firewall", "list chains: Operation not permitted"),
 ])
 def test_a_kernel_that_lacks(clean, deny, call, code, feature, reason):
     status, found = doctor(clean, prefix=(deny, call, code))
@@ -68,6 +72,24 @@ def test_a_kernel_that_lacks(clean, deny, call, code, feature, reason):
     assert status == (1 if word == "fails" else 2)
     assert {name for name in REQUIRED if found[name][0] != "works"} <= {
         feature, "cgroups" if call == "mkdirat" else feature, "idmapped mounts on the work directory", "overlay on the work directory"}
+
+
+@pytest.mark.parametrize("rules,table", [
+    ("add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }", "filter"),
+    ("add table inet firewalld; add chain inet firewalld filter_FORWARD { type filter hook forward priority 10; policy accept; }; add rule inet firewalld filter_FORWARD reject", "firewalld"),
+    ("add table inet mine; add chain inet mine in { type filter hook input priority 0; policy drop; }", None),
+    ("add table inet mine; add chain inet mine on { type filter hook forward priority 0; policy accept; }", None)])
+def test_a_firewall_that_drops_what_is_forwarded(clean, rules, table):
+    """As Docker, ufw and firewalld leave it: the operator is told what to do."""
+    family, name = rules.split(";")[0].split()[2:]
+    subprocess.run(["nft", rules], check=True)
+    try:
+        word, reason, _ = doctor(clean)[1]["forwarding past the host's firewall"]
+    finally:
+        subprocess.run(["nft", f"delete table {family} {name}"], check=True)
+    assert word == ("lacks" if table else "works")
+    if table:
+        assert reason.startswith(f"table {table} drops") and "cl-*" in reason and "iptables -I FORWARD -i cl-+ -j ACCEPT" in reason
 
 
 def test_a_host_without_a_device_policy(clean, deny):

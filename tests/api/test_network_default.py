@@ -1,5 +1,6 @@
 """The network of a container that asks for nothing: its address, the way out, and what it does not reach."""
 import ipaddress
+import re
 import subprocess
 import threading
 
@@ -238,6 +239,18 @@ def test_a_firewall_that_drops_what_is_forwarded_is_named(start_server, outside)
     assert "cloche.firewall-drops-forwarded" not in start_server().log_text()
 
 
+def test_firewalld_is_named_by_its_name(start_server, outside):
+    """Its chain accepts by its policy; what rejects is its last rule."""
+    subprocess.run(["nft", "add table inet firewalld; add chain inet firewalld filter_FORWARD { type filter hook forward priority 10; policy accept; }; add rule inet firewalld filter_FORWARD reject"],
+                   check=True)
+    try:
+        one = start_server()
+        (line,) = [x for x in one.log_lines() if x["message"] == "cloche.firewall-drops-forwarded"]
+        assert line["data"]["table"] == "firewalld"
+    finally:
+        subprocess.run(["nft", "delete", "table", "inet", "firewalld"], check=True)
+
+
 def test_rules_of_others_stay_as_they_are(start_server):
     subprocess.run(["nft", "add table inet theirs; add chain inet theirs c { type filter hook forward priority 5; }; "
                     "add rule inet theirs c counter accept"], check=True)
@@ -249,6 +262,48 @@ def test_rules_of_others_stay_as_they_are(start_server):
         one.client.destroy("a")
         one.terminate()
         assert subprocess.check_output(listing) == before
+    finally:
+        subprocess.run(["nft", "delete", "table", "inet", "theirs"], check=True)
+
+
+def host_network():
+    """Everything of this namespace that a server could change, by kind; without its own tables. Forwarding is on
+    already: it is what a server may change, and much else of the kernel's follows from it."""
+    def told(*command):
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL).decode().splitlines()
+
+    tables = [line.split()[1:] for line in told("nft", "list", "tables")]
+    rules = {f"{family} {name}": told("nft", "-s", "list", "table", family, name)
+             for family, name in tables if not name.startswith("cloche-")}
+    sysctls = [line for line in told("sysctl", "-a", "--pattern", r"^net\.")
+               if not re.search(r"nf_conntrack_count|\.cl..-|random|net\.netfilter\.nf_conntrack_(?:events|acct)|max_orphans", line)]
+    return {"rules": rules, "ip rule": told("ip", "rule"), "ip -6 rule": told("ip", "-6", "rule"),
+            "routes": [line for line in told("ip", "-4", "route", "show", "table", "all") if not re.search(r"dev cl..-", line)],
+            "routes 6": [line for line in told("ip", "-6", "route", "show", "table", "all") if not re.search(r"dev cl..-|fe80::", line)],
+            "links": [line.split(": ")[1] for line in told("ip", "-o", "link") if not re.search(r": cl..-", line)],
+            "sysctls": sysctls}
+
+
+def test_the_hosts_network_is_the_same_before_and_after(start_server, outside):
+    subprocess.run(["nft", "add table inet theirs; add chain inet theirs c { type filter hook forward priority 5; }; "
+                    "add rule inet theirs c counter accept"], check=True)
+    subprocess.run(["sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"], check=True)
+    try:
+        before = host_network()
+        assert before["links"] and len(before["sysctls"]) > 300 and before["rules"]
+        one = start_server("--v6-enable", "--deny-network", "8.0.0.0/8")
+        for handle, more in (("a", {}), ("b", {"network": "10.60.0.0/24", "netin": [{}], "netout_rules": [{"protocol": 1}]}),
+                             ("c", {"privileged": True, "netin": [{"host_port": 12900}]})):
+            one.client.create(handle, **more)
+            assert one.client.sh(handle, "ping -c 1 -W 5 9.9.9.9")[0] == 0
+        during = host_network()
+        for handle in "abc":
+            one.client.destroy(handle)
+        one.terminate()
+        after = host_network()
+        for kind, state in before.items():
+            assert during[kind] == state, f"{kind} while it ran"
+            assert after[kind] == state, f"{kind} afterwards"
     finally:
         subprocess.run(["nft", "delete", "table", "inet", "theirs"], check=True)
 
