@@ -1,10 +1,10 @@
-"""The run's own network namespace: links, addresses, rules and sysctls of the machine stay out of reach, and two
-runs side by side do not meet."""
+"""The run's own network and mount namespaces: links, addresses, rules, sysctls and mounts of the machine stay out of
+reach, and two runs side by side do not meet."""
 import ctypes
 import os
 import subprocess
 
-CLONE_NEWNET = 0x40000000
+CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -17,10 +17,12 @@ def on_the_host(*command):
 
 
 def enter():
-    """Move this process, which has one thread yet, and whatever it starts into a new one with loopback alone."""
+    """Move this process, which has one thread yet, and whatever it starts into new ones: loopback alone, and mounts that
+    nobody else gets."""
     global host_fd
     host_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    if _libc.unshare(CLONE_NEWNET) < 0:
+    if _libc.unshare(CLONE_NEWNET | CLONE_NEWNS) < 0:
         error = ctypes.get_errno()
-        raise OSError(error, f"unshare the network namespace: {os.strerror(error)}")
+        raise OSError(error, f"unshare the namespaces: {os.strerror(error)}")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
