@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/registry.h"
 #include "container.h"
+#include "disk_quota.h"
 #include "disk_usage.h"
 #include "doctor.h"
 #include "link.h"
@@ -325,8 +326,10 @@ static int open_base(struct backend *backend, struct err *err)
 		r = lock_work_dir(backend, err);
 	if (r == 0)
 		r = make_dirs(backend, err);
-	if (r == 0)
+	if (r == 0) {
+		disk_quota_open(backend);
 		r = open_db(backend, err);
+	}
 	if (r == 0) /* before there is a thread or another process of ours: see cgroup_base.h */
 		r = learn_host(backend, err);
 	return r;

@@ -37,6 +37,7 @@ struct backend {
 	int lock_fd, dead_fd, run_fd, proc_fd, shim_exe_fd;
 	char boot_id[64];
 	uint64_t bounding; /* capabilities that we can give */
+	bool has_disk_quota; /* disk_quota.h */
 	struct db *db;
 	struct cgroups cgroups;
 	struct links *links;

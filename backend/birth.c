@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "binds.h"
 #include "container.h"
+#include "disk_quota.h"
 #include "link.h"
 #include "linux/spawn.h"
 #include "linux/sys.h"
@@ -36,7 +37,8 @@ static void hostname_of(const struct container *container, char name[HOSTNAME_MA
 
 /* ---- on disk --------------------------------------------------------------------------------- */
 
-static int make_dirs(const char *dir, struct err *err)
+/* container NULL: what its directory is holds for this one in it, too. */
+static int make_dirs(const char *dir, struct container *container, struct err *err)
 {
 	AUTO_FD int dir_fd = -1;
 	int r;
@@ -44,6 +46,8 @@ static int make_dirs(const char *dir, struct err *err)
 	if (mkdir(dir, 0755) < 0)
 		return err_system(err, -errno, "%s", dir);
 	r = dir_fd = sys_open_at(AT_FDCWD, dir, O_RDONLY | O_DIRECTORY, 0, 0);
+	if (r >= 0 && container)
+		r = disk_quota_claim(container, dir_fd);
 	if (r >= 0)
 		r = mkdirat(dir_fd, "upper", 0755) < 0 || mkdirat(dir_fd, "work", 0755) < 0 ? -errno
 											    : 0;
@@ -65,7 +69,7 @@ static int copy_root_mode(const char *dir, const char *lower, struct err *err)
 
 int layer_make(const char *dir, const char *lower, struct err *err)
 {
-	int r = make_dirs(dir, err);
+	int r = make_dirs(dir, NULL, err);
 
 	return r < 0 || !lower ? r : copy_root_mode(dir, lower, err);
 }
@@ -144,7 +148,7 @@ static int begin(struct container *container, struct birth *birth, struct err *e
 	int r = start_shim(container, err); /* first: it starts up while we make directories */
 
 	if (r == 0)
-		r = make_dirs(birth->input.container_dir, err);
+		r = make_dirs(birth->input.container_dir, container, err);
 	if (r == 0)
 		r = cgroup_create(&backend->cgroups, container->id,
 			privilege_rights(container->privilege)->has_fuse, err);
@@ -349,12 +353,17 @@ static int make_plans(const struct container *container, struct birth *birth, st
 }
 
 /* Last, because the builder counts too; nobody can run anything yet. */
-static int take_limits(struct container *container, struct err *err)
+static int take_limits(struct container *container, const struct rootfs *rootfs, struct err *err)
 {
 	struct backend *backend = container->backend;
-	int r = limits_apply(&container->limits, &backend->config.limits_policy, &backend->cgroups,
-		container->id, err);
+	const struct limits *limits = &container->limits;
+	int r = limits_apply(
+		limits, &backend->config.limits_policy, &backend->cgroups, container->id, err);
 
+	if (r == 0)
+		r = disk_quota_apply(container, rootfs, err);
+	if (r == 0 && container->lease && limits->rate_bytes)
+		r = network_limit(container->lease, limits->rate_bytes, limits->burst_bytes, err);
 	if (r == 0)
 		container_watch(container);
 	return r;
@@ -386,5 +395,5 @@ int container_bear(struct container *container, const struct container_spec *spe
 		r = send_rest(container, &birth, err);
 	if (r == 0)
 		r = await_all(container, &birth, err);
-	return r < 0 ? r : take_limits(container, err);
+	return r < 0 ? r : take_limits(container, rootfs, err);
 }

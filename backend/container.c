@@ -14,6 +14,7 @@
 #include "base/msg.h"
 #include "base/parse.h"
 #include "base/registry.h"
+#include "disk_quota.h"
 #include "link.h"
 #include "network.h"
 #include "process.h"
@@ -105,6 +106,7 @@ static void container_free(struct container *container)
 	pthread_mutex_destroy(&container->table_lock);
 	pthread_mutex_destroy(&container->disk.lock);
 	free(container->root_uri);
+	free(container->lower);
 	pthread_mutex_destroy(&container->lock);
 	free(container->handle);
 	free(container);
@@ -239,12 +241,15 @@ int container_check_alive(struct container *container, struct err *err)
 static int check_spec(
 	const struct backend *backend, const struct container_spec *spec, struct err *err)
 {
+	int r;
+
 	if (spec->handle && !handle_is_valid(spec->handle))
 		return err_set(err, ERR_INVALID, EINVAL,
 			"handle '%.64s': must be 1 to 255 of [A-Za-z0-9_.~:@+-], not begin with '-', "
 			"and not be '.', '..', 'bulk_info' or 'bulk_metrics'",
 			spec->handle);
-	return limits_check(&spec->limits, &backend->cgroups, err);
+	r = limits_check(&spec->limits, &backend->cgroups, err);
+	return r < 0 ? r : disk_quota_check(backend, &spec->limits, err);
 }
 
 struct container *container_new_with_ids(
@@ -394,10 +399,17 @@ static int resolve_root(
 /* Before anything of it is mounted. */
 static int use_image(struct container *container, const struct rootfs *rootfs, struct err *err)
 {
+	struct db *db = container->backend->db;
+	int r = 0;
+
 	if (strv_copy(&container->image_env, &rootfs->env) < 0)
 		return err_system(err, -ENOMEM, "env");
-	return store_add_image(
-		container->backend->db, container->id, rootfs->image, &rootfs->env, err);
+	if (rootfs->lower) {
+		container->lower = strdup(rootfs->lower);
+		r = container->lower ? store_add_lower(db, container->id, 0, rootfs->lower, err)
+				     : err_system(err, -ENOMEM, "rootfs");
+	}
+	return r < 0 ? r : store_add_image(db, container->id, rootfs->image, &rootfs->env, err);
 }
 
 /* What the request says of the container, beside its name and rights. */

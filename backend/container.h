@@ -46,6 +46,8 @@ struct container {
 	struct limits limits;
 	int64_t created_ms; /* clock_ms; 0: not known */
 	char *root_uri; /* as it was asked for, or the default; NULL: not known */
+	char *lower; /* the image's directory; NULL: it has none, or it is not known */
+	uint32_t project; /* disk_quota.h; 0: none */
 	struct disk_cache {
 		pthread_mutex_t lock; /* held during a walk; only innermost ones are taken then */
 		bool is_valid;

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/registry.h"
 #include "container.h"
+#include "disk_quota.h"
 #include "link.h"
 #include "linux/cgroup.h"
 #include "network.h"
@@ -74,6 +75,7 @@ static int bury_dir(struct container *container, struct err *err)
 	if (asprintf(&from, "%s/%s", backend->live_dir, container->id) < 0 ||
 		asprintf(&to, "%s/%s", backend->dead_dir, container->id) < 0)
 		return err_system(err, -ENOMEM, "destroy");
+	disk_quota_end(backend, container->id);
 	if (rename(from, to) < 0 && errno != ENOENT)
 		return err_system(err, -errno, "move %s to %s", from, to);
 	unlinkat(backend->run_fd, container->id, 0);

@@ -16,6 +16,7 @@
 #include "base/parse.h"
 #include "base/registry.h"
 #include "container.h"
+#include "disk_quota.h"
 #include "linux/spawn.h"
 #include "linux/sys.h"
 #include "linux/usage.h"
@@ -75,7 +76,7 @@ static int count_by_helper(const struct backend *backend, int dir_fd, struct usa
 	return r < 0 ? r : parse_size(text, ret);
 }
 
-static int count_tree(const struct backend *backend, int dir_fd, struct usage *ret)
+int disk_usage_of_tree(const struct backend *backend, int dir_fd, struct usage *ret)
 {
 	int r = usage_count(dir_fd, MAX_NAMES, ret);
 
@@ -106,36 +107,33 @@ void disk_usage_close(struct backend *backend)
 	pthread_mutex_destroy(&backend->image_lock);
 }
 
+/* One that is not where it was is nothing: the container does well without. */
 static int count_image_now(struct backend *backend, const char *lower, struct usage *ret)
 {
 	AUTO_FD int fd = sys_open_at(AT_FDCWD, lower, O_RDONLY | O_DIRECTORY, 0, 0);
 	AUTO_FREE struct usage *copy = malloc(sizeof(*copy));
-	int r = fd < 0 ? fd : copy ? count_tree(backend, fd, ret) : -ENOMEM;
+	int r = fd < 0 ? fd : copy ? disk_usage_of_tree(backend, fd, ret) : -ENOMEM;
 
 	if (r < 0)
-		return r;
+		return r == -ENOENT ? 0 : r;
 	*copy = *ret;
 	if (registry_add(backend->image_sizes, lower, copy) == 0)
 		(void)TAKE_PTR(copy);
 	return 0;
 }
 
-static int count_image(struct backend *backend, const char *uri, struct usage *ret)
+int disk_usage_of_image(struct backend *backend, const char *lower, struct usage *ret)
 {
-	AUTO(rootfs_done) struct rootfs rootfs = { 0 };
 	const struct usage *known;
-	struct err err;
-	int r = rootfs_resolve(&backend->rootfs, uri, &rootfs, &err);
+	int r = 0;
 
 	*ret = (struct usage){ 0 };
-	if (r < 0 || !rootfs.lower) /* it is not where it was: the container does well without */
-		return 0;
 	pthread_mutex_lock(&backend->image_lock);
-	known = registry_find(backend->image_sizes, rootfs.lower);
+	known = registry_find(backend->image_sizes, lower);
 	if (known)
 		*ret = *known;
 	else
-		r = count_image_now(backend, rootfs.lower, ret);
+		r = count_image_now(backend, lower, ret);
 	pthread_mutex_unlock(&backend->image_lock);
 	return r;
 }
@@ -168,7 +166,7 @@ static int count_own(struct container *container, bool is_copy, struct usage *re
 	}
 	r = fd = open_own(container, is_copy);
 	if (r >= 0 && is_copy)
-		r = count_tree(container->backend, fd, ret);
+		r = disk_usage_of_tree(container->backend, fd, ret);
 	else if (r >= 0) /* the helper could not enter what is mounted in another namespace */
 		r = usage_count(fd, UINT64_MAX, ret);
 	if (r < 0)
@@ -185,16 +183,17 @@ int disk_usage(struct container *container, struct metrics *ret, struct err *err
 	struct usage own = { 0 }, image = { 0 };
 	int r;
 
-	pthread_mutex_lock(&container->disk.lock);
-	r = count_own(container, is_copy, &own);
-	pthread_mutex_unlock(&container->disk.lock);
-	if (r == 0 && is_copy)
-		r = count_image(container->backend, container->root_uri, &image);
+	if (is_copy && disk_quota_usage(container, &own)) {
+		r = 0;
+	} else {
+		pthread_mutex_lock(&container->disk.lock);
+		r = count_own(container, is_copy, &own);
+		pthread_mutex_unlock(&container->disk.lock);
+	}
+	if (r == 0 && container->lower)
+		r = disk_usage_of_image(container->backend, container->lower, &image);
 	if (r < 0)
 		return err_system(err, r, "disk usage of %.200s", container->handle);
-	ret->own_bytes = own.n_bytes;
-	ret->own_inodes = own.n_names;
-	ret->total_bytes = own.n_bytes + image.n_bytes;
-	ret->total_inodes = own.n_names + image.n_names;
+	metrics_set_disk(ret, &own, &image);
 	return 0;
 }

@@ -16,8 +16,10 @@
 #include "disk_usage.h"
 #include "linux/cgroup_limits.h"
 #include "linux/sys.h"
+#include "network.h"
 
 #define STAT_BYTES 16384
+#define MEMBERS_BYTES 65536
 #define NS_PER_US 1000
 #define DEFAULT_SHARES 1024 /* the kernel's weight of a group that was given none */
 
@@ -140,17 +142,11 @@ static void take_cpu_v1(const char *name, uint64_t ticks, void *arg)
 		metrics->system_ns = ticks * ns_per_tick;
 }
 
-/* Every v2 group counts time, also where the processor is controlled by v1. */
-static int read_cpu(const struct cgroups *groups, const char *id, struct metrics *ret)
+int metrics_cpu(const struct hierarchy *hierarchy, const char *id, struct metrics *ret)
 {
-	const struct hierarchy *hierarchy = cgroup_find(groups, "cpuacct");
 	char text[1024];
 	int r;
 
-	if (!hierarchy && groups->v2 >= 0)
-		hierarchy = &groups->all[groups->v2];
-	if (!hierarchy)
-		return 0;
 	if (hierarchy->is_v2) {
 		r = read_file(hierarchy, id, "cpu.stat", text, sizeof(text));
 		if (r == 0)
@@ -162,6 +158,27 @@ static int read_cpu(const struct cgroups *groups, const char *id, struct metrics
 		r = read_file(hierarchy, id, "cpuacct.stat", text, sizeof(text));
 	if (r == 0)
 		each_line(text, take_cpu_v1, ret);
+	return r;
+}
+
+/* Every v2 group counts time, also where the processor is controlled by v1. */
+static int read_cpu(const struct cgroups *groups, const char *id, struct metrics *ret)
+{
+	const struct hierarchy *hierarchy = cgroup_find(groups, "cpuacct");
+
+	if (!hierarchy && groups->v2 >= 0)
+		hierarchy = &groups->all[groups->v2];
+	return hierarchy ? metrics_cpu(hierarchy, id, ret) : 0;
+}
+
+int metrics_count_members(const struct hierarchy *hierarchy, const char *id, uint64_t *ret_n)
+{
+	AUTO_FREE char *text = malloc(MEMBERS_BYTES);
+	int r = text ? read_file(hierarchy, id, "cgroup.procs", text, MEMBERS_BYTES) : -ENOMEM;
+
+	*ret_n = 0;
+	for (const char *at = text; r == 0 && (at = strchr(at, '\n')); at++)
+		++*ret_n;
 	return r;
 }
 
@@ -216,6 +233,23 @@ int container_metrics(struct container *container, struct metrics *ret, struct e
 	ret->age_ns = container->created_ms
 		? (uint64_t)(clock_ms() - container->created_ms) * 1000000
 		: 0;
-	ret->entitlement_ns = entitlement(container, ret->age_ns);
+	metrics_of_sharers(container, ret);
 	return disk_usage(container, ret, err);
+}
+
+void metrics_of_sharers(struct container *container, struct metrics *ret)
+{
+	ret->entitlement_ns = entitlement(container, ret->age_ns);
+	pthread_mutex_lock(&container->lock); /* for the lease */
+	ret->has_network = container->lease &&
+		network_traffic(container->lease, &ret->rx_bytes, &ret->tx_bytes) == 0;
+	pthread_mutex_unlock(&container->lock);
+}
+
+void metrics_set_disk(struct metrics *metrics, const struct usage *own, const struct usage *image)
+{
+	metrics->own_bytes = own->n_bytes;
+	metrics->own_inodes = own->n_names;
+	metrics->total_bytes = own->n_bytes + image->n_bytes;
+	metrics->total_inodes = own->n_names + image->n_names;
 }

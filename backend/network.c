@@ -247,6 +247,7 @@ static void name_link(struct lease *lease)
 	const char *links = lease->network->links;
 
 	snprintf(lease->link, sizeof(lease->link), "%s%08x", links, lease->place.address);
+	snprintf(lease->ifb, sizeof(lease->ifb), "%su%08x", links, lease->place.address);
 	memcpy(lease->source_link, lease->link, sizeof(lease->link));
 	if (lease->place.is_shared)
 		snprintf(lease->source_link, sizeof(lease->source_link), "%sb%08x", links,
@@ -457,6 +458,7 @@ int network_release(struct lease *lease, struct err *err)
 	struct network *network = lease->network;
 	int r;
 
+	network_unlimit(lease);
 	pthread_mutex_lock(&network->lock);
 	if (!*network->missing) /* also what was not admitted: how far that came is not known */
 		network_rules_withdraw(lease);

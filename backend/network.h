@@ -64,6 +64,11 @@ int network_out(struct lease *lease, const struct net_rule *rules, size_t n_rule
 /* Once its link is there: what came over the host's loopback is answered, too. */
 void network_link_made(struct lease *lease);
 
+/* As soon as its link is there: each direction gets so many bytes a second. burst_bytes 0: some. */
+int network_limit(struct lease *lease, uint64_t rate_bytes, uint64_t burst_bytes, struct err *err);
+/* What the container has received and sent. 0 or -errno. */
+int network_traffic(const struct lease *lease, uint64_t *ret_rx_bytes, uint64_t *ret_tx_bytes);
+
 /* Ends it: rules, record, address. The link goes with the container's namespace. Idempotent by the
  * record; a lease that is released is freed. */
 int network_release(struct lease *lease, struct err *err);

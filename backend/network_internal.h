@@ -18,6 +18,7 @@ struct lease {
 	struct net_place place;
 	char link[LINK_NAME_SIZE]; /* the host's end of the veth pair */
 	char source_link[LINK_NAME_SIZE]; /* where its packets come in: link, or the bridge */
+	char ifb[LINK_NAME_SIZE]; /* of one whose traffic is limited: where what it sends waits */
 	uint32_t bridge; /* ifindex; 0: none */
 	bool is_admitted;
 	bool has_chain; /* a chain of rules was asked for, and may be there */
@@ -91,6 +92,9 @@ int network_rules_put(struct lease *lease, size_t n); /* 0 or -errno */
 int network_ports_open(struct network *network, struct err *err);
 int network_ports_load(struct lease *lease, struct err *err);
 void network_port_give(struct network *network, uint16_t port); /* lock held */
+
+/* network_rate.c: what network_limit has made beside the link. */
+void network_unlimit(const struct lease *lease);
 
 /* network_watch.c */
 int network_watch_start(struct network *network);

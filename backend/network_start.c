@@ -48,7 +48,8 @@ static bool is_held(const struct network *network, const char *link)
 	struct lease *lease;
 
 	LIST_FOREACH(lease, &network->leases, entry)
-	if (!strcmp(lease->link, link) || !strcmp(lease->source_link, link))
+	if (!strcmp(lease->link, link) || !strcmp(lease->source_link, link) ||
+		!strcmp(lease->ifb, link))
 		return true;
 	return false;
 }

@@ -334,6 +334,9 @@ static int prepare(struct pea *pea, struct err *err)
 		r = store_add_image(backend->db, pea->container->id, pea->rootfs.image, NULL, err);
 	if (r == 0)
 		r = store_add_pea(backend->db, pea->container->id, pea->process->token, err);
+	if (r == 0 && pea->rootfs.lower)
+		r = store_add_lower(backend->db, pea->container->id, pea->process->token,
+			pea->rootfs.lower, err);
 	if (r == 0)
 		r = binds_attach(backend, pea->user_name, pea->spec->binds, pea->spec->n_binds,
 			pea->mounts, err);

@@ -9,6 +9,7 @@ struct answer;
 struct backend;
 struct container;
 struct err;
+struct metrics;
 struct process;
 struct process_spec;
 
@@ -27,6 +28,10 @@ void pea_recover(struct container *container);
 int pea_end_all(struct container *container, struct err *err);
 /* Whether name is what the volumes of a pea that lives are attached to. */
 bool pea_is_user(struct container *container, const char *name);
+
+/* Of the first that lives under this id, in whatever container. -ESRCH: none does. */
+int pea_metrics(
+	struct backend *backend, const char *process_id, struct metrics *ret, struct err *err);
 
 int peas_start(struct backend *backend, struct err *err);
 void peas_stop(struct backend *backend);

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/registry.h"
 #include "container.h"
+#include "disk_quota.h"
 #include "link.h"
 #include "network.h"
 #include "pea.h"
@@ -83,6 +84,7 @@ static int load(struct backend *backend, const struct record *record,
 	if (record->root)
 		container->root_uri = strdup(record->root); /* without it: only metrics miss it */
 	load_ids(container, record);
+	disk_quota_adopt(container);
 	r = store_env(backend->db, record->id, &container->env, err);
 	if (r == 0)
 		r = store_image_env(backend->db, record->id, &container->image_env, err);
@@ -93,6 +95,8 @@ static int load(struct backend *backend, const struct record *record,
 		r = limits_load(backend->db, record->id, &container->limits, err);
 	if (r == 0)
 		r = store_binds(backend->db, record->id, load_bind, container, err);
+	if (r == 0)
+		r = store_lower(backend->db, record->id, 0, &container->lower, err);
 	if (r == 0)
 		r = network_adopt(backend->network, container->id, &container->lease, err);
 	if (r == 0)
@@ -361,6 +365,7 @@ static void move_to_dead(struct backend *backend, const char *dir, const char *n
 
 static void sweep_live(struct backend *backend, const char *name)
 {
+	disk_quota_end(backend, name);
 	move_to_dead(backend, backend->live_dir, name);
 }
 

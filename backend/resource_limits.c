@@ -95,13 +95,7 @@ int limits_check(const struct limits *limits, const struct cgroups *groups, stru
 {
 	int r = check_controllers(limits, groups, err);
 
-	if (r == 0)
-		r = check_cpu(limits, groups, err);
-	if (r == 0 &&
-		(limits->disk_bytes_hard || limits->disk_bytes_soft || limits->disk_inodes_hard ||
-			limits->disk_inodes_soft))
-		return err_set(err, ERR_UNSUPPORTED, ENOSYS, "limits.disk_limits: not built yet");
-	return r;
+	return r < 0 ? r : check_cpu(limits, groups, err);
 }
 
 /* ---- into the groups ------------------------------------------------------------------------- */

@@ -18,7 +18,7 @@ struct limits {
 	uint64_t n_pids; /* init counts */
 	uint64_t disk_inodes_soft, disk_inodes_hard, disk_bytes_soft, disk_bytes_hard;
 	uint64_t disk_scope; /* 0: the image counts, 1: only what the container has written */
-	uint64_t rate_bytes, burst_bytes; /* a second, of network traffic; kept and told only */
+	uint64_t rate_bytes, burst_bytes; /* a second, of network traffic; see network.h */
 };
 
 /* What the operator adds to each request. */
@@ -27,7 +27,8 @@ struct limits_policy {
 	bool leaves_swap; /* the memory limit is of memory alone */
 };
 
-/* Before anything is made: limits that this host cannot keep, and values out of range. */
+/* Before anything is made: limits that this host cannot keep, and values out of range. Of disks: see
+ * disk_quota.h. */
 int limits_check(const struct limits *limits, const struct cgroups *groups, struct err *err);
 /* Writes them into the group id, which exists and may have members already. Nothing of a user may
  * run in it before. */

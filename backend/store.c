@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/db.h"
 #include "base/err.h"
@@ -52,6 +53,9 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS peas ("
 	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
 	" token INTEGER NOT NULL, PRIMARY KEY (container, token)) STRICT;"
+	"CREATE TABLE IF NOT EXISTS lowers ("
+	" container TEXT NOT NULL REFERENCES containers(id) ON DELETE CASCADE,"
+	" token INTEGER NOT NULL, path TEXT NOT NULL, PRIMARY KEY (container, token)) STRICT;"
 	/* nobody has written down what containers of earlier versions use */
 	"INSERT OR IGNORE INTO images SELECT id, '" STORE_ANY_IMAGE "' FROM containers"
 	" WHERE NOT EXISTS (SELECT 1 FROM meta WHERE key = 'images');"
@@ -301,8 +305,38 @@ int store_add_pea(struct db *db, const char *id, uint32_t token, struct err *err
 
 int store_remove_pea(struct db *db, const char *id, uint32_t token, struct err *err)
 {
-	return db_change(db, err, "DELETE FROM peas WHERE container = ? AND token = ?", "si", id,
+	int r = db_change(db, err, "DELETE FROM lowers WHERE container = ? AND token = ?", "si", id,
 		(int64_t)token);
+
+	return r < 0 ? r
+		     : db_change(db, err, "DELETE FROM peas WHERE container = ? AND token = ?",
+			       "si", id, (int64_t)token);
+}
+
+int store_add_lower(
+	struct db *db, const char *id, uint32_t token, const char *path, struct err *err)
+{
+	return db_change(db, err, "INSERT OR REPLACE INTO lowers VALUES (?, ?, ?)", "sis", id,
+		(int64_t)token, path);
+}
+
+static int copy_path(const struct db_row *row, void *arg)
+{
+	char **path = arg;
+
+	*path = strdup(db_row_text(row, 0));
+	return *path ? 1 : -ENOMEM;
+}
+
+int store_lower(struct db *db, const char *id, uint32_t token, char **ret_path, struct err *err)
+{
+	int r;
+
+	*ret_path = NULL;
+	r = db_each(db, copy_path, ret_path, err,
+		"SELECT path FROM lowers WHERE container = ? AND token = ?", "si", id,
+		(int64_t)token);
+	return r < 0 ? r : 0;
 }
 
 static int visit_token(const struct db_row *row, void *arg)

@@ -42,6 +42,11 @@ int store_add(struct db *db, const struct record *record, const struct strv *env
 int store_add_image(
 	struct db *db, const char *id, const char *name, const struct strv *env, struct err *err);
 int store_image_env(struct db *db, const char *id, struct strv *ret_env, struct err *err);
+/* The directory that a layer lies over, for metrics: a container's (token 0) or a process's with a root of
+ * its own. *ret_path is the caller's; NULL: none is recorded. */
+int store_add_lower(
+	struct db *db, const char *id, uint32_t token, const char *path, struct err *err);
+int store_lower(struct db *db, const char *id, uint32_t token, char **ret_path, struct err *err);
 /* What containers use; STORE_ANY_IMAGE is among it if that is not known of all. */
 #define STORE_ANY_IMAGE "*"
 int store_images(struct db *db, struct strv *ret_names, struct err *err);

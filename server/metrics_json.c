@@ -7,6 +7,7 @@
 #include "base/auto.h"
 #include "base/err.h"
 #include "metrics.h"
+#include "pea.h"
 #include "server/json.h"
 #include "server/request.h"
 #include "server/router.h"
@@ -31,17 +32,26 @@ static json_t *memory_json(const struct metrics *metrics)
 	return json;
 }
 
+/* null without a network. */
+static json_t *network_json(const struct metrics *metrics)
+{
+	return metrics->has_network ? json_pack("{s:o, s:o}", "RxBytes", number(metrics->rx_bytes),
+					      "TxBytes", number(metrics->tx_bytes))
+				    : json_null();
+}
+
 static json_t *metrics_json(const struct metrics *metrics)
 {
 	return json_pack(
-		"{s:o, s:{s:o, s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:n, s:{s:o, s:o}, s:o, s:o}",
+		"{s:o, s:{s:o, s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:o, s:{s:o, s:o}, s:o, s:o}",
 		"MemoryStat", memory_json(metrics), "CPUStat", "Usage", number(metrics->cpu_ns),
 		"User", number(metrics->user_ns), "System", number(metrics->system_ns), "DiskStat",
 		"TotalBytesUsed", number(metrics->total_bytes), "TotalInodesUsed",
 		number(metrics->total_inodes), "ExclusiveBytesUsed", number(metrics->own_bytes),
-		"ExclusiveInodesUsed", number(metrics->own_inodes), "NetworkStat", "PidStat",
-		"Current", number(metrics->n_pids), "Max", number(metrics->max_pids), "Age",
-		number(metrics->age_ns), "CPUEntitlement", number(metrics->entitlement_ns));
+		"ExclusiveInodesUsed", number(metrics->own_inodes), "NetworkStat",
+		network_json(metrics), "PidStat", "Current", number(metrics->n_pids), "Max",
+		number(metrics->max_pids), "Age", number(metrics->age_ns), "CPUEntitlement",
+		number(metrics->entitlement_ns));
 }
 
 void handle_container_metrics(struct request *request)
@@ -64,7 +74,8 @@ static json_t *bulk_entry(struct backend *backend, const char *handle)
 	struct metrics metrics = { 0 };
 	struct err err;
 	struct container *container = container_get(backend, handle, &err);
-	int r = container ? container_metrics(container, &metrics, &err) : -ESRCH;
+	int r = container ? container_metrics(container, &metrics, &err)
+			  : pea_metrics(backend, handle, &metrics, &err);
 
 	container_put(container);
 	if (r == 0)

@@ -119,6 +119,29 @@ int rtnl_make_bridge(const struct rtnl_bridge *bridge, uint32_t *ret_index)
 	return r < 0 ? r : rtnl_link_index(bridge->name, ret_index);
 }
 
+int rtnl_make_ifb(const char *name, uint32_t group, uint32_t mtu, uint32_t *ret_index)
+{
+	unsigned char space[256] __attribute__((aligned(8)));
+	struct nl nl;
+	size_t info;
+	int r;
+
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, RTM_NEWLINK, MAKE, &down, sizeof(down));
+	nl_put_text(&nl, IFLA_IFNAME, name);
+	nl_put_u32(&nl, IFLA_MTU, mtu);
+	nl_put_u32(&nl, IFLA_GROUP, group);
+	info = nl_nest(&nl, IFLA_LINKINFO);
+	nl_put_text(&nl, IFLA_INFO_KIND, "ifb");
+	nl_end(&nl, info);
+	r = talk(&nl);
+	if (r == 0)
+		r = forgo_link_local(name);
+	if (r == 0)
+		r = rtnl_set_up(name);
+	return r < 0 ? r : rtnl_link_index(name, ret_index);
+}
+
 int rtnl_link_index(const char *name, uint32_t *ret_index)
 {
 	AUTO_FD int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -229,6 +252,38 @@ int rtnl_each_link(int (*visit)(const struct rtnl_link *link, void *arg), void *
 	nl_init(&nl, space, sizeof(space));
 	nl_begin(&nl, RTM_GETLINK, NLM_F_DUMP, &all, sizeof(all));
 	return nl_dump(fd, &nl, space, sizeof(space), visit_link, &search);
+}
+
+static int copy_facts(const struct nlmsghdr *head, void *arg)
+{
+	const struct ifinfomsg *info = NLMSG_DATA(head);
+	struct rtnl_facts *facts = arg;
+	struct rtnl_link_stats64 stats;
+	size_t n_bytes;
+	const void *data = nl_find(head, sizeof(*info), IFLA_STATS64, &n_bytes);
+
+	if (head->nlmsg_type != RTM_NEWLINK || !data || n_bytes < sizeof(stats))
+		return -EPROTO;
+	memcpy(&stats, data, sizeof(stats));
+	*facts = (struct rtnl_facts){ .index = (uint32_t)info->ifi_index,
+		.group = u32_of(head, sizeof(*info), IFLA_GROUP),
+		.rx_bytes = stats.rx_bytes,
+		.tx_bytes = stats.tx_bytes };
+	return 1; /* there is no other */
+}
+
+int rtnl_look(const char *name, struct rtnl_facts *ret_facts)
+{
+	unsigned char space[16384] __attribute__((aligned(8)));
+	AUTO_FD int fd = nl_open(NETLINK_ROUTE);
+	struct nl nl;
+
+	if (fd < 0)
+		return fd;
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, RTM_GETLINK, 0, &down, sizeof(down));
+	nl_put_text(&nl, IFLA_IFNAME, name);
+	return nl_dump(fd, &nl, space, sizeof(space), copy_facts, ret_facts);
 }
 
 struct uplink {

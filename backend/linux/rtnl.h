@@ -26,6 +26,8 @@ struct rtnl_bridge {
 	bool v6;
 };
 int rtnl_make_bridge(const struct rtnl_bridge *bridge, uint32_t *ret_index);
+/* One that sends back what it is sent (tc.h), up, without addresses. */
+int rtnl_make_ifb(const char *name, uint32_t group, uint32_t mtu, uint32_t *ret_index);
 /* -ENODEV if there is none of that name. */
 int rtnl_link_index(const char *name, uint32_t *ret_index);
 int rtnl_delete_link(uint32_t index);
@@ -38,6 +40,12 @@ struct rtnl_link {
 	const char *name;
 	uint32_t index, group, mtu;
 };
+/* The one of that name; -ENODEV. */
+struct rtnl_facts {
+	uint32_t index, group;
+	uint64_t rx_bytes, tx_bytes;
+};
+int rtnl_look(const char *name, struct rtnl_facts *ret_facts);
 /* Of this namespace, until visit returns other than 0, which is returned. */
 int rtnl_each_link(int (*visit)(const struct rtnl_link *link, void *arg), void *arg);
 

@@ -51,7 +51,7 @@ def test_shape(make_container):
 
 
 def test_line_88_no_limit_of_pids_is_zero(container):
-    assert metrics(container)["PidStat"] == {"Current": 1, "Max": 0}
+    wait_until(lambda: metrics(container)["PidStat"] == {"Current": 1, "Max": 0}, "its builder is gone")
 
 
 def test_bulk_with_an_unknown_handle(client, container):

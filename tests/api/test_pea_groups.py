@@ -222,3 +222,40 @@ def test_a_run_that_takes_too_long(server, box, image, volume):
     frozen(own["unified"], "0")
     volume.destroy()
     wait_until(lambda: not server.volume_files(), "its volume is used no more")
+
+
+# ---- metrics ------------------------------------------------------------------------------------------------------------
+
+BUSY = "dd if=/dev/zero of=/x bs=1M count=9 2>/dev/null; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; read x"
+
+
+def metrics_of(client, process):
+    entry = client.ok("GET", f"/containers/bulk_metrics?handles={process.id},nobody")
+    assert entry["nobody"]["Err"]["Message"] == "unknown handle: nobody"
+    assert entry[process.id]["Err"] is None, entry
+    return entry[process.id]["Metrics"]
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["below", "beside"])
+def test_line_106_metrics_of_one(start_server, root, image, apart):
+    server = start_server()
+    box = Container(server, rootfs=str(root))
+    spec = {**image, **({"limits": {"memory_limits": {"limit_in_bytes": 64 * MIB}}} if apart else {})}
+    process = box.run(BUSY, **spec)
+    process.wait_output(b"done")
+    for after_restart in (False, True):
+        if after_restart:
+            server.kill()
+            server.start()
+            box.client = server.client
+        found = metrics_of(box.client, process)
+        assert found["CPUStat"]["Usage"] > 1000000 and found["PidStat"]["Current"] == 1
+        assert found["MemoryStat"]["TotalUsageTowardLimit"] > 0 and found["Age"] > 0
+        assert (found["MemoryStat"]["hierarchical_memory_limit"] == 64 * MIB) == apart
+        assert 9 * MIB <= found["DiskStat"]["ExclusiveBytesUsed"] < 10 * MIB
+        assert found["DiskStat"]["TotalBytesUsed"] - found["DiskStat"]["ExclusiveBytesUsed"] > 500000
+    again = box.attach(process.id)
+    again.end_stdin()
+    assert again.wait() == 1  # read has seen the end
+    entry = box.client.ok("GET", f"/containers/bulk_metrics?handles={process.id}")[process.id]
+    assert entry["Err"]["Message"] == f"unknown handle: {process.id}"

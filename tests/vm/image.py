@@ -16,11 +16,11 @@ BUSYBOX = Path("/bin/busybox")
 MODULES = """virtio_pci virtio_blk overlay veth bridge loop fuse tun
     nf_tables nft_ct nft_nat nft_masq nft_chain_nat nft_reject_inet nft_reject_ipv4 nft_reject_ipv6 nft_limit nft_log
     nft_fib_inet nft_numgen nf_conntrack nf_nat nf_log_syslog sch_tbf sch_htb sch_ingress sch_fq_codel act_police act_mirred
-    cls_u32 cls_matchall ifb dummy""".split()
+    cls_u32 cls_matchall ifb dummy quota_v2 xfs""".split()
 
 # Beside busybox, whose applets fill in for all others.
-PROGRAMS = "python3.11 bash rm tar zstd mount umount ip strace mkfs.ext4 losetup cp stat setpriv bsdtar unshare".split()
-OPTIONAL = "nft tc runc".split()
+PROGRAMS = "python3.11 bash rm tar zstd mount umount ip strace mkfs.ext4 losetup cp stat setpriv bsdtar unshare nsenter".split()
+OPTIONAL = "nft tc runc mkfs.xfs".split()
 
 PYTHON = Path("/usr/lib/python3.11")
 PYTHON_LEFT_OUT = shutil.ignore_patterns("test", "tests", "idlelib", "lib2to3", "tkinter", "ensurepip", "pydoc_data",
