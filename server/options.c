@@ -311,10 +311,10 @@ int options_parse(struct options *ret_options, int argc, char **argv, char **env
 	r = set_defaults(ret_options, env, err);
 	if (r == 0)
 		r = note_unknown(ret_options, env);
-	if (r < 0)
-		return r;
-	return parse_command_line(
-		ret_options, argc - ret_options->is_worker, argv + ret_options->is_worker, err);
+	if (r == 0)
+		r = parse_command_line(ret_options, argc - ret_options->is_worker,
+			argv + ret_options->is_worker, err);
+	return r == -ENOMEM ? err_system(err, r, "options") : r;
 }
 
 void options_done(struct options *options)
