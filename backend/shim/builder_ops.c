@@ -5,14 +5,17 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <linux/sched.h>
+#include <linux/securebits.h>
 #include <sched.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/guard.h"
 #include "linux/sys.h"
 #include "shim/builder_process.h"
 #include "shim/init.h"
@@ -45,6 +48,26 @@ static int op_unshare(struct work *work, const struct op_wire *op)
 	return r;
 }
 
+/* The kernel counts what a user namespace's users hold (inotify instances, queued signals, locked memory)
+ * against whoever made the namespace, too: were that root for all of them, one container could use up
+ * what the others and the host have. */
+static pid_t clone_as_owner(const struct work *work, struct clone_args *args)
+{
+	pid_t pid;
+
+	if (!(args->flags & CLONE_NEWUSER) || !GUARD(OWNER))
+		return sys_clone3(args);
+	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0 ||
+		setresuid((uid_t)-1, work->plan->root_uid, (uid_t)-1) < 0)
+		return -errno;
+	pid = sys_clone3(args);
+	if (pid == 0)
+		return 0; /* its capabilities are those of the new namespace */
+	if (setresuid((uid_t)-1, 0, (uid_t)-1) < 0 || prctl(PR_SET_SECUREBITS, 0, 0, 0, 0) < 0)
+		_exit(1);
+	return pid;
+}
+
 static int op_init(struct work *work, const struct op_wire *op)
 {
 	const char *cgroup = text(work, op->a);
@@ -59,7 +82,7 @@ static int op_init(struct work *work, const struct op_wire *op)
 		args.flags |= CLONE_INTO_CGROUP;
 		args.cgroup = cgroup_fd;
 	}
-	work->init_pid = sys_clone3(&args);
+	work->init_pid = clone_as_owner(work, &args);
 	if (work->init_pid == 0)
 		init_main(work->builder->init_fd, work->builder->argv0);
 	return work->init_pid < 0 ? work->init_pid : 0;

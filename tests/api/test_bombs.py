@@ -1,5 +1,6 @@
 """What takes all it can get stays in its container: rows 4.34 to 4.37 of the reliability matrix, P0 line 45.
 The others work on meanwhile, and the server answers."""
+import ctypes
 import os
 import threading
 
@@ -131,6 +132,22 @@ def test_p0_45_inotify(server, container, bomb):
     assert_served(server, container)
     holding.end_stdin()
     holding.wait()
+
+
+def test_p0_45_inotify_of_many_users(server, container, bomb):
+    """The kernel counts it for the maker of a user namespace, too: that is nobody whom others depend on."""
+    holding = [bomb("inotify", 2000, user=user) for user in ("root", "1001:1010", "1001:1010")]
+    counts = [taken(process) for _, process in holding]
+    assert all(count >= 100 and error == "EMFILE" for count, error in counts), counts
+    status, out, err = holding[0][0].program("/bin/probe", "bomb", "inotify", "1", user="1001")
+    assert (status, out) == (0, b"inotify 0 EMFILE\n"), "another user of a container gets no share of its own"
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.inotify_init1(os.O_CLOEXEC)
+    assert fd >= 0, os.strerror(ctypes.get_errno())
+    os.close(fd)
+    for _, process in holding:
+        process.end_stdin()
+        process.wait()
 
 
 def test_p0_45_processor(server, container, make_container):

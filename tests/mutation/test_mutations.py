@@ -69,6 +69,8 @@ GUARDS = {
         "test_network_attacks.py::test_a_source_address_of_a_neighbour_gets_nowhere": "nothing more",
         "test_network_attacks.py::test_frames_of_others_change_nothing_on_the_host": "02:66:66",
         "test_network_attacks.py::test_a_sibling_of_a_subnet_is_nobody_else[IPv6]": "fake"},
+    "OWNER": {
+        "test_bombs.py::test_p0_45_inotify_of_many_users": "(0, 'EMFILE')"},
     "STORE_MODE": {
         "test_volumes_store.py::test_a_store_that_was_open_is_closed": "== 448"},
     # set-uid bits in a mount of no namespace are void whatever its flags
