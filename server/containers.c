@@ -7,8 +7,12 @@
 #include "base/auto.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "metrics.h"
 #include "net_rule.h"
+#include "pea.h"
 #include "server/json.h"
+#include "server/limits_json.h"
+#include "server/metrics_json.h"
 #include "server/request.h"
 #include "server/router.h"
 #include "server/spec_json.h"
@@ -279,4 +283,77 @@ void handle_property_delete(struct request *request)
 		return;
 	r = property_remove(container, request_param(request, "key"), &err);
 	reply_result(request, r, &err);
+}
+
+/* ---- limits and metrics ---------------------------------------------------------------------- */
+
+static void reply_limits(struct request *request, enum limits_group group)
+{
+	struct container *container AUTO_CONTAINER = request_container(request);
+	struct limits limits;
+
+	if (!container)
+		return;
+	container_limits(container, &limits);
+	if (group == LIMITS_CPU) { /* one number, that which weighs */
+		limits.cpu_shares = container_cpu_weight(container);
+		limits.cpu_weight = 0;
+	}
+	reply_json(request, 200, limits_json(&limits, group));
+}
+
+void handle_limits_bandwidth(struct request *request)
+{
+	reply_limits(request, LIMITS_BANDWIDTH);
+}
+
+void handle_limits_cpu(struct request *request)
+{
+	reply_limits(request, LIMITS_CPU);
+}
+
+void handle_limits_disk(struct request *request)
+{
+	reply_limits(request, LIMITS_DISK);
+}
+
+void handle_limits_memory(struct request *request)
+{
+	reply_limits(request, LIMITS_MEMORY);
+}
+
+void handle_container_metrics(struct request *request)
+{
+	struct container *container AUTO_CONTAINER = request_container(request);
+	struct metrics metrics;
+	struct err err;
+
+	if (!container)
+		return;
+	if (container_metrics(container, &metrics, &err) < 0)
+		reply_error(request, &err);
+	else
+		reply_json(request, 200, metrics_json(&metrics));
+}
+
+/* What cannot be told has zeroes, and an error without type and handle, as the reference flattens it. */
+static json_t *bulk_metrics_entry(struct backend *backend, const char *handle)
+{
+	struct metrics metrics = { 0 };
+	struct err err;
+	struct container *container = container_get(backend, handle, &err);
+	int r = container ? container_metrics(container, &metrics, &err)
+			  : pea_metrics(backend, handle, &metrics, &err);
+
+	container_put(container);
+	if (r == 0)
+		return json_pack("{s:o, s:n}", "Metrics", metrics_json(&metrics), "Err");
+	metrics = (struct metrics){ 0 };
+	return json_pack("{s:o, s:{s:s, s:s, s:s, s:s, s:s}}", "Metrics", metrics_json(&metrics),
+		"Err", "Type", "", "Message", err.msg, "Handle", "", "ProcessID", "", "Binary", "");
+}
+
+void handle_container_bulk_metrics(struct request *request)
+{
+	reply_bulk(request, bulk_metrics_entry);
 }

@@ -265,6 +265,41 @@ int json_array_field(
 	return r == 0 && *ret && !json_is_array(*ret) ? wrong(where, name, "a list", err) : r;
 }
 
+#define WHERE_BYTES 96
+
+int json_list_parse(const json_t *array, const char *where, const struct json_list *list,
+	void **ret_items, size_t *ret_n, struct err *err)
+{
+	char at[WHERE_BYTES];
+	int r = 0;
+
+	if (json_array_size(array) > list->max)
+		return err_set(err, ERR_INVALID, E2BIG, "%s: more than %zu",
+			*where ? where : list->name, list->max);
+	*ret_items = calloc(json_array_size(array) + 1, list->item_bytes);
+	if (!*ret_items)
+		return err_system(err, -ENOMEM, "%s", list->name);
+	for (size_t i = 0; i < json_array_size(array) && r == 0; i++) {
+		snprintf(at, sizeof(at), "%.60s[%zu]", where, i);
+		r = list->parse(json_array_get(array, i), at,
+			(char *)*ret_items + (*ret_n)++ * list->item_bytes, err);
+	}
+	return r;
+}
+
+int json_list_field(const json_t *object, const char *where, const struct json_list *list,
+	void **ret_items, size_t *ret_n, struct err *err)
+{
+	char at[WHERE_BYTES];
+	json_t *array;
+	int r = json_array_field(object, where, list->name, &array, err);
+
+	if (r < 0 || !array)
+		return r;
+	snprintf(at, sizeof(at), "%.60s%s%s", where, *where ? "." : "", list->name);
+	return json_list_parse(array, at, list, ret_items, ret_n, err);
+}
+
 int json_strv_field(const json_t *object, const char *where, const char *name, struct strv *ret,
 	struct err *err)
 {

@@ -47,6 +47,20 @@ int json_object_field(
 int json_array_field(
 	const json_t *object, const char *where, const char *name, json_t **ret, struct err *err);
 
+/* A JSON array, whose path is where, as a new array of items: zeroed ones of item_bytes, which parse fills
+ * one after the other, told the path of each. *ret_items and *ret_n (0 before) are the caller's, also when it
+ * fails. */
+struct json_list {
+	const char *name;
+	size_t max, item_bytes;
+	int (*parse)(const json_t *json, const char *where, void *item, struct err *err);
+};
+int json_list_parse(const json_t *array, const char *where, const struct json_list *list,
+	void **ret_items, size_t *ret_n, struct err *err);
+/* The same for the member list->name; all is left alone if it is absent. */
+int json_list_field(const json_t *object, const char *where, const struct json_list *list,
+	void **ret_items, size_t *ret_n, struct err *err);
+
 /* A value that is a string (integers beyond 2^63 - 1 look like one to jansson here). */
 bool json_is_text(const json_t *value);
 /* A value that is an integer of 0 to max, in the whole range of uint64_t. */

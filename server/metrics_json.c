@@ -1,16 +1,6 @@
-/* Handlers of metrics: of one container, and of many. */
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
+#include "server/metrics_json.h"
 
-#include "backend.h"
-#include "base/auto.h"
-#include "base/err.h"
 #include "metrics.h"
-#include "pea.h"
-#include "server/json.h"
-#include "server/request.h"
-#include "server/router.h"
 
 static const char *const memory_names[N_MEMORY_STATS] = {
 #define MEMORY_STAT(name) [MEMORY_##name] = #name,
@@ -40,7 +30,7 @@ static json_t *network_json(const struct metrics *metrics)
 				    : json_null();
 }
 
-static json_t *metrics_json(const struct metrics *metrics)
+json_t *metrics_json(const struct metrics *metrics)
 {
 	return json_pack(
 		"{s:o, s:{s:o, s:o, s:o}, s:{s:o, s:o, s:o, s:o}, s:o, s:{s:o, s:o}, s:o, s:o}",
@@ -52,40 +42,4 @@ static json_t *metrics_json(const struct metrics *metrics)
 		network_json(metrics), "PidStat", "Current", number(metrics->n_pids), "Max",
 		number(metrics->max_pids), "Age", number(metrics->age_ns), "CPUEntitlement",
 		number(metrics->entitlement_ns));
-}
-
-void handle_container_metrics(struct request *request)
-{
-	struct container *container AUTO_CONTAINER = request_container(request);
-	struct metrics metrics;
-	struct err err;
-
-	if (!container)
-		return;
-	if (container_metrics(container, &metrics, &err) < 0)
-		reply_error(request, &err);
-	else
-		reply_json(request, 200, metrics_json(&metrics));
-}
-
-/* What cannot be told has zeroes, and an error without type and handle, as the reference flattens it. */
-static json_t *bulk_entry(struct backend *backend, const char *handle)
-{
-	struct metrics metrics = { 0 };
-	struct err err;
-	struct container *container = container_get(backend, handle, &err);
-	int r = container ? container_metrics(container, &metrics, &err)
-			  : pea_metrics(backend, handle, &metrics, &err);
-
-	container_put(container);
-	if (r == 0)
-		return json_pack("{s:o, s:n}", "Metrics", metrics_json(&metrics), "Err");
-	metrics = (struct metrics){ 0 };
-	return json_pack("{s:o, s:{s:s, s:s, s:s, s:s, s:s}}", "Metrics", metrics_json(&metrics),
-		"Err", "Type", "", "Message", err.msg, "Handle", "", "ProcessID", "", "Binary", "");
-}
-
-void handle_container_bulk_metrics(struct request *request)
-{
-	reply_bulk(request, bulk_entry);
 }

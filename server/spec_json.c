@@ -9,6 +9,7 @@
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "net_rule.h"
 #include "server/json.h"
 #include "server/limits_json.h"
 #include "server/net_json.h"
@@ -46,13 +47,12 @@ static int parse_image(const json_t *json, struct container_spec *spec, struct e
 	return 0;
 }
 
-static int parse_bind(const json_t *json, size_t i, struct bind_mount *bind, struct err *err)
+static int parse_bind(const json_t *json, const char *where, void *item, struct err *err)
 {
+	struct bind_mount *bind = item;
 	uint64_t mode = 0, origin = 0;
-	char where[48];
 	int r;
 
-	snprintf(where, sizeof(where), "bind_mounts[%zu]", i);
 	if (!json_is_object(json))
 		return err_set(err, ERR_INVALID, EINVAL, "%s: expected an object", where);
 	r = json_string_field(json, where, "src_path", &bind->src, err);
@@ -73,26 +73,15 @@ static int parse_bind(const json_t *json, size_t i, struct bind_mount *bind, str
 }
 
 static int parse_binds(
-	const json_t *json, struct bind_mount **ret_binds, size_t *n_binds, struct err *err)
+	const json_t *json, struct bind_mount **ret_binds, size_t *ret_n, struct err *err)
 {
-	json_t *list, *item;
-	size_t i;
-	int r = json_array_field(json, "", "bind_mounts", &list, err);
+	static const struct json_list list = { "bind_mounts", MAX_BINDS, sizeof(struct bind_mount),
+		parse_bind };
+	void *binds = NULL;
+	int r = json_list_field(json, "", &list, &binds, ret_n, err);
 
-	if (r < 0 || !list)
-		return r;
-	if (json_array_size(list) > MAX_BINDS)
-		return err_set(err, ERR_INVALID, E2BIG, "bind_mounts: more than %d", MAX_BINDS);
-	*ret_binds = calloc(json_array_size(list) + 1, sizeof(**ret_binds));
-	if (!*ret_binds)
-		return err_system(err, -ENOMEM, "bind_mounts");
-	json_array_foreach(list, i, item)
-	{
-		r = parse_bind(item, i, &(*ret_binds)[(*n_binds)++], err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	*ret_binds = binds;
+	return r;
 }
 
 static int parse_properties(const json_t *json, struct container_spec *spec, struct err *err)
@@ -147,42 +136,27 @@ static int check_env(const struct strv *env, struct err *err)
 		: 0;
 }
 
-static int parse_net_in(const json_t *json, struct container_spec *spec, struct err *err)
+static int parse_net_in(const json_t *json, const char *where, void *item, struct err *err)
 {
-	char where[32];
-	json_t *list, *item;
-	size_t i;
-	int r = json_array_field(json, "", "netin", &list, err);
-
-	if (r < 0 || !list)
-		return r;
-	if (json_array_size(list) > MAX_PORTS)
-		return err_set(err, ERR_INVALID, E2BIG, "netin: more than %d", MAX_PORTS);
-	spec->net_in = calloc(json_array_size(list) + 1, sizeof(*spec->net_in));
-	if (!spec->net_in)
-		return err_system(err, -ENOMEM, "netin");
-	json_array_foreach(list, i, item)
-	{
-		snprintf(where, sizeof(where), "netin[%zu]", i);
-		r = net_in_parse(item, where, &spec->net_in[spec->n_net_in++], err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return net_in_parse(json, where, item, err);
 }
 
 static int parse_network(const json_t *json, struct container_spec *spec, struct err *err)
 {
-	json_t *list;
+	static const struct json_list ports = { "netin", MAX_PORTS, sizeof(struct net_port),
+		parse_net_in };
+	void *net_in = NULL;
+	json_t *rules = NULL;
 	int r = json_string_field(json, "", "network", &spec->network, err);
 
 	if (r == 0)
-		r = parse_net_in(json, spec, err);
+		r = json_list_field(json, "", &ports, &net_in, &spec->n_net_in, err);
+	spec->net_in = net_in;
 	if (r == 0)
-		r = json_array_field(json, "", "netout_rules", &list, err);
-	if (r < 0 || !list)
+		r = json_array_field(json, "", "netout_rules", &rules, err);
+	if (r < 0 || !rules)
 		return r;
-	return net_out_parse(list, "netout_rules", &spec->net_out, &spec->n_net_out, err);
+	return net_out_parse(rules, "netout_rules", &spec->net_out, &spec->n_net_out, err);
 }
 
 int container_spec_parse(const json_t *json, struct container_spec *ret_spec, struct err *err)
