@@ -205,7 +205,7 @@ static int copy_place(const struct db_row *row, void *arg)
 	return 0;
 }
 
-int network_forget_record(struct network *network, const char *id, struct err *err)
+static int delete_rows(struct db *db, void *id, struct err *err)
 {
 	static const char *const tables[] = { "DELETE FROM rules WHERE container = ?",
 		"DELETE FROM ports WHERE container = ?",
@@ -213,8 +213,13 @@ int network_forget_record(struct network *network, const char *id, struct err *e
 	int r = 0;
 
 	for (size_t i = 0; i < N_ELEMENTS(tables) && r == 0; i++)
-		r = db_change(network->db, err, tables[i], "s", id);
+		r = db_change(db, err, tables[i], "s", id);
 	return r;
+}
+
+int network_forget_record(struct network *network, const char *id, struct err *err)
+{
+	return db_transaction(network->db, delete_rows, (void *)id, err);
 }
 
 /* ---- leases ---------------------------------------------------------------------------------- */
