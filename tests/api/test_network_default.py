@@ -1,4 +1,5 @@
 """The network of a container that asks for nothing: its address, the way out, and what it does not reach."""
+import concurrent.futures
 import ipaddress
 import re
 import subprocess
@@ -149,6 +150,34 @@ def test_many_at_once_never_share_an_address(net):
         thread.join()
     assert not failures and not clashes
     oracle.settled(net, before)
+
+
+def test_two_hundred_live_at_once(server):
+    """Each with a network of its own, all different; and then none."""
+    before = oracle.snapshot(server)
+    handles = [f"live-{n}" for n in range(200)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(server.client.create, handles))
+        infos = server.client.ok("GET", "/containers/bulk_info?handles=" + ",".join(handles))
+        addresses = {infos[handle]["Info"]["ContainerIP"] for handle in handles}
+        assert len(addresses) == 200 and "" not in addresses
+        assert len(oracle.links(server)) == 200 and set(handles) <= set(server.client.handles())
+        for handle in handles[::50]:
+            assert infos[handle]["Info"]["ContainerIP"] in server.client.output(handle, "ip -4 -o addr show eth0")
+        list(pool.map(server.client.destroy, handles))
+    oracle.settled(server, before)
+
+
+def test_three_hundred_one_after_the_other(server):
+    """More than the pool has addresses: each comes round again."""
+    before = oracle.snapshot(server)
+    seen = set()
+    for n in range(300):
+        handle = server.client.create(f"cycle-{n}")
+        seen.add(server.client.info(handle)["ContainerIP"])
+        server.client.destroy(handle)
+    assert 200 < len(seen) <= 256 and "" not in seen
+    oracle.settled(server, before)
 
 
 def test_addresses_survive_a_restart_and_are_not_given_out_again(start_server, outside):
