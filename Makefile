@@ -46,7 +46,7 @@ static_analyze  := $(analyze) -fPIE
 STATIC   := $(COMMON) $(static_$(MODE))
 
 SRC      := $(wildcard server/*.c server/worker/*.c backend/*.c backend/base/*.c backend/linux/*.c volumes/*.c)
-SHIM_SRC := $(wildcard backend/shim/*.c) $(addprefix backend/,base/auto.c base/clock.c base/memfd.c base/msg.c base/size_text.c linux/caps.c linux/nl.c linux/ring.c linux/rtnl.c linux/sys.c)
+SHIM_SRC := $(wildcard backend/shim/*.c) $(addprefix backend/,base/auto.c base/clock.c base/memfd.c base/msg.c base/size_text.c linux/caps.c linux/nl.c linux/ring.c linux/rtnl.c linux/sys.c linux/tcp.c)
 TEST     := $(wildcard tests/unit/test_*.c)
 FUZZ     := $(filter-out %/replay_main.c,$(wildcard tests/fuzz/*.c))
 object    = $(patsubst %.c,$(B)/%.o,$(1))

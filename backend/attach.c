@@ -124,12 +124,13 @@ int attach_new(struct process *take_process, struct container *take_container,
 }
 
 /* One that is still being started, or could not be, has no descriptors yet. */
-static bool is_started(struct process *process)
+static bool is_started(struct process *process, bool *ret_is_unsettled)
 {
 	bool yes;
 
 	pthread_mutex_lock(&process->lock);
 	yes = process->is_started;
+	*ret_is_unsettled = process->is_unsettled;
 	pthread_mutex_unlock(&process->lock);
 	return yes;
 }
@@ -138,15 +139,26 @@ int process_attach(struct container *container, const char *process_id, struct a
 	struct err *err)
 {
 	struct process *process = process_find(container, process_id);
+	bool is_unsettled;
 
-	if (process && !is_started(process)) {
+	if (process && !is_started(process, &is_unsettled)) {
 		process_put(process);
 		process = NULL;
 	}
 	if (!process)
 		return err_set(err, ERR_NO_PROCESS, ESRCH, "unknown process: %s", process_id);
+	if (is_unsettled)
+		process_settle(process);
 	container_hold(container);
 	return attach_new(process, container, ret_attach, err);
+}
+
+/* When we stop, the shim ends what is left. */
+static bool is_stopping(int stop_fd)
+{
+	struct pollfd stop = { .fd = stop_fd, .events = POLLIN };
+
+	return poll(&stop, 1, 0) == 1;
 }
 
 void attach_end(struct attach *attach)
@@ -154,6 +166,8 @@ void attach_end(struct attach *attach)
 	struct process *process = attach->process;
 	struct container *container = attach->container;
 
+	if (attach->client_fd >= 0 && !is_stopping(attach->stop_fd))
+		process_let_go(process, attach->client_fd);
 	pthread_mutex_lock(&process->lock);
 	attach->expires_ms = clock_ms() + LATE_STREAM_MS;
 	auto_fd(&attach->cut_fd);
@@ -220,6 +234,7 @@ void attach_watch(struct attach *attach, int client_fd, int stop_fd)
 {
 	attach->client_fd = client_fd;
 	attach->stop_fd = stop_fd;
+	process_hold(attach->process, &(struct msg_hold){ .stream = N_STREAMS }, client_fd);
 }
 
 /* False: give up, the server stops or the client is gone. A client that has only said its last byte
@@ -360,6 +375,13 @@ static int open_claimed(struct process *process, struct attach *attach,
 	tell_opened(process, stream);
 	r = reader_open(&reader->reader, &process->output, stream, attach->streams[stream].start,
 		sock_fd, err);
+	if (r == 0 && sock_fd >= 0)
+		process_hold(process,
+			&(struct msg_hold){ .stream = (uint32_t)stream,
+				.is_tcp = reader->reader.is_tcp,
+				.start = reader->reader.start,
+				.base = reader->reader.tcp_base },
+			sock_fd);
 	pthread_mutex_lock(&process->lock);
 	output_unpin(&process->output, stream, &attach->streams[stream].pin);
 	attach->streams[stream].is_pinned = false;
@@ -426,9 +448,18 @@ void stream_cut(struct stream_reader *stream)
 	(void)!write(stream->cut_fd, &one, sizeof(one));
 }
 
-void stream_close(struct stream_reader *stream)
+void stream_will_end(struct stream_reader *stream)
 {
+	process_will_end(stream->process, stream->reader.sock_fd, stream->reader.cursor);
+}
+
+void stream_close(struct stream_reader *stream, int stop_fd)
+{
+	int sock_fd = stream->reader.sock_fd;
+
 	reader_close(&stream->reader);
+	if (sock_fd >= 0 && !is_stopping(stop_fd))
+		process_let_go(stream->process, sock_fd);
 	process_release_if_delivered(stream->process);
 	auto_fd(&stream->cut_fd);
 	process_put(stream->process);

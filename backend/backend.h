@@ -169,4 +169,8 @@ int attach_open_stream(struct attach *attach, int stream, int sock_fd,
 struct reader *stream_reader(struct stream_reader *stream); /* output.h */
 /* The attach is to be cut off: see attach_cut_fd. */
 void stream_cut(struct stream_reader *stream);
-void stream_close(struct stream_reader *stream);
+/* Before its connection is ended by FIN. */
+void stream_will_end(struct stream_reader *stream);
+/* What its client has not acknowledged is for the next one; see reader_await_acks. stop_fd: readable
+ * if we are stopping, and leave the connection to the shim. */
+void stream_close(struct stream_reader *stream, int stop_fd);

@@ -387,3 +387,8 @@ void link_post(struct link *link, const struct msg *msg)
 {
 	msg_post(link->fd, msg);
 }
+
+int link_tell(struct link *link, const struct msg *msg)
+{
+	return msg_send(link->fd, msg);
+}

@@ -48,3 +48,5 @@ int link_wait(
 int link_call(struct link *link, const struct msg *msg, struct answer *ret_answer, struct err *err);
 /* Without waiting for room or an answer. */
 void link_post(struct link *link, const struct msg *msg);
+/* Waits for room, but there is no answer. 0 or -errno. */
+int link_tell(struct link *link, const struct msg *msg);

@@ -2,33 +2,46 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <linux/sockios.h>
-#include <linux/tcp.h>
-#include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "linux/tcp.h"
 
 enum { WAIT_DATA, WAIT_SOCKET, WAIT_STOP };
 
+static uint64_t higher(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
 /* Rings of an adopted process: go on where the last server stopped, forget its readers. */
-static void take_over(struct output *output)
+static void take_over(struct output *output, bool has_readers)
 {
 	struct ring rings[N_STREAMS] = { 0 };
 
 	if (output->ring_fd < 0 || ring_map(output->ring_fd, rings) < 0)
 		return;
 	for (int i = 0; i < N_STREAMS; i++) {
-		output->streams[i].resume = atomic_load(&rings[i].shared->tail);
-		atomic_store(&rings[i].shared->n_waiting, 0);
+		uint64_t noted =
+			higher(atomic_load(&rings[i].shared->tail), atomic_load(rings[i].resume));
+
+		output->streams[i].resume = higher(output->streams[i].resume, noted);
+		if (!has_readers)
+			atomic_store(&rings[i].shared->n_waiting, 0);
 	}
 	ring_unmap(rings);
+}
+
+void output_look_again(struct output *output)
+{
+	pthread_mutex_lock(&output->lock);
+	take_over(output, true);
+	pthread_mutex_unlock(&output->lock);
 }
 
 void output_init(struct output *output, int take_ring_fd, int take_data_fd, int kick_fd)
@@ -42,7 +55,7 @@ void output_init(struct output *output, int take_ring_fd, int take_data_fd, int 
 		TAILQ_INIT(&output->streams[i].readers);
 		TAILQ_INIT(&output->streams[i].pins);
 	}
-	take_over(output);
+	take_over(output, false);
 }
 
 void output_done(struct output *output)
@@ -75,44 +88,18 @@ static void unuse_rings(struct output *output)
 
 /* ---- acknowledgements ------------------------------------------------------------------------ */
 
-static bool tcp_acked(int sock_fd, uint64_t *ret_acked)
-{
-	struct tcp_info info;
-	socklen_t len = sizeof(info);
-
-	if (sock_fd < 0 || getsockopt(sock_fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0 ||
-		len < offsetof(struct tcp_info, tcpi_bytes_acked) + sizeof(info.tcpi_bytes_acked))
-		return false;
-	*ret_acked = info.tcpi_bytes_acked;
-	return true;
-}
-
-/* What the socket was given so far = acknowledged + still queued. The two are read one after the
- * other, so look again until nothing has moved in between. */
-static void note_base(struct reader *reader)
-{
-	uint64_t before, after;
-	int queued = 0;
-
-	reader->is_tcp = tcp_acked(reader->sock_fd, &after);
-	if (!reader->is_tcp)
-		return;
-	do {
-		before = after;
-		if (ioctl(reader->sock_fd, SIOCOUTQ, &queued) < 0)
-			queued = 0;
-	} while (tcp_acked(reader->sock_fd, &after) && after != before);
-	reader->tcp_base = before + queued;
-}
-
-/* Lock held. A unix socket has no acknowledgements: written is arrived. The FIN counts as a byte.
- */
+/* Lock held, rings mapped. A unix socket has no acknowledgements: written is arrived. The FIN counts
+ * as a byte. */
 static void refresh_acked(struct reader *reader)
 {
-	uint64_t acked = reader->cursor, total;
+	uint64_t acked = reader->cursor;
+	struct tcp_peer peer;
 
-	if (reader->is_tcp && tcp_acked(reader->sock_fd, &total)) {
-		acked = reader->start + (total > reader->tcp_base ? total - reader->tcp_base : 0);
+	if (reader->is_tcp && tcp_look(reader->sock_fd, &peer)) {
+		reader->is_closed = peer.is_closed;
+		acked = reader->start;
+		if (peer.acked_bytes > reader->tcp_base)
+			acked += peer.acked_bytes - reader->tcp_base;
 		if (acked > reader->cursor)
 			acked = reader->cursor;
 	}
@@ -120,8 +107,10 @@ static void refresh_acked(struct reader *reader)
 		reader->acked = acked;
 		reader->progress_ms = clock_ms();
 	}
-	if (acked > reader->output->streams[reader->stream].resume)
+	if (acked > reader->output->streams[reader->stream].resume) {
 		reader->output->streams[reader->stream].resume = acked;
+		atomic_store(reader->output->rings[reader->stream].resume, acked);
+	}
 }
 
 /* ---- what may be freed ----------------------------------------------------------------------- */
@@ -218,7 +207,7 @@ int reader_open(struct reader *reader, struct output *output, int stream, uint64
 			output->streams[stream].resume = tail; /* dropped before anybody came */
 		reader->start = start > tail ? start : tail;
 		reader->cursor = reader->acked = reader->start;
-		note_base(reader);
+		reader->is_tcp = tcp_given(sock_fd, &reader->tcp_base);
 		r = open_wait(reader);
 		if (r == 0)
 			TAILQ_INSERT_TAIL(&output->streams[stream].readers, reader, entry);
@@ -360,19 +349,27 @@ bool reader_is_stalled(struct reader *reader, bool is_blocked, int64_t stall_ms)
 	return is_stalled;
 }
 
-void reader_await_acks(struct reader *reader, int timeout_ms)
+static bool is_owed(struct reader *reader)
 {
-	int64_t end_ms = clock_ms() + timeout_ms;
-	bool is_owed = true;
+	bool yes;
 
-	while (is_owed && clock_ms() < end_ms) {
-		pthread_mutex_lock(&reader->output->lock);
-		refresh_acked(reader);
-		is_owed = reader->acked < reader->cursor;
-		pthread_mutex_unlock(&reader->output->lock);
-		if (is_owed)
-			usleep(2000);
-	}
+	pthread_mutex_lock(&reader->output->lock);
+	refresh_acked(reader);
+	yes = reader->acked < reader->cursor;
+	pthread_mutex_unlock(&reader->output->lock);
+	return yes;
+}
+
+bool reader_await_acks(struct reader *reader, int timeout_ms, int stop_fd)
+{
+	struct pollfd stop = { .fd = stop_fd, .events = POLLIN };
+	int64_t end_ms = clock_ms() + timeout_ms;
+	bool owes;
+
+	while ((owes = is_owed(reader)) && !reader->is_closed && clock_ms() < end_ms)
+		if (poll(&stop, 1, 2) == 1)
+			break;
+	return !owes;
 }
 
 bool output_try_release(struct output *output)

@@ -23,7 +23,7 @@ struct reader {
 	uint64_t acked; /* bytes below it have arrived at the peer's TCP */
 	uint64_t start; /* the cursor when it began */
 	uint64_t tcp_base; /* what the socket had been given before the first byte of ours */
-	bool is_tcp;
+	bool is_tcp, is_closed; /* is_closed: no acknowledgement can come any more */
 	int64_t progress_ms; /* when acked last moved, or there was nothing to send */
 	int wait_fd; /* epoll: data (edge-triggered) and the socket */
 };
@@ -54,6 +54,9 @@ struct output {
 void output_init(struct output *output, int take_ring_fd, int take_data_fd, int kick_fd);
 void output_done(struct output *output);
 
+/* The shim has noted what the readers of a server before us still got. */
+void output_look_again(struct output *output);
+
 /* Where a new attach begins: what nobody has acknowledged. The pin keeps it until the stream is
  * opened. */
 uint64_t output_pin(struct output *output, int stream, struct pin *pin);
@@ -80,8 +83,9 @@ unsigned readers_wait(
 /* True when other readers wait because this one has not moved for stall_ms. */
 bool reader_is_stalled(struct reader *reader, bool is_blocked, int64_t stall_ms);
 
-/* Before a connection is left to the kernel: what it still delivers shall not be sent again. */
-void reader_await_acks(struct reader *reader, int timeout_ms);
+/* After the connection's FIN. False: something was not acknowledged in time, or before stop_fd became
+ * readable. It will be sent again, so the kernel must not deliver it any more. */
+bool reader_await_acks(struct reader *reader, int timeout_ms, int stop_fd);
 
 /* True once: the process has exited, both streams ended and delivered: the shim may forget them. */
 bool output_try_release(struct output *output);

@@ -20,6 +20,7 @@ struct process {
 	uint32_t token;
 	char id[PROCESS_ID_SIZE];
 	bool is_tty, is_started, has_exited;
+	bool is_unsettled; /* clients of a server before us may still acknowledge something */
 	bool is_pea; /* has a root of its own; set before anybody else knows of it */
 	int input_fd; /* a pipe's write end or a terminal's master; -1: ended */
 	struct msg_exited exited;
@@ -50,6 +51,16 @@ struct process *process_find(struct container *container, const char *process_id
 /* If it has exited and nothing is left to deliver, the shim may give back the rings. Never blocks.
  */
 void process_release_if_delivered(struct process *process);
+
+/* hold.c. Should we die, the shim ends the connection and knows what has arrived. stream and the like
+ * are the caller's, the rest of body is filled in. */
+void process_hold(struct process *process, struct msg_hold *body, int sock_fd);
+/* Before its FIN, behind the byte at end. */
+void process_will_end(struct process *process, int sock_fd, uint64_t end);
+/* Before it is closed. */
+void process_let_go(struct process *process, int sock_fd);
+/* What a server before us had sent is acknowledged, or will never be, from now on. Waits. */
+void process_settle(struct process *process);
 
 /* attach.c. attach_new consumes the references to process and container, also on failure. */
 int attach_new(struct process *take_process, struct container *take_container,

@@ -188,7 +188,7 @@ static int adopt_process(struct container *container, uint32_t token, struct err
 	process = process_new(container, told.process_id, token, told.tty, fds[0], fds[1], fds[2]);
 	if (!process)
 		return err_system(err, -ENOMEM, "adopt");
-	process->is_started = true;
+	process->is_started = process->is_unsettled = true;
 	process->is_pea = pea_is_one(container, token);
 	r = enter_table(container, process, err);
 	/* an exit that was told before the table knew the process was told to nobody: ask again */

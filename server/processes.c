@@ -13,6 +13,7 @@
 #include "backend.h"
 #include "base/auto.h"
 #include "base/err.h"
+#include "linux/tcp.h"
 #include "output.h"
 #include "server/chunks.h"
 #include "server/json.h"
@@ -26,7 +27,6 @@
 	60000 /* a client reads all output before it closes its control connection */
 #define STREAM_DRAIN_MS 10000
 #define LINGER_MS 10000 /* after a client's FIN it may still read: wait this long for the exit */
-#define STOP_ACKS_MS 1000
 #define CHUNK_BYTES (256u * 1024)
 
 /* ---- the control connection ------------------------------------------------------------------ */
@@ -243,6 +243,17 @@ static bool pour(const struct request *request, struct stream_reader *stream)
 	return true;
 }
 
+/* What is on its way to a client that is still there is waited for: neither lost nor sent again. */
+static void finish_stream(const struct request *request, struct stream_reader *stream)
+{
+	stream_will_end(stream);
+	sock_finish(request->fd, STREAM_DRAIN_MS, request_stop_fd(request));
+	if (!reader_await_acks(stream_reader(stream), STREAM_DRAIN_MS, request_stop_fd(request)) &&
+		!is_stopping(request))
+		tcp_give_up(request->fd);
+	stream_close(stream, request_stop_fd(request));
+}
+
 static void serve_stream(struct request *request, int stream_number)
 {
 	struct err err;
@@ -259,9 +270,7 @@ static void serve_stream(struct request *request, int stream_number)
 			&err) == 0) {
 		if (reader_watch(stream_reader(stream), request_stop_fd(request), EPOLLIN) == 0)
 			pour(request, stream);
-		sock_finish(request->fd, STREAM_DRAIN_MS, request_stop_fd(request));
-		reader_await_acks(stream_reader(stream), is_stopping(request) ? STOP_ACKS_MS : 0);
-		stream_close(stream);
+		finish_stream(request, stream);
 	} else {
 		sock_finish(request->fd, STREAM_DRAIN_MS, request_stop_fd(request));
 	}
@@ -400,7 +409,7 @@ void handle_process_exec(struct request *request)
 	sock_finish(request->fd, STREAM_DRAIN_MS, request_stop_fd(request));
 	for (int i = 0; i < N_STREAMS; i++)
 		if (exec.streams[i])
-			stream_close(exec.streams[i]);
+			stream_close(exec.streams[i], request_stop_fd(request));
 	attach_end(attach);
 	container_put(container);
 }

@@ -12,7 +12,8 @@
 #include "base/auto.h"
 
 #define PAGE_BYTES 4096
-static_assert(sizeof(struct ring_head) * N_STREAMS <= PAGE_BYTES, "the heads share one page");
+#define RESUME_AT 2048 /* the heads keep their place and size: older shims and servers know them */
+static_assert(sizeof(struct ring_head) * N_STREAMS <= RESUME_AT, "the heads share one page");
 
 int ring_create(uint64_t capacity_bytes)
 {
@@ -42,6 +43,7 @@ int ring_map(int fd, struct ring rings[N_STREAMS])
 		return -errno;
 	for (int i = 0; i < N_STREAMS; i++)
 		rings[i] = (struct ring){ .shared = (struct ring_head *)map + i,
+			.resume = (_Atomic uint64_t *)(map + RESUME_AT) + i,
 			.data = map + PAGE_BYTES + i * capacity,
 			.capacity_bytes = capacity };
 	return 0;

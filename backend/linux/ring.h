@@ -27,6 +27,7 @@ struct ring_head {
 
 struct ring {
 	struct ring_head *shared;
+	_Atomic uint64_t *resume; /* shared: the highest offset that any reader has acknowledged */
 	unsigned char *data;
 	uint64_t capacity_bytes; /* a power of two, whole pages */
 };

@@ -18,6 +18,7 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "linux/sys.h"
+#include "shim/hold.h"
 #include "shim/shim.h"
 
 #define N_FIXED (5 + N_WATCH_POLLS) /* server, listen, init, signals, kick, limits */
@@ -79,6 +80,7 @@ static void shim_open(struct shim *shim, char **argv)
 		.is_greeted = true };
 	TAILQ_INIT(&shim->procs);
 	TAILQ_INIT(&shim->ended);
+	TAILQ_INIT(&shim->helds);
 	watch_init(&shim->watch);
 	sys_close_from(SHIM_CONTROL_FD + 1);
 	prctl(PR_SET_NAME, "cloche-shim", 0, 0, 0);
@@ -101,21 +103,24 @@ static void server_gone(struct shim *shim)
 	auto_fd(&shim->server_fd);
 	if (shim->state < SHIM_RUNNING || shim->must_end)
 		_exit(0); /* a birth that nobody waits for: init follows us (PDEATHSIG, end of its socket) */
+	hold_all_ends(shim);
 }
 
-static void from_server(struct shim *shim)
+/* What a dead server had still said is heard before its end. 0: there may be more. */
+static int from_server(struct shim *shim)
 {
 	struct msg msg;
-	int r = msg_recv(shim->server_fd, &msg, space, 0);
+	int r = msg_recv(shim->server_fd, &msg, space, MSG_DONTWAIT);
 
 	if (r == -EMFILE || r == -ENOMEM)
-		return;
-	if (r < 0) {
+		return 0;
+	if (r == 0) {
+		shim_request(shim, &msg);
+		msg_done(&msg);
+	} else if (r != -EAGAIN) {
 		server_gone(shim);
-		return;
 	}
-	shim_request(shim, &msg);
-	msg_done(&msg);
+	return r;
 }
 
 /* A server that has come back: it replaces the one before, and must say the nonce first. */
@@ -129,6 +134,8 @@ static void from_listener(struct shim *shim)
 	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0 ||
 		who.uid != geteuid())
 		return;
+	while (shim->server_fd >= 0 && from_server(shim) == 0)
+		continue;
 	server_gone(shim); /* in the middle of a birth nobody takes over */
 	shim->server_fd = TAKE_FD(fd);
 	TAILQ_FOREACH (proc, &shim->procs, entry)
@@ -183,6 +190,7 @@ static void reap(struct shim *shim)
 
 static struct pollfd *polls;
 static size_t n_polls_room;
+static size_t n_proc_polls; /* up to here, processes; behind it, connections of a dead server */
 
 /* Grows before it is needed, keeps what it has when there is no memory: then the newest processes
  * wait. */
@@ -202,7 +210,7 @@ static size_t room_for(size_t n)
 
 static size_t fill_polls(struct shim *shim, int *timeout_ms)
 {
-	size_t room = room_for(N_FIXED + POLLS_PER_PROC * shim->n_procs), n = 0;
+	size_t room = room_for(N_FIXED + POLLS_PER_PROC * shim->n_procs + shim->n_helds), n = 0;
 	int64_t now_ms = clock_ms(), next_ms = 0, at_ms;
 	struct proc *proc;
 
@@ -226,6 +234,10 @@ static size_t fill_polls(struct shim *shim, int *timeout_ms)
 				.events = POLLIN
 			};
 	}
+	n_proc_polls = n;
+	n += hold_fill_polls(shim, polls + n, room - n, &at_ms);
+	if (at_ms && (!next_ms || at_ms < next_ms))
+		next_ms = at_ms;
 	*timeout_ms = !next_ms ? -1 : next_ms > now_ms ? (int)(next_ms - now_ms) : 0;
 	return n;
 }
@@ -277,7 +289,8 @@ static void serve(struct shim *shim, size_t n_polls)
 	struct proc *proc;
 	uint64_t kicks;
 
-	serve_procs(shim, n_polls); /* before anything that changes the list */
+	serve_procs(shim, n_proc_polls); /* before anything that changes the lists */
+	hold_serve(shim, polls + n_proc_polls, n_polls - n_proc_polls);
 	if (polls[4].revents && read(shim->kick_fd, &kicks, sizeof(kicks)) > 0)
 		TAILQ_FOREACH (proc, &shim->procs, entry)
 			proc_trim(proc);

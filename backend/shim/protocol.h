@@ -31,6 +31,12 @@ enum msg_type {
 	MSG_RUN_IMAGE, /* struct msg_run_image and three blobs; fds: see there; reply as MSG_RUN's */
 	MSG_WATCH, /* struct msg_watch; fds: one for each WATCH_ bit of what is given, in order */
 
+	MSG_HOLD, /* struct msg_hold; fds: a client's connection; not answered, as the next two */
+	MSG_HOLD_END, /* struct msg_hold_end: the server ends it by FIN behind that offset */
+	MSG_LET_GO, /* struct msg_hold_end, end unused: the server closes it */
+	MSG_SETTLE, /* struct msg_settle; reply.value: how many connections of a server before are
+		       not settled */
+
 	/* shim to server, unasked */
 	MSG_EXITED = 48, /* struct msg_end */
 	MSG_DEAD, /* init is gone, or BYE was obeyed: struct msg_dead */
@@ -73,6 +79,22 @@ struct msg_token {
 struct msg_signal {
 	uint32_t token;
 	int32_t signo;
+};
+/* A connection of a client: the shim keeps a duplicate, and ends it when the server dies. */
+struct msg_hold {
+	uint32_t token, stream; /* N_STREAMS: a control connection */
+	uint32_t id; /* the server's, no other of its connections has it until MSG_LET_GO */
+	uint32_t is_tcp; /* 0: what its peer acknowledges is not known */
+	uint64_t start; /* the offset of the stream's first byte in it */
+	uint64_t base; /* what the socket had been given before that */
+};
+struct msg_hold_end {
+	uint32_t id, padding;
+	uint64_t end;
+};
+struct msg_settle {
+	uint32_t token;
+	uint32_t is_over; /* 1: those that are not settled are reset */
 };
 struct msg_execed {
 	uint32_t token;

@@ -16,14 +16,15 @@
 #include "linux/sys.h"
 #include "shim/builder.h"
 #include "shim/builder_process.h"
+#include "shim/hold.h"
 #include "shim/shim.h"
 
 /* ---- sending --------------------------------------------------------------------------------- */
 
 void shim_send(struct shim *shim, const struct msg *msg)
 {
-	if (shim->server_fd >= 0 && msg_send(shim->server_fd, msg) == -EPIPE)
-		auto_fd(&shim->server_fd);
+	if (shim->server_fd >= 0)
+		msg_send(shim->server_fd, msg); /* one that is gone is noticed when it is read */
 }
 
 void shim_reply(struct shim *shim, uint32_t seq, int code, uint32_t step)
@@ -612,6 +613,20 @@ static void request_adopt(struct shim *shim, struct msg *msg)
 	shim_send(shim, &answer);
 }
 
+static void request_settle(struct shim *shim, struct msg *msg)
+{
+	struct msg_reply reply = { 0 };
+	struct msg_settle body;
+
+	msg_body(msg, &body, sizeof(body));
+	reply.value = hold_settle(shim, body.token, body.is_over);
+	shim_send(shim,
+		&(struct msg){ .type = MSG_REPLY,
+			.seq = msg->seq,
+			.body = &reply,
+			.body_bytes = sizeof(reply) });
+}
+
 /* ---- dispatch -------------------------------------------------------------------------------- */
 
 #define IN(state) (1u << (state))
@@ -637,6 +652,10 @@ static const struct request {
 	{ MSG_FORGET, ANY, request_forget },
 	{ MSG_ADOPT, ANY, request_adopt },
 	{ MSG_WATCH, ANY, request_watch },
+	{ MSG_HOLD, ANY, hold_take },
+	{ MSG_HOLD_END, ANY, hold_end },
+	{ MSG_LET_GO, ANY, hold_let_go },
+	{ MSG_SETTLE, ANY, request_settle },
 	{ MSG_BYE, ANY, request_bye },
 };
 

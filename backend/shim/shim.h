@@ -32,6 +32,8 @@ struct shim {
 	bool must_end; /* BYE was said */
 	TAILQ_HEAD(, proc) procs; /* with descriptors to watch */
 	unsigned n_procs;
+	TAILQ_HEAD(, held) helds; /* hold.h; newest first */
+	unsigned n_helds;
 	struct watch watch;
 	TAILQ_HEAD(, ended) ended; /* delivered and forgotten but for their statuses */
 };

@@ -209,6 +209,8 @@ static const struct {
 	{ "hunt", cmd_hunt },
 	{ "trace", cmd_trace },
 	{ "bomb", cmd_bomb },
+	{ "lines", cmd_lines },
+	{ "acknowledge", cmd_acknowledge },
 	{ "enter", cmd_enter },
 };
 

@@ -12,3 +12,5 @@ int cmd_sockets(int argc, char **argv);
 int cmd_terminal(int argc, char **argv);
 int cmd_hunt(int argc, char **argv); /* probe_hunt.c */
 int cmd_bomb(int argc, char **argv); /* probe_bombs.c */
+int cmd_lines(int argc, char **argv); /* probe_streams.c */
+int cmd_acknowledge(int argc, char **argv);

@@ -1,0 +1,201 @@
+#include "shim/hold.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include "base/auto.h"
+#include "base/clock.h"
+#include "linux/tcp.h"
+#include "shim/shim.h"
+
+#define LOOK_MS 50 /* no event tells of the last acknowledgement behind a peer's FIN */
+
+struct held {
+	TAILQ_ENTRY(held) entry;
+	struct msg_hold about;
+	int fd;
+	uint64_t end; /* the offset behind which our FIN goes; of no use before has_end */
+	bool has_end, is_orphan, has_peer_end;
+};
+
+static void drop(struct shim *shim, struct held *held)
+{
+	TAILQ_REMOVE(&shim->helds, held, entry);
+	shim->n_helds--;
+	auto_fd(&held->fd);
+	free(held);
+}
+
+/* Of the server that is there. */
+static struct held *find(struct shim *shim, uint32_t id)
+{
+	struct held *held;
+
+	TAILQ_FOREACH (held, &shim->helds, entry)
+		if (held->about.id == id && !held->is_orphan)
+			return held;
+	return NULL;
+}
+
+/* Processes have to be started too. */
+static bool takes_too_much(int fd)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_NOFILE, &limit) == 0 && (rlim_t)fd > limit.rlim_cur / 4 * 3;
+}
+
+void hold_take(struct shim *shim, struct msg *msg)
+{
+	struct held *held = NULL;
+
+	if (msg->n_fds == 1 && !takes_too_much(msg->fds[0]))
+		held = calloc(1, sizeof(*held));
+	if (!held)
+		return;
+	msg_body(msg, &held->about, sizeof(held->about));
+	held->fd = TAKE_FD(msg->fds[0]);
+	TAILQ_INSERT_HEAD(&shim->helds, held, entry);
+	shim->n_helds++;
+}
+
+void hold_end(struct shim *shim, struct msg *msg)
+{
+	struct msg_hold_end body;
+	struct held *held;
+
+	msg_body(msg, &body, sizeof(body));
+	held = find(shim, body.id);
+	if (held) {
+		held->end = body.end;
+		held->has_end = true;
+	}
+}
+
+void hold_let_go(struct shim *shim, struct msg *msg)
+{
+	struct msg_hold_end body;
+	struct held *held;
+
+	msg_body(msg, &body, sizeof(body));
+	held = find(shim, body.id);
+	if (held)
+		drop(shim, held);
+}
+
+/* ---- after the server's end ------------------------------------------------------------------ */
+
+/* Nobody else moves the tail now: a server that comes lets nobody read before all is settled. */
+static void note(struct shim *shim, const struct held *held, uint64_t acked)
+{
+	struct proc *proc = shim_find(shim, held->about.token);
+	struct ring *ring = proc ? &proc->rings[held->about.stream] : NULL;
+
+	if (!ring || !ring->shared || acked > atomic_load(&ring->shared->head))
+		return;
+	if (acked > atomic_load(ring->resume))
+		atomic_store(ring->resume, acked);
+	if (acked > atomic_load(&ring->shared->tail))
+		ring_release(ring, acked);
+}
+
+/* True once nothing more of it can be acknowledged. */
+static bool look(struct shim *shim, const struct held *held)
+{
+	struct tcp_peer peer;
+	uint64_t acked;
+
+	if (!held->about.is_tcp || held->about.stream >= N_STREAMS || !tcp_look(held->fd, &peer))
+		return true;
+	acked = held->about.start;
+	if (peer.acked_bytes > held->about.base)
+		acked += peer.acked_bytes - held->about.base;
+	if (acked > held->end)
+		acked = held->end; /* the FIN was counted too */
+	note(shim, held, acked);
+	return acked == held->end || peer.is_closed;
+}
+
+void hold_all_ends(struct shim *shim)
+{
+	struct held *held;
+	uint64_t given;
+
+	TAILQ_FOREACH (held, &shim->helds, entry) {
+		if (held->is_orphan)
+			continue;
+		held->is_orphan = true;
+		if (!held->has_end && tcp_given(held->fd, &given))
+			held->end = held->about.start +
+				(given > held->about.base ? given - held->about.base : 0);
+		shutdown(held->fd, SHUT_WR);
+		look(shim, held);
+	}
+}
+
+unsigned hold_settle(struct shim *shim, uint32_t token, bool is_over)
+{
+	struct held *held, *next;
+	unsigned n = 0;
+
+	for (held = TAILQ_FIRST(&shim->helds); held; held = next) {
+		next = TAILQ_NEXT(held, entry);
+		if (held->about.token != token || !held->is_orphan || look(shim, held))
+			continue;
+		if (is_over) {
+			tcp_give_up(held->fd);
+			drop(shim, held);
+		} else {
+			n++;
+		}
+	}
+	return n;
+}
+
+/* Behind a peer's FIN the socket is always ready: it is looked at by the clock. */
+size_t hold_fill_polls(
+	const struct shim *shim, struct pollfd *polls, size_t n_room, int64_t *next_ms)
+{
+	const struct held *held;
+	size_t n = 0;
+
+	*next_ms = 0;
+	TAILQ_FOREACH (held, &shim->helds, entry) {
+		if (!held->is_orphan || n == n_room)
+			continue;
+		if (held->has_peer_end)
+			*next_ms = clock_ms() + LOOK_MS;
+		polls[n++] = (struct pollfd){ .fd = held->has_peer_end ? -1 : held->fd,
+			.events = POLLIN };
+	}
+	return n;
+}
+
+/* What the peer still says is read away: left unread, it would make a RST of our end. */
+static void hear(struct shim *shim, struct held *held)
+{
+	char nowhere[16384];
+	ssize_t n = recv(held->fd, nowhere, sizeof(nowhere), MSG_DONTWAIT);
+
+	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+		return;
+	held->has_peer_end = true;
+	if (look(shim, held))
+		drop(shim, held);
+}
+
+void hold_serve(struct shim *shim, const struct pollfd *polls, size_t n_polls)
+{
+	struct held *held, *next;
+	size_t n = 0;
+
+	for (held = TAILQ_FIRST(&shim->helds); held && n < n_polls; held = next) {
+		next = TAILQ_NEXT(held, entry);
+		if (!held->is_orphan)
+			continue;
+		if (polls[n++].revents || held->has_peer_end)
+			hear(shim, held);
+	}
+}
