@@ -214,15 +214,16 @@ int pea_end_all(struct container *container, struct err *err)
 	return r;
 }
 
-struct user_search {
+struct user_visit {
 	const struct container *container;
-	const char *name;
+	int (*visit)(const char *name, void *arg);
+	void *arg;
 };
 
-static int match_user(const char *id, void *value, void *arg)
+static int visit_user(const char *id, void *value, void *arg)
 {
 	struct process *process = value;
-	const struct user_search *search = arg;
+	const struct user_visit *visit = arg;
 	char name[USER_SIZE];
 	bool lives;
 
@@ -230,19 +231,21 @@ static int match_user(const char *id, void *value, void *arg)
 	pthread_mutex_lock(&process->lock);
 	lives = process->is_pea && !process->has_exited;
 	pthread_mutex_unlock(&process->lock);
-	name_user(search->container->id, process->token, name);
-	return lives && !strcmp(name, search->name);
+	if (!lives)
+		return 0;
+	name_user(visit->container->id, process->token, name);
+	return visit->visit(name, visit->arg);
 }
 
-bool pea_is_user(struct container *container, const char *name)
+int pea_each_user(struct container *container, int (*visit)(const char *name, void *arg), void *arg)
 {
-	struct user_search search = { container, name };
-	bool is_one;
+	struct user_visit visitor = { container, visit, arg };
+	int r;
 
 	pthread_mutex_lock(&container->table_lock);
-	is_one = registry_each(container->processes, match_user, &search) == 1;
+	r = registry_each(container->processes, visit_user, &visitor);
 	pthread_mutex_unlock(&container->table_lock);
-	return is_one;
+	return r;
 }
 
 /* ---- the beginning --------------------------------------------------------------------------- */

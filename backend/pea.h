@@ -26,8 +26,9 @@ bool pea_is_one(struct container *container, uint32_t token);
 void pea_recover(struct container *container);
 /* With its container: nothing of them runs and their volumes are free when this returns 0. */
 int pea_end_all(struct container *container, struct err *err);
-/* Whether name is what the volumes of a pea that lives are attached to. */
-bool pea_is_user(struct container *container, const char *name);
+/* The names that volumes of peas that live are attached to, until visit returns other than 0. */
+int pea_each_user(
+	struct container *container, int (*visit)(const char *name, void *arg), void *arg);
 
 /* Of the first that lives under this id, in whatever container. -ESRCH: none does. */
 int pea_metrics(

@@ -4,6 +4,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +15,7 @@
 
 #include "backend_internal.h"
 #include "base/auto.h"
+#include "base/db.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/registry.h"
@@ -233,21 +236,66 @@ static int adopt(struct container *container, struct err *err)
 
 /* ---- each record ----------------------------------------------------------------------------- */
 
-static void recover_one(struct backend *backend, const struct record *record)
+struct candidate {
+	struct record record; /* a copy: teardown changes the table */
+	struct container *container; /* NULL: it could not be loaded */
+	int adopted; /* 0, or what stood in the way, in err */
+	struct err err;
+};
+
+struct recovery {
+	struct backend *backend;
+	struct candidate *all;
+	size_t n_all;
+	_Atomic size_t next;
+	struct registry *known; /* names of what has an owner; see is_known */
+};
+
+/* Each waits for a shim at a time. */
+#define N_ADOPTERS 8
+
+/* Also to end it: its shim may have come further than its record. */
+static void *adopt_each(void *arg)
 {
-	struct container *container = NULL;
-	struct err err = { 0 };
+	struct recovery *recovery = arg;
+	size_t i;
+
+	while ((i = atomic_fetch_add(&recovery->next, 1)) < recovery->n_all) {
+		struct candidate *candidate = &recovery->all[i];
+
+		if (candidate->container)
+			candidate->adopted = adopt(candidate->container, &candidate->err);
+	}
+	return NULL;
+}
+
+static void adopt_all(struct recovery *recovery)
+{
+	pthread_t threads[N_ADOPTERS - 1];
+	size_t n = 0;
+
+	while (n < N_ELEMENTS(threads) && n + 1 < recovery->n_all &&
+		pthread_create(&threads[n], NULL, adopt_each, recovery) == 0)
+		n++;
+	adopt_each(recovery);
+	while (n)
+		pthread_join(threads[--n], NULL);
+}
+
+static void settle(struct backend *backend, struct candidate *candidate)
+{
+	const struct record *record = &candidate->record;
+	struct container *container = candidate->container;
+	struct err err = candidate->err;
 	bool is_whole = record->state != CONTAINER_CREATING && record->state != CONTAINER_UNBORN &&
 		!strcmp(record->boot_id, backend->boot_id);
-	int r = load(backend, record, &container, &err);
+	int r = candidate->adopted;
 
 	if (!container) {
 		LOG(LOG_ERROR, "container-not-loaded", KV_STR("handle", record->handle),
 			KV_STR("error", err.msg));
 		return;
 	}
-	r = adopt(container,
-		&err); /* also to end it: its shim may have come further than its record */
 	if (r == 0 && is_whole && !backend->config.destroy_on_start) {
 		container->idle_since_ms = clock_ms();
 		LOG(LOG_INFO, "container-adopted", KV_STR("handle", record->handle));
@@ -273,78 +321,98 @@ static void recover_one(struct backend *backend, const struct record *record)
 		KV_STR("error", err.msg));
 }
 
-/* Records are copied: teardown changes the table that is being read. */
-struct records {
-	struct record *all;
-	size_t n_all;
-};
-
 static int copy_record(const struct record *record, void *arg)
 {
-	struct records *records = arg;
-	struct record *more = realloc(records->all, (records->n_all + 1) * sizeof(*more));
+	struct recovery *recovery = arg;
+	struct candidate *more =
+		realloc(recovery->all, (recovery->n_all + 1) * sizeof(*recovery->all));
+	struct record *copy;
 
 	if (!more)
 		return -ENOMEM;
-	records->all = more;
-	more += records->n_all++;
-	*more = *record;
-	more->id = strdup(record->id);
-	more->handle = strdup(record->handle);
-	more->nonce = strdup(record->nonce);
-	more->boot_id = strdup(record->boot_id);
-	more->root = record->root ? strdup(record->root) : NULL;
-	return more->id && more->handle && more->nonce && more->boot_id ? 0 : -ENOMEM;
+	recovery->all = more;
+	more += recovery->n_all++;
+	*more = (struct candidate){ .record = *record };
+	copy = &more->record;
+	copy->id = strdup(record->id);
+	copy->handle = strdup(record->handle);
+	copy->nonce = strdup(record->nonce);
+	copy->boot_id = strdup(record->boot_id);
+	copy->root = record->root ? strdup(record->root) : NULL;
+	return copy->id && copy->handle && copy->nonce && copy->boot_id ? 0 : -ENOMEM;
 }
 
-static void free_records(struct records *records)
+static void recovery_done(struct recovery *recovery)
 {
-	for (size_t i = 0; i < records->n_all; i++) {
-		free((char *)records->all[i].id);
-		free((char *)records->all[i].handle);
-		free((char *)records->all[i].nonce);
-		free((char *)records->all[i].boot_id);
-		free((char *)records->all[i].root);
+	for (size_t i = 0; i < recovery->n_all; i++) {
+		struct record *record = &recovery->all[i].record;
+
+		free((char *)record->id);
+		free((char *)record->handle);
+		free((char *)record->nonce);
+		free((char *)record->boot_id);
+		free((char *)record->root);
 	}
-	free(records->all);
+	free(recovery->all);
+	registry_free(recovery->known);
+}
+
+/* In one transaction: the locks of a thousand small ones take longer than the reading. */
+static int load_all(struct db *db, void *arg, struct err *err)
+{
+	struct recovery *recovery = arg;
+	int r = store_each(db, copy_record, recovery, err);
+
+	for (size_t i = 0; r == 0 && i < recovery->n_all; i++)
+		load(recovery->backend, &recovery->all[i].record, &recovery->all[i].container,
+			&recovery->all[i].err);
+	return r;
 }
 
 /* ---- what nobody has recorded ---------------------------------------------------------------- */
 
-static int same_id(const char *handle, void *value, void *arg)
+static int note_user(const char *name, void *arg)
+{
+	struct recovery *recovery = arg;
+
+	return registry_add(recovery->known, name, recovery);
+}
+
+static int note_known(const char *handle, void *value, void *arg)
 {
 	struct container *container = value;
+	int r = note_user(container->id, arg);
 
 	(void)handle;
-	return !strcmp(container->id, arg) || pea_is_user(container, arg);
+	return r < 0 ? r : pea_each_user(container, note_user, arg);
 }
 
 static bool is_known(const char *id, void *arg)
 {
-	struct backend *backend = arg;
+	const struct recovery *recovery = arg;
 
-	return registry_each(backend->containers, same_id, (void *)id) == 1;
+	return registry_find(recovery->known, id) != NULL;
 }
 
 static int sweep_group(const char *id, void *arg)
 {
-	struct backend *backend = arg;
+	struct recovery *recovery = arg;
 
-	if (!is_known(id, backend))
-		cgroup_destroy(&backend->cgroups, id);
+	if (!is_known(id, recovery))
+		cgroup_destroy(&recovery->backend->cgroups, id);
 	return 0;
 }
 
 /* Calls sweep with each unknown name in the directory. */
-static void each_unknown(struct backend *backend, const char *dir_path,
+static void each_unknown(struct recovery *recovery, const char *dir_path,
 	void (*sweep)(struct backend *backend, const char *name))
 {
 	DIR *dir = opendir(dir_path);
 	struct dirent *entry;
 
 	while (dir && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.' && !is_known(entry->d_name, backend))
-			sweep(backend, entry->d_name);
+		if (entry->d_name[0] != '.' && !is_known(entry->d_name, recovery))
+			sweep(recovery->backend, entry->d_name);
 	if (dir)
 		closedir(dir);
 }
@@ -398,22 +466,36 @@ static void sweep_images(struct backend *backend)
 		closedir(dir);
 }
 
+static void sweep(struct recovery *recovery)
+{
+	struct backend *backend = recovery->backend;
+
+	volumes_settle(backend->volumes, is_known, recovery);
+	network_start(backend->network, is_known, recovery);
+	cgroup_each(&backend->cgroups, sweep_group, recovery);
+	each_unknown(recovery, backend->run_dir, sweep_socket);
+	each_unknown(recovery, backend->live_dir, sweep_live);
+	sweep_images(backend);
+}
+
 int recover(struct backend *backend, struct err *err)
 {
-	struct records records = { 0 };
-	int r = store_each(backend->db, copy_record, &records, err);
+	struct recovery recovery = { .backend = backend, .known = registry_new() };
+	int r = recovery.known ? db_transaction(backend->db, load_all, &recovery, err)
+			       : err_system(err, -ENOMEM, "recover");
 
-	for (size_t i = 0; r == 0 && i < records.n_all; i++)
-		recover_one(backend, &records.all[i]);
-	free_records(&records);
-	if (r < 0)
-		return r;
-	volumes_settle(backend->volumes, is_known, backend);
-	network_start(backend->network, is_known, backend);
-	cgroup_each(&backend->cgroups, sweep_group, backend);
-	each_unknown(backend, backend->run_dir, sweep_socket);
-	each_unknown(backend, backend->live_dir, sweep_live);
-	sweep_images(backend);
-	keeper_has_dead(backend); /* a process with an image may have ended meanwhile */
-	return 0;
+	if (r == 0) {
+		adopt_all(&recovery);
+		for (size_t i = 0; i < recovery.n_all; i++)
+			settle(backend, &recovery.all[i]);
+		r = registry_each(backend->containers, note_known, &recovery);
+		if (r < 0)
+			err_system(err, r, "recover");
+	}
+	if (r == 0)
+		sweep(&recovery);
+	recovery_done(&recovery);
+	if (r == 0)
+		keeper_has_dead(backend); /* a process with an image may have ended meanwhile */
+	return r;
 }
