@@ -64,6 +64,10 @@ $(B)/backend/shim_image.o: backend/shim_image.S $(B)/cloche-shim
 	@mkdir -p $(@D)
 	@strip -o $(B)/cloche-shim.stripped $(B)/cloche-shim
 	@$(CC) -c -DSHIM_PROGRAM='"$(B)/cloche-shim.stripped"' -o $@ $<
+# for tests/torture: this server with the shim of another commit, OTHER_SHIM
+$(B)/cloche-other-shim: $(call object,$(SRC)) $(B)/backend/shim/check.o $(OTHER_SHIM)
+	@$(CC) -c -DSHIM_PROGRAM='"$(OTHER_SHIM)"' -o $(B)/other_shim_image.o backend/shim_image.S
+	@$(CC) $(CFLAGS) $(LDFLAGS) $(LDFLAGS_$(MODE)) -o $@ $(filter %.o,$^) $(B)/other_shim_image.o $(LDLIBS)
 $(B)/static/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC    $@"; $(CC) $(CPPFLAGS) $(STATIC) -MMD -MP -c -o $@ $<

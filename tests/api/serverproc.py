@@ -60,7 +60,7 @@ def parse_address(text):
 class Server:
     running = []
 
-    def __init__(self, *args, directory=None, pool=64, prefix=(), env=None, log=None, command=()):
+    def __init__(self, *args, directory=None, pool=64, prefix=(), env=None, log=None, command=(), program=PROGRAM):
         self.owns = directory is None
         self.directory = Path(directory or tempfile.mkdtemp(prefix="cloche-test-"))
         self.directory.mkdir(exist_ok=True)
@@ -68,6 +68,7 @@ class Server:
         self.pool = pool if isinstance(pool, tuple) else _pool(pool)
         self.tag, self.network = _network()
         self.args, self.prefix, self.env, self.command = args, prefix, env, command
+        self.program = program  # of the next start
         self.log_path = Path(log or self.directory / "log")
         self.process = None
         self.is_ended = False  # by us
@@ -78,7 +79,7 @@ class Server:
 
     def start_process(self, *more):
         """Start, or start again on the same work directory, without waiting for it: how long the log was."""
-        command = [*self.prefix, PROGRAM, *self.command, "--work-dir", self.work, "--bind-ip", "127.0.0.1",
+        command = [*self.prefix, self.program, *self.command, "--work-dir", self.work, "--bind-ip", "127.0.0.1",
                    "--bind-port", "0", "--baggageclaim-bind-port", "0", "--id-pool-start", self.pool[0],
                    "--id-pool-count", self.pool[1], "--network-tag", self.tag, "--network-pool", self.network,
                    *self.args, *more]
