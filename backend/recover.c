@@ -263,8 +263,6 @@ static void recover_one(struct backend *backend, const struct record *record)
 		link_close(container->link);
 		container->link = NULL;
 	}
-	if (!container->link)
-		cgroup_kill(&backend->cgroups, container->id);
 	if (container_teardown(container, &err) == 0)
 		return;
 	if (record->state == CONTAINER_UNBORN) /* nobody can name it: the next start tries again */
