@@ -3,7 +3,8 @@ MODE    ?= release
 B       := build/$(MODE)
 PREFIX  ?= /usr/local
 CC      := gcc
-PKGS    := libmicrohttpd jansson sqlite3 libseccomp libarchive libcurl zlib libzstd libnftables
+PKGS    := libmicrohttpd jansson sqlite3 libseccomp libarchive zlib libzstd
+LATE    := libcurl libnftables # loaded when first used, see base/late.h
 VENV    := .venv
 
 PACKAGES := gcc make pkg-config libc6-dev libmicrohttpd-dev libjansson-dev libsqlite3-dev libseccomp-dev libcap-dev \
@@ -33,7 +34,7 @@ ifeq ($(MODE),break)
 B        := build/break/$(BREAK)
 endif
 CFLAGS   += $(COMMON) $($(MODE))
-CPPFLAGS += -D_GNU_SOURCE -iquote . -iquote backend $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+CPPFLAGS += -D_GNU_SOURCE -iquote . -iquote backend $(shell pkg-config --cflags $(PKGS) $(LATE) 2>/dev/null)
 LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread -lm
 LDFLAGS_release := -pie -Wl,-z,relro,-z,now
 

@@ -269,13 +269,15 @@ static int prepare(struct transfer *transfer, const char *url, const char *encod
 	char header[64];
 
 	pthread_once(&once, begin_curl);
+	transfer->easy = curl_easy_init();
+	if (!transfer->easy)
+		return -ELIBACC;
 	snprintf(header, sizeof(header), "Content-Encoding: %s", encoding);
 	transfer->headers = curl_slist_append(NULL, header);
 	if (transfer->headers)
 		curl_slist_append(transfer->headers, "Expect:");
-	transfer->easy = curl_easy_init();
 	transfer->multi = curl_multi_init();
-	if (!transfer->headers || !transfer->easy || !transfer->multi)
+	if (!transfer->headers || !transfer->multi)
 		return -ENOMEM;
 	curl_easy_setopt(transfer->easy, CURLOPT_URL, url);
 	curl_easy_setopt(transfer->easy, CURLOPT_PROTOCOLS_STR, "http");

@@ -1,5 +1,6 @@
 """From one server to another: lines 86-93 of the volumes' acceptance list."""
 import gzip
+import os
 import socket
 import threading
 from urllib.parse import quote
@@ -202,6 +203,18 @@ def test_a_peer_is_a_server_like_this_one(start_server, volumes, volume):
     assert "exceeded volume streaming limit of 9B" in text(
         volumes.p2p_out(volume.handle, ".", url + "&limit=0.000009"))
     assert "p2p-stream-in 404" in text(volumes.p2p_out(volume.handle, ".", url.replace(handle, "missing")))
+
+
+def test_without_libcurl_the_rest_works(start_server, peer, tmp_path):
+    """It is loaded when it is first needed: then the answer says that it is not there."""
+    (tmp_path / "libcurl.so.4").write_text("no library")
+    server = start_server("--baggageclaim-p2p-target", "127.0.0.1", env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)})
+    handle = server.volumes.make()["handle"]
+    said = text(server.volumes.p2p_out(handle, ".", peer.url))
+    assert said.startswith(f"{FAILED}: ") and "libcurl cannot be loaded" in said
+    assert [line["data"]["library"] for line in server.log_lines() if "library-not-loaded" in line["message"]] == [
+        "libcurl.so.4"]
+    assert server.volumes.handles() == [handle]
 
 
 @pytest.mark.parametrize("options,allowed", [
