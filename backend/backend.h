@@ -39,6 +39,7 @@ struct backend_config {
 	uint32_t id_pool_start, id_pool_count;
 	uint32_t n_unborn; /* containers prepared ahead of requests */
 	struct limits_policy limits_policy;
+	bool has_profile; /* a line in the log says where the time of each create went */
 	bool explains_oom; /* a line on the standard error of what the kernel has killed */
 	double cpu_entitlement_per_share; /* percent; 0: by the machine's size */
 	const char *volume_driver; /* a name that volume_driver_is_known */

@@ -22,6 +22,7 @@
 #include "linux/spawn.h"
 #include "linux/sys.h"
 #include "network.h"
+#include "profile.h"
 #include "shim/protocol.h"
 #include "volumes/volumes.h"
 
@@ -237,10 +238,13 @@ static int await_all(struct container *container, struct birth *birth, struct er
 	AUTO(answer_done) struct answer started = { 0 };
 	int r = container->is_prepared ? 0 : await_prepared(container, birth, err);
 
+	profile_mark(container->profile, PROFILE_NAMESPACES);
 	if (r == 0)
 		r = await(container, birth->birth_seq, birth->birth, &born, err);
+	profile_mark(container->profile, PROFILE_MOUNTS);
 	if (r == 0)
 		r = await(container, birth->start_seq, NULL, &started, err);
+	profile_mark(container->profile, PROFILE_INIT);
 	if (r < 0)
 		return r;
 	if (started.n_fds != 2)
@@ -383,12 +387,15 @@ int container_bear(struct container *container, const struct container_spec *spe
 	birth.input.raw = rootfs->raw;
 	birth.input.volume = rootfs->volume.layers.n_items ? &rootfs->volume : NULL;
 	r = look_at_binds(container, spec, &birth, err);
+	profile_mark(container->profile, PROFILE_ROOT);
 	if (r == 0 && write_files(container, &birth) < 0)
 		r = err_system(err, -ENOMEM, "files of the network");
 	if (r == 0)
 		r = make_plans(container, &birth, err);
+	profile_mark(container->profile, PROFILE_REST);
 	if (r == 0 && !container->is_prepared)
 		r = begin(container, &birth, err);
+	profile_mark(container->profile, PROFILE_SHIM);
 	if (r == 0 && rootfs->lower)
 		r = copy_root_mode(dir, rootfs->lower, err);
 	if (r == 0)

@@ -17,6 +17,7 @@
 #include "disk_quota.h"
 #include "link.h"
 #include "network.h"
+#include "profile.h"
 #include "process.h"
 #include "program.h"
 #include "store.h"
@@ -446,21 +447,29 @@ static int bear(struct container *container, const struct container_spec *spec, 
 	AUTO(rootfs_done) struct rootfs rootfs = { 0 };
 	int r = keep_spec(container, spec, err);
 
+	profile_mark(container->profile, PROFILE_REST);
 	if (r == 0)
 		r = record(container, spec, err);
+	profile_mark(container->profile, PROFILE_DATABASE);
 	if (r == 0)
 		r = container_reserve_network(container, spec, err);
+	profile_mark(container->profile, PROFILE_NETWORK);
 	if (r == 0)
 		r = resolve_root(container, container->root_uri, &rootfs, err);
+	profile_mark(container->profile, PROFILE_ROOT);
 	if (r == 0)
 		r = use_image(container, &rootfs, err);
+	profile_mark(container->profile, PROFILE_DATABASE);
 	if (r == 0)
 		r = container_bear(container, spec, &rootfs, err);
 	volume_mounted(backend->volumes, container->id);
+	profile_mark(container->profile, PROFILE_REST);
 	if (r == 0)
 		r = container_put_network_properties(container, err);
+	profile_mark(container->profile, PROFILE_NETWORK);
 	if (r == 0)
 		r = store_set_state(backend->db, container->id, CONTAINER_ACTIVE, err);
+	profile_mark(container->profile, PROFILE_DATABASE);
 	return r;
 }
 
@@ -505,9 +514,13 @@ static int create(struct backend *backend, const struct container_spec *spec,
 	char handle[HANDLE_SIZE];
 	struct container *container = NULL;
 	int64_t start_ms = clock_ms();
+	struct profile profile, *wanted = backend->config.has_profile ? &profile : NULL;
 	enum privilege privilege;
-	int r = check_spec(backend, spec, err);
+	bool from_pool;
+	int r;
 
+	profile_begin(wanted);
+	r = check_spec(backend, spec, err);
 	if (r == 0)
 		r = privilege_decide(
 			backend->config.privileged_mode, spec->privileged, &privilege, err);
@@ -524,7 +537,10 @@ static int create(struct backend *backend, const struct container_spec *spec,
 	}
 	if (r < 0)
 		return r;
+	from_pool = container->is_prepared;
+	container->profile = wanted;
 	r = bear(container, spec, err);
+	container->profile = NULL;
 	if (r < 0) {
 		abandon(container);
 		return r;
@@ -532,6 +548,7 @@ static int create(struct backend *backend, const struct container_spec *spec,
 	snprintf(ret_handle, HANDLE_SIZE, "%s", handle);
 	LOG(LOG_INFO, "container-created", KV_STR("handle", handle), KV_STR("id", container->id),
 		KV_INT("ms", clock_ms() - start_ms));
+	profile_log(wanted, handle, from_pool);
 	publish(container); /* from here on anybody may destroy it */
 	return 0;
 }

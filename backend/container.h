@@ -21,6 +21,7 @@ struct lease;
 struct link;
 struct msg;
 struct process;
+struct profile;
 struct registry;
 
 enum container_state {
@@ -42,6 +43,7 @@ struct container {
 	char *handle;
 	enum privilege privilege;
 	bool is_prepared;
+	struct profile *profile; /* of its create, NULL: none is asked for */
 	struct id_map map;
 	int64_t id_range; /* -1: none */
 	struct strv env, image_env;

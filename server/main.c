@@ -329,6 +329,7 @@ static int serve(const struct options *options, const struct main_args *args, st
 		.n_unborn = (uint32_t)options->n_unborn,
 		.volume_driver = options->volume_driver,
 		.explains_oom = options->explain_oom,
+		.has_profile = options->profile,
 		.limits_policy = { .cpu_quota_us_per_share = options->cpu_quota_per_share,
 			.leaves_swap = options->leave_swap },
 		.cgroup_parent = *options->cgroup_parent ? options->cgroup_parent : NULL,

@@ -45,12 +45,13 @@ CASES = {
     "output": output.throughput,
     "loss": output.loss,
     "readers": readers.measure,
+    "profile": scale.profile,  # a create by phases, as the server sees it
     "many": scale.many,  # memory, creates and restarts with up to 1,000
     "idle": scale.nothing,
     "volumes": volumes.measure,
     "streams": volumes.measure_streams,
 }
-OWN = {"readers", "many", "idle", "volumes", "streams"}  # cases about a server of ours
+OWN = {"readers", "profile", "many", "idle", "volumes", "streams"}  # cases about a server of ours
 PEERS = ("null server", "cloche, no pool", *containers.FLOORS, *containers.TOOLS)
 
 
@@ -87,6 +88,7 @@ class Bench:
         self.missing, self.remarks = [], []
         self.targets, self.servers, self.server = [], [], None
         self.rates, self.output_rates = collections.defaultdict(list), collections.defaultdict(list)
+        self.profiles = collections.defaultdict(lambda: collections.defaultdict(list))
         self.memory, self.attach_kb, self.idle, self.rss, self.losses = {}, {}, {}, {}, {}
         self.loss_bytes, self.streams = 0, None
         self.driver_program = driver.build(scratch / "driver")
@@ -160,7 +162,7 @@ class Bench:
         found = {"about": about, "ms": dict(self.times.ms), "cycles_per_second": containers.raw(self),
                  "output": dict(self.output_rates), "lost": {"/".join(key): v for key, v in self.losses.items()},
                  "loss_bytes": self.loss_bytes, "memory_kb": self.memory,
-                 "attach_kb": self.attach_kb, "idle": self.idle, "rss_kb": self.rss}
+                 "attach_kb": self.attach_kb, "profile_us": self.profiles, "idle": self.idle, "rss_kb": self.rss}
         mine = [value for (_, who), values in self.losses.items() if who == "cloche" for value in values]
         if mine:
             found["lost_most"] = max(mine)

@@ -137,6 +137,14 @@ def overhead_table(ms):
     return table("The driver's own time, against a server that does nothing", ("what", "min ms", "p50 ms", "p99 ms"), rows)
 
 
+def profile_table(profiles):
+    """Median microseconds of each phase."""
+    names = list(dict.fromkeys(name for phases in profiles.values() for name in phases))
+    return table("A create by phases, as the server sees it (µs, min / p50)", ("pool", *(name[:-3] for name in names)),
+                 [(pool, *(f"{min(phases[n]):,.0f} / {statistics.median(phases[n]):,.0f}" for n in names))
+                  for pool, phases in profiles.items()])
+
+
 # ---- the rest
 
 def output_tables(raw):
@@ -199,6 +207,7 @@ def text_of(raw):
     ms = raw["ms"]
     known = {name: values for name, values in ms.items() if values}
     parts = [floor_table(known), about_text(raw["about"]), budget_table(raw), times_table(known), overhead_table(known),
+             profile_table(raw.get("profile_us", {})),
              parallel_table(raw), output_tables(raw), scale_tables(raw)]
     if "streams" in raw:
         parts.append(stream_tables(raw["streams"]))

@@ -1,5 +1,6 @@
 """The cases of bench.py about a server with many containers: their memory, creates and lists beside them, a restart,
 and what it does when nobody asks for anything."""
+import json
 import os
 import pathlib
 import statistics
@@ -134,3 +135,29 @@ def nothing(bench):
     bench.servers.append(fresh)
     bench.stack.callback(bench.end, fresh)
     bench.rss = {"fresh": rss_kb(fresh.process.pid), "after work": rss_kb(server.process.pid)}
+
+
+PROFILED = {"warm": (), "empty": ("--container-pool", "0")}
+
+
+def profile(bench):
+    """Where a create spends its time, as the server itself says."""
+    for pool, options in PROFILED.items():
+        server = Server(bench.opts.program, bench.disk / f"profile-{pool}", bench.disk / f"log of profile-{pool}",
+                        "--profile", *options)
+        bench.servers.append(server)
+        bench.stack.callback(bench.end, server)
+        target = Target("cloche", bench.driver_program, server.garden_at)
+        try:
+            target.driver.learn("cycle", scripts.cycle())
+            for _ in range(bench.plan.n_beside):
+                time.sleep(bench.opts.pause_ms / 1e3)
+                target.driver.run("cycle")
+        finally:
+            target.close()
+        for line in server.log.read_text().splitlines():
+            if '"cloche.container-profile"' in line:
+                data = json.loads(line)["data"]
+                for name, value in data.items():
+                    if name.endswith("_us") and data["pool"] == pool:
+                        bench.profiles[pool][name].append(value)
