@@ -154,9 +154,10 @@ class Bench:
             if name in OWN and not self.server:
                 self.missing.append(f"{name}: needs a server of our own")
                 continue
-            print(f"bench.py: {name}", file=sys.stderr, flush=True)
+            begin = time.monotonic()
             with self.part("bench.py", name):
                 CASES[name](self)
+            print(f"bench.py: {name}: {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
 
     def raw(self, about):
         found = {"about": about, "ms": dict(self.times.ms), "cycles_per_second": containers.raw(self),
