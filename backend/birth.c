@@ -232,19 +232,32 @@ static int await_prepared(struct container *container, struct birth *birth, stru
 	return r;
 }
 
-static int await_all(struct container *container, struct birth *birth, struct err *err)
+/* The last answer first: when it has come the others have, and nobody was woken for each. */
+static int await_born(struct container *container, struct birth *birth, struct answer *ret_started,
+	struct err *err)
 {
 	AUTO(answer_done) struct answer born = { 0 };
+	struct err later = { 0 };
+	int last = await(container, birth->start_seq, NULL, ret_started, &later);
+	int r = await(container, birth->birth_seq, birth->birth, &born, err);
+
+	profile_mark_at(container->profile, PROFILE_MOUNTS, born.at_us);
+	profile_mark(container->profile, PROFILE_INIT);
+	if (r == 0 && last < 0) {
+		*err = later;
+		r = last;
+	}
+	return r;
+}
+
+static int await_all(struct container *container, struct birth *birth, struct err *err)
+{
 	AUTO(answer_done) struct answer started = { 0 };
 	int r = container->is_prepared ? 0 : await_prepared(container, birth, err);
 
 	profile_mark(container->profile, PROFILE_NAMESPACES);
 	if (r == 0)
-		r = await(container, birth->birth_seq, birth->birth, &born, err);
-	profile_mark(container->profile, PROFILE_MOUNTS);
-	if (r == 0)
-		r = await(container, birth->start_seq, NULL, &started, err);
-	profile_mark(container->profile, PROFILE_INIT);
+		r = await_born(container, birth, &started, err);
 	if (r < 0)
 		return r;
 	if (started.n_fds != 2)

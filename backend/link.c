@@ -33,12 +33,13 @@ struct link {
 	int fd;
 	uint32_t next_seq;
 	bool is_gone, is_closed;
+	bool has_news; /* for those who wait: they are woken when the socket is empty */
+	pthread_cond_t answered;
 	TAILQ_HEAD(pending_list, pending) calls;
 };
 
 struct links {
 	pthread_mutex_t lock; /* guards everything below and every link */
-	pthread_cond_t answered;
 	pthread_t thread;
 	int epoll_fd, wake_fd;
 	bool is_ending;
@@ -75,18 +76,18 @@ static void finish_call(struct link *link, struct msg *msg)
 		return;
 	call->is_done = true;
 	call->answer.body = malloc(msg->body_bytes + 1);
+	link->has_news = true;
 	if (!call->answer.body) {
 		call->is_done = false;
 		call->is_lost = true; /* an empty answer would read as success */
-		pthread_cond_broadcast(&link->links->answered);
 		return;
 	}
+	call->answer.at_us = clock_us();
 	memcpy(call->answer.body, msg->body, msg->body_bytes);
 	call->answer.body_bytes = msg->body_bytes;
 	call->answer.n_fds = msg->n_fds;
 	for (unsigned i = 0; i < msg->n_fds; i++)
 		call->answer.fds[i] = TAKE_FD(msg->fds[i]);
-	pthread_cond_broadcast(&link->links->answered);
 }
 
 static void lose_calls(struct link *link)
@@ -95,7 +96,7 @@ static void lose_calls(struct link *link)
 
 	TAILQ_FOREACH (call, &link->calls, entry)
 		call->is_lost = !call->is_done;
-	pthread_cond_broadcast(&link->links->answered);
+	link->has_news = true;
 }
 
 static void link_gone(struct link *link)
@@ -143,6 +144,9 @@ static void read_link(struct link *link)
 	}
 	if (r == -ENODATA || r == -EPROTO || r == -ECONNRESET)
 		link_gone(link);
+	if (link->has_news)
+		pthread_cond_broadcast(&link->answered);
+	link->has_news = false;
 }
 
 static void free_closed(struct links *links)
@@ -152,6 +156,7 @@ static void free_closed(struct links *links)
 	while ((link = TAILQ_FIRST(&links->closed))) {
 		TAILQ_REMOVE(&links->closed, link, entry);
 		close(link->fd);
+		pthread_cond_destroy(&link->answered);
 		free(link);
 	}
 }
@@ -183,12 +188,6 @@ static void *read_links(void *arg)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static void init_sync(struct links *links)
-{
-	pthread_mutex_init(&links->lock, NULL);
-	clock_cond_init(&links->answered);
-}
-
 int links_open(const struct link_events *events, struct links **ret_links, struct err *err)
 {
 	struct links *links = calloc(1, sizeof(*links));
@@ -198,7 +197,7 @@ int links_open(const struct link_events *events, struct links **ret_links, struc
 		return err_system(err, -ENOMEM, "shim links");
 	TAILQ_INIT(&links->closed);
 	links->events = *events;
-	init_sync(links);
+	pthread_mutex_init(&links->lock, NULL);
 	links->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	links->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (links->epoll_fd < 0 || links->wake_fd < 0 ||
@@ -233,7 +232,6 @@ void links_close(struct links *links)
 	pthread_join(links->thread, NULL);
 	close(links->epoll_fd);
 	close(links->wake_fd);
-	pthread_cond_destroy(&links->answered);
 	pthread_mutex_destroy(&links->lock);
 	free(links);
 }
@@ -261,10 +259,12 @@ int link_open(
 	/* a shim may still answer what its last server has asked */
 	*link = (struct link){ .links = links, .owner = owner, .fd = fd, .next_seq = random_seq() };
 	TAILQ_INIT(&link->calls);
+	clock_cond_init(&link->answered);
 	event.data.ptr = link;
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
 	r = epoll_ctl(links->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 	if (r < 0) {
+		pthread_cond_destroy(&link->answered);
 		free(link);
 		return err_system(err, r, "shim link");
 	}
@@ -350,7 +350,7 @@ int link_wait(
 	pthread_mutex_lock(&link->links->lock);
 	call = find_call(link, seq);
 	while (call && !call->is_done && !call->is_lost && r == 0)
-		r = pthread_cond_timedwait(&link->links->answered, &link->links->lock, &deadline);
+		r = pthread_cond_timedwait(&link->answered, &link->links->lock, &deadline);
 	if (!call)
 		r = EINVAL;
 	else if (call->is_done)

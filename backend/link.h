@@ -26,6 +26,7 @@ struct answer {
 	size_t body_bytes;
 	int fds[MSG_MAX_FDS];
 	unsigned n_fds;
+	int64_t at_us; /* clock_us, when it came */
 };
 void answer_done(struct answer *answer);
 /* Copies the fixed part, zero-filled behind what was sent. */

@@ -1,8 +1,8 @@
 #include "profile.h"
 
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 static const char *const names[N_PROFILE_PHASES] = { [PROFILE_DATABASE] = "database_us",
@@ -14,31 +14,26 @@ static const char *const names[N_PROFILE_PHASES] = { [PROFILE_DATABASE] = "datab
 	[PROFILE_INIT] = "init_us",
 	[PROFILE_REST] = "rest_us" };
 
-static int64_t now_us(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 void profile_begin(struct profile *profile)
 {
 	if (!profile)
 		return;
 	memset(profile, 0, sizeof(*profile));
-	profile->last_us = now_us();
+	profile->last_us = clock_us();
+}
+
+void profile_mark_at(struct profile *profile, enum profile_phase phase, int64_t at_us)
+{
+	if (!profile || at_us <= profile->last_us)
+		return;
+	profile->us[phase] += at_us - profile->last_us;
+	profile->last_us = at_us;
 }
 
 void profile_mark(struct profile *profile, enum profile_phase phase)
 {
-	int64_t now;
-
-	if (!profile)
-		return;
-	now = now_us();
-	profile->us[phase] += now - profile->last_us;
-	profile->last_us = now;
+	if (profile)
+		profile_mark_at(profile, phase, clock_us());
 }
 
 void profile_log(const struct profile *profile, const char *handle, bool from_pool)

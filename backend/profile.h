@@ -23,4 +23,6 @@ struct profile {
 void profile_begin(struct profile *profile);
 /* What has passed since the last mark, or the beginning, was this phase. */
 void profile_mark(struct profile *profile, enum profile_phase phase);
+void profile_mark_at(
+	struct profile *profile, enum profile_phase phase, int64_t at_us); /* clock_us */
 void profile_log(const struct profile *profile, const char *handle, bool from_pool);

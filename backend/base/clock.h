@@ -6,6 +6,7 @@
 #include <time.h>
 
 int64_t clock_ms(void);
+int64_t clock_us(void); /* for durations: stands still while the machine sleeps */
 
 /* A condition whose deadlines come from clock_deadline. */
 void clock_cond_init(pthread_cond_t *cond);
