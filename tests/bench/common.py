@@ -14,7 +14,7 @@ import netns
 from client import Garden, Volumes
 from driver import Driver, PeerFailed
 
-ID_BASE, N_RANGES = 1879048192 + 1024 * 65536, 1100
+ID_BASE = 1879048192 + 1024 * 65536
 FAILURES = (PeerFailed, RuntimeError, OSError, EOFError, ValueError, subprocess.SubprocessError)
 
 
@@ -22,18 +22,20 @@ class Server:
     """Our server with its work directory on a fresh disk; its log goes to a file there."""
 
     numbers = itertools.count()
+    next_range = 0
 
-    def __init__(self, program, work, log, *args):
+    def __init__(self, program, work, log, *args, n_ranges=256):
         self.command = [program, "--work-dir", work, "--bind-ip", "127.0.0.1", "--bind-port", "0",
-                        "--baggageclaim-bind-port", "0", *self._own_ranges(next(self.numbers)), *args]
+                        "--baggageclaim-bind-port", "0", *self._own_ranges(next(self.numbers), n_ranges), *args]
         self.log, self.work, self.groups = log, work, set()
         self.start()
 
-    @staticmethod
-    def _own_ranges(n):
+    @classmethod
+    def _own_ranges(cls, n, n_ranges):
         """Servers side by side share neither ids nor networks."""
-        first = ID_BASE + (n * N_RANGES + 4000 * int(os.environ.get("CLOCHE_SLOT", "0"))) * 65536
-        return ["--id-pool-start", str(first), "--id-pool-count", str(N_RANGES), "--network-tag", f"b{n}",
+        first = ID_BASE + (cls.next_range + 4000 * int(os.environ.get("CLOCHE_SLOT", "0"))) * 65536
+        cls.next_range += n_ranges
+        return ["--id-pool-start", str(first), "--id-pool-count", str(n_ranges), "--network-tag", f"b{n}",
                 "--network-pool", f"10.{200 + n}.0.0/16"]
 
     def start(self):

@@ -103,7 +103,7 @@ def destroy_all(bench, server, driver_program):
 
 
 def many(bench):
-    server = Server(bench.opts.program, bench.disk / "many", bench.disk / "log of many", "--container-pool", "0")
+    server = Server(bench.opts.program, bench.disk / "many", bench.disk / "log of many", "--container-pool", "0", n_ranges=1100)
     bench.servers.append(server)
     bench.stack.callback(bench.end, server)
     server.anon_kb = field_kb(server.process.pid, "Pss_Anon")
