@@ -16,13 +16,14 @@ def on_the_host(*command):
     return ["nsenter", f"--net=/proc/{os.getpid()}/fd/{host_fd}", *command]
 
 
-def enter():
+def enter(own_mounts=True):
     """Move this process, which has one thread yet, and whatever it starts into new ones: loopback alone, and mounts that
     nobody else gets."""
     global host_fd
     host_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    if _libc.unshare(CLONE_NEWNET | CLONE_NEWNS) < 0:
+    if _libc.unshare(CLONE_NEWNET | (CLONE_NEWNS if own_mounts else 0)) < 0:
         error = ctypes.get_errno()
         raise OSError(error, f"unshare the namespaces: {os.strerror(error)}")
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    if own_mounts:
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
