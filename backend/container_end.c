@@ -20,6 +20,7 @@
 #include "network.h"
 #include "pea.h"
 #include "shim/protocol.h"
+#include "shim_process.h"
 #include "store.h"
 #include "volumes/volumes.h"
 
@@ -28,42 +29,47 @@
 
 /* ---- destroy --------------------------------------------------------------------------------- */
 
-static bool await_death(struct container *container, int timeout_ms)
+/* Its process has ended, and everybody who waited for one of the container's has been told. */
+static bool await_end(struct container *container)
 {
-	struct timespec at = clock_deadline(timeout_ms);
-	bool is_dead;
+	struct timespec at = clock_deadline(LINK_TIMEOUT_MS);
+	bool is_gone;
 	int r = 0;
 
 	pthread_mutex_lock(&container->table_lock);
-	while (!container->is_dead && r == 0)
+	while (!container->is_shim_gone && r == 0)
 		r = pthread_cond_timedwait(&container->died, &container->table_lock, &at);
-	is_dead = container->is_dead;
+	is_gone = container->is_shim_gone;
 	pthread_mutex_unlock(&container->table_lock);
-	return is_dead;
+	return is_gone;
+}
+
+/* One that hangs, or that we have no word from. */
+static void kill_shim(struct container *container)
+{
+	cgroup_kill(&container->backend->cgroups, container->id);
+	if (container->shim_pid > 0)
+		kill(container->shim_pid, SIGKILL);
+	else
+		shim_process_kill(container->id);
+	if (container->link)
+		await_end(container);
 }
 
 /* BYE kills process 1 and with it the pid namespace. A shim that does not obey is killed itself. */
 static void end_shim(struct container *container)
 {
-	bool was_dead, is_gone;
 	int status;
 
-	pthread_mutex_lock(&container->table_lock);
-	was_dead = container->is_dead;
-	is_gone = container->is_shim_gone;
-	pthread_mutex_unlock(&container->table_lock);
-	if (container->link && !is_gone) {
+	if (container->link)
 		link_send(container->link, &(struct msg){ .type = MSG_BYE });
-		if (!was_dead && !await_death(container, LINK_TIMEOUT_MS)) {
-			cgroup_kill(&container->backend->cgroups, container->id);
-			if (container->shim_pid > 0)
-				kill(container->shim_pid, SIGKILL);
-			await_death(container, LINK_TIMEOUT_MS);
-		}
-	}
-	if (container->shim_pid > 0)
+	if (!container->link || !await_end(container))
+		kill_shim(container);
+	if (container->shim_pid > 0) {
+		kill(container->shim_pid, SIGKILL); /* in case the link ended, and not it */
 		while (waitpid(container->shim_pid, &status, 0) < 0 && errno == EINTR)
 			continue;
+	}
 	container->shim_pid = 0;
 }
 

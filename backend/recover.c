@@ -311,8 +311,6 @@ static void settle(struct backend *backend, struct candidate *candidate)
 		link_close(container->link);
 		container->link = NULL;
 	}
-	if (!container->link)
-		cgroup_kill(&backend->cgroups, container->id);
 	if (container_teardown(container, &err) == 0)
 		return;
 	if (record->state == CONTAINER_UNBORN) /* nobody can name it: the next start tries again */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,6 +43,7 @@ struct main_args {
 static void normalise(bool is_worker, sigset_t *ret_stop)
 {
 	struct sigaction ignore = { .sa_handler = SIG_IGN }, standard = { .sa_handler = SIG_DFL };
+	struct rlimit file_size;
 	int fd;
 
 	do
@@ -53,7 +55,13 @@ static void normalise(bool is_worker, sigset_t *ret_stop)
 	sigaction(SIGHUP, &ignore, NULL);
 	sigaction(SIGUSR1, is_worker ? &standard : &ignore, NULL);
 	sigaction(SIGUSR2, is_worker ? &standard : &ignore, NULL);
+	sigaction(SIGXFSZ, &ignore, NULL);
 	sigaction(SIGCHLD, &standard, NULL);
+	/* a shell's "ulimit -f" is not meant for volumes */
+	if (getrlimit(RLIMIT_FSIZE, &file_size) == 0) {
+		file_size.rlim_cur = file_size.rlim_max;
+		setrlimit(RLIMIT_FSIZE, &file_size);
+	}
 	sigemptyset(ret_stop);
 	sigaddset(ret_stop, SIGTERM);
 	sigaddset(ret_stop, SIGINT);
