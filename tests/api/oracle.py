@@ -62,16 +62,38 @@ def all_tasks():
 
 
 def shim_pids(server, tasks):
-    """Shims of this server: its children, and whoever holds a socket of its run directory."""
-    inodes = {line.split()[6] for line in read("/proc/net/unix").splitlines()
-              if f"{server.work}/run/" in line}
+    """Shims of this server: its children, whoever holds a socket of its run directory, and those of this run that
+    nobody looks after any more. (A socket is listed by the name that it was bound to, /proc/self/fd/N/<id>.)"""
+    ids = set(listing(server.work / "run"))
+    inodes = {line.split()[6] for line in read("/proc/net/unix").splitlines() if line.rsplit("/", 1)[-1] in ids}
     pids = []
     for pid, task in tasks.items():
         if not task.name.startswith("cloche-shim"):
             continue
-        if task.parent == server.pid or _holds(pid, inodes):
+        if task.parent == server.pid or _holds(pid, inodes) or _is_stray(task, tasks):
             pids.append(pid)
     return pids
+
+
+def _is_stray(task, tasks):
+    """Its server is gone, and its socket has no name in any run directory."""
+    parent = tasks.get(task.parent)
+    if parent and parent.name.startswith("cloche") or task.namespace("net") != Task(os.getpid()).namespace("net"):
+        return False
+    sockets = {target[8:-1] for target in open_paths(task.pid) if target.startswith("socket:[")}
+    names = [line.rsplit("/", 1) for line in read("/proc/net/unix").splitlines() if line.split()[6] in sockets and "/fd/" in line]
+    return not any(_has_name(name) for _, name in names)
+
+
+def _has_name(name):
+    return any(name in listing(work / "run") for work in _works)
+
+
+_works = set()  # of the servers of this run
+
+
+def know(server):
+    _works.add(server.work)
 
 
 def _holds(pid, inodes):

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import netns
+import oracle
 from gardenlib import GUARD, Client, wait_until
 from volumelib import VolumeClient
 
@@ -75,6 +76,7 @@ class Server:
         self.is_killed = False  # and so has left its containers
         self.cgroup_name = None  # found out by the oracle
         self.running.append(self)
+        oracle.know(self)
         self.start()
 
     def start_process(self, *more):
