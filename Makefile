@@ -110,6 +110,10 @@ check: $(patsubst %.c,$(B)/%,$(TEST) $(FUZZ)) ## unit tests and fuzz corpora; MO
 	@tests/check $(B)
 check-api: all ## API, conformance and contract tests against the real server (root); ARGS for pytest
 	MODE=$(MODE) /usr/bin/python3 -m pytest -q tests/api tests/conformance tests/spec $(ARGS)
+check-crash: all ## the short form of tests/crash (root); ARGS for pytest
+	MODE=$(MODE) /usr/bin/python3 -m pytest -q tests/crash $(ARGS)
+crash: all ## kill -9 at every system call, ten minutes of random operations and kills: more than an hour (root)
+	CLOCHE_CRASH=all MODE=$(MODE) /usr/bin/python3 -m pytest -q tests/crash $(ARGS)
 lint: $(call object,$(SRC)) $(call shim_obj,$(SHIM_SRC)) ## forbidden functions and directions, complexity, format
 	@tests/lint/run $(B)
 format: ## let clang-format lay out the sources
@@ -137,6 +141,6 @@ clean: ## remove every build
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.PHONY: all deps deps-test deps-bench run test check check-api lint format coverage fuzz bench man install clean help
+.PHONY: all deps deps-test deps-bench run test check check-api check-crash crash lint format coverage fuzz bench man install clean help
 .SECONDARY:
 -include $(patsubst %.o,%.d,$(call object,$(SRC) $(TEST) backend/shim/check.c) $(call shim_obj,$(SHIM_SRC)))
