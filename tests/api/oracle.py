@@ -68,8 +68,9 @@ def shim_pids(server, tasks):
     inodes = {line.split()[6] for line in read("/proc/net/unix").splitlines() if line.rsplit("/", 1)[-1] in ids}
     pids = []
     for pid, task in tasks.items():
-        if not task.name.startswith("cloche-shim"):
-            continue
+        parent = tasks.get(task.parent)
+        if not task.name.startswith("cloche-shim") or parent and parent.name.startswith("cloche-shim"):
+            continue  # a builder has its shim's descriptors
         if task.parent == server.pid or _holds(pid, inodes) or _is_stray(task, tasks):
             pids.append(pid)
     return pids
