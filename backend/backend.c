@@ -273,8 +273,8 @@ static int learn_host(struct backend *backend, struct err *err)
 	if (r == 0)
 		r = open_groups(backend, instance, err);
 	for (enum seccomp_kind kind = 0; kind < N_SECCOMP_KINDS && r == 0; kind++)
-		r = seccomp_filter_build(kind, &backend->filters[kind].program,
-			&backend->filters[kind].n_bytes, err);
+		r = seccomp_filter_build(kind, backend->has_disk_quota,
+			&backend->filters[kind].program, &backend->filters[kind].n_bytes, err);
 	backend->bounding = caps_bounding();
 	backend->cgroups.more_devices = backend->config.more_devices;
 	if (r == 0)

@@ -307,12 +307,12 @@ void link_close(struct link *link)
  */
 int64_t link_send(struct link *link, const struct msg *msg)
 {
-	struct pending *call = calloc(1, sizeof(*call));
+	struct pending *call = link ? calloc(1, sizeof(*call)) : NULL;
 	struct msg numbered = *msg;
 	int r;
 
 	if (!call)
-		return -ENOMEM;
+		return link ? -ENOMEM : -ESRCH; /* not adopted, and not removed either */
 	pthread_mutex_lock(&link->links->lock);
 	call->seq = numbered.seq = link->next_seq++;
 	call->is_lost = link->is_gone;
@@ -385,10 +385,11 @@ int link_call(struct link *link, const struct msg *msg, struct answer *ret_answe
 
 void link_post(struct link *link, const struct msg *msg)
 {
-	msg_post(link->fd, msg);
+	if (link)
+		msg_post(link->fd, msg);
 }
 
 int link_tell(struct link *link, const struct msg *msg)
 {
-	return msg_send(link->fd, msg);
+	return link ? msg_send(link->fd, msg) : -ESRCH;
 }

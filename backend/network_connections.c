@@ -109,8 +109,8 @@ void network_connections_sweep(struct network *network)
 	pthread_mutex_lock(&network->lock);
 	explain(network, r);
 	for (size_t i = 0; i < network->n_stale; i++) /* others came meanwhile */
-		if (!network->stale[i].is_being_swept)
-			network->stale[n_kept++] = network->stale[i];
+		if (!network->stale[i].is_being_swept || (r < 0 && r != -EINVAL))
+			network->stale[n_kept++] = network->stale[i]; /* or it is tried again */
 	network->n_stale = n_kept;
 	pthread_mutex_unlock(&network->lock);
 }

@@ -143,7 +143,13 @@ static int own_table(struct network *network, struct err *err)
 	if (r < 0 && r != -ENOENT && r != -EEXIST)
 		return err_system(err, r, "nf_tables");
 	network->claim_fd = nft_claim(network->table);
-	if (r != -EEXIST)
+	/* ours of before may not be gone entirely yet */
+	for (int tries = 0; network->claim_fd == -EADDRINUSE && r != -EEXIST && tries < 50; tries++) {
+		usleep(20000);
+		network->claim_fd = nft_claim(network->table);
+	}
+	/* taken while there is no table: another server has started, too, and will make it */
+	if (r != -EEXIST && network->claim_fd != -EADDRINUSE)
 		return 0;
 	if (network->claim_fd < 0)
 		return err_set(err, ERR_BUSY, EEXIST,

@@ -6,6 +6,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <seccomp.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -24,6 +25,9 @@
 #define CLONE_NAMESPACES 0x7e020000
 #define TIOCSTI_CMD 0x5412
 #define TIOCLINUX_CMD 0x541c
+#define FSSETXATTR_CMD 0x401c5820
+#define SETFLAGS_CMD 0x40086602
+#define SETFLAGS32_CMD 0x40046602
 
 static const char *const allowed[] = {
 #define ALLOW(name) #name,
@@ -145,60 +149,71 @@ static int add_compat_arch(scmp_filter_ctx ctx)
 /* value: go to the label, else to the next */
 #define ON(here, value, label) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, (label) - (here)-1, 0)
 
-enum front_label { NATIVE = 6, IOCTL = 17, SOCKET = 21, NETLINK = 32, REFUSE = 38, END = 39 };
+enum front_label { NATIVE = 6, IOCTL = 17, SOCKET = 24, NETLINK = 35, REFUSE = 41, END = 42 };
 
 /* In front of libseccomp's program, which can express neither "newer than I know" nor "any command
- * except these two", adds a socketcall of its own for each socket rule, and cannot answer with
+ * except these", adds a socketcall of its own for each socket rule, and cannot answer with
  * several numbers there. Programs cope with a family or protocol that the kernel does not have
  * (shadow's tools with a missing audit socket), so that is what they hear; KEY, RXRPC, ALG and
- * VSOCK have been ways into the kernel and get a plain no. Each LOAD of an argument takes its low
+ * VSOCK have been ways into the kernel and get a plain no. TIOCSTI stands in for the
+ * commands that are denied only where projects are kept. Each LOAD of an argument takes its low
  * half. */
-static const struct sock_filter front[] = {
-	LOAD(nr),
-	BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, LAST_KNOWN_NR, 0, 1),
-	RETURN(ENOSYS),
-	LOAD(arch),
-	ON(4, NATIVE_ARCH, NATIVE),
-	GO(5, NATIVE + 4),
-	/* NATIVE */ LOAD(nr),
-	ON(7, NATIVE_IOCTL, IOCTL),
-	ON(8, NATIVE_SOCKET, SOCKET),
-	GO(9, END),
-	/* the 32-bit architecture */ LOAD(nr),
-	ON(11, COMPAT_IOCTL, IOCTL),
-	ON(12, COMPAT_SOCKET, SOCKET),
-	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, COMPAT_SOCKETCALL, 0, END - 14),
-	LOAD(args[0]),
-	ON(15, SYS_SOCKET_CALL, REFUSE),
-	GO(16, END),
-	/* IOCTL */ LOAD(args[1]),
-	ON(18, TIOCSTI_CMD, REFUSE),
-	ON(19, TIOCLINUX_CMD, REFUSE),
-	GO(20, END),
-	/* SOCKET */ LOAD(args[0]),
-	ON(22, 16, NETLINK),
-	ON(23, 1 /* UNIX */, END),
-	ON(24, 2 /* INET */, END),
-	ON(25, 10 /* INET6 */, END),
-	ON(26, 17 /* PACKET */, END),
-	ON(27, 15 /* KEY */, REFUSE),
-	ON(28, 33 /* RXRPC */, REFUSE),
-	ON(29, 38 /* ALG */, REFUSE),
-	ON(30, 40 /* VSOCK */, REFUSE),
-	RETURN(EAFNOSUPPORT),
-	/* NETLINK */ LOAD(args[2]),
-	ON(33, 0 /* ROUTE */, END),
-	ON(34, 4 /* SOCK_DIAG */, END),
-	ON(35, 15 /* KOBJECT_UEVENT */, END),
-	ON(36, 16 /* GENERIC */, END),
-	RETURN(EPROTONOSUPPORT),
-	/* REFUSE */ RETURN(EPERM),
-};
-static_assert(N_ELEMENTS(front) == END, "the labels are places in the program");
+static void write_front(struct sock_filter to[END], bool keeps_projects)
+{
+	const struct sock_filter front[] = {
+		LOAD(nr),
+		BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, LAST_KNOWN_NR, 0, 1),
+		RETURN(ENOSYS),
+		LOAD(arch),
+		ON(4, NATIVE_ARCH, NATIVE),
+		GO(5, NATIVE + 4),
+		/* NATIVE */ LOAD(nr),
+		ON(7, NATIVE_IOCTL, IOCTL),
+		ON(8, NATIVE_SOCKET, SOCKET),
+		GO(9, END),
+		/* the 32-bit architecture */ LOAD(nr),
+		ON(11, COMPAT_IOCTL, IOCTL),
+		ON(12, COMPAT_SOCKET, SOCKET),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, COMPAT_SOCKETCALL, 0, END - 14),
+		LOAD(args[0]),
+		ON(15, SYS_SOCKET_CALL, REFUSE),
+		GO(16, END),
+		/* IOCTL */ LOAD(args[1]),
+		ON(18, TIOCSTI_CMD, REFUSE),
+		ON(19, TIOCLINUX_CMD, REFUSE),
+		ON(20, keeps_projects ? FSSETXATTR_CMD : TIOCSTI_CMD, REFUSE),
+		ON(21, keeps_projects ? SETFLAGS_CMD : TIOCSTI_CMD, REFUSE),
+		ON(22, keeps_projects ? SETFLAGS32_CMD : TIOCSTI_CMD, REFUSE),
+		GO(23, END),
+		/* SOCKET */ LOAD(args[0]),
+		ON(25, 16, NETLINK),
+		ON(26, 1 /* UNIX */, END),
+		ON(27, 2 /* INET */, END),
+		ON(28, 10 /* INET6 */, END),
+		ON(29, 17 /* PACKET */, END),
+		ON(30, 15 /* KEY */, REFUSE),
+		ON(31, 33 /* RXRPC */, REFUSE),
+		ON(32, 38 /* ALG */, REFUSE),
+		ON(33, 40 /* VSOCK */, REFUSE),
+		RETURN(EAFNOSUPPORT),
+		/* NETLINK */ LOAD(args[2]),
+		ON(36, 0 /* ROUTE */, END),
+		ON(37, 4 /* SOCK_DIAG */, END),
+		ON(38, 15 /* KOBJECT_UEVENT */, END),
+		ON(39, 16 /* GENERIC */, END),
+		RETURN(EPROTONOSUPPORT),
+		/* REFUSE */ RETURN(EPERM),
+	};
 
-static int export_with_front(scmp_filter_ctx ctx, void **ret_filter, size_t *ret_bytes)
+	static_assert(N_ELEMENTS(front) == END, "the labels are places in the program");
+	memcpy(to, front, sizeof(front));
+}
+
+static int export_with_front(
+	scmp_filter_ctx ctx, bool keeps_projects, void **ret_filter, size_t *ret_bytes)
 {
 	AUTO_FD int fd = memfd_create("cloche-seccomp", MFD_CLOEXEC);
+	const size_t front_bytes = END * sizeof(struct sock_filter);
 	struct stat st;
 	char *filter;
 	int r;
@@ -210,21 +225,21 @@ static int export_with_front(scmp_filter_ctx ctx, void **ret_filter, size_t *ret
 		return r;
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	filter = malloc(sizeof(front) + st.st_size);
+	filter = malloc(front_bytes + st.st_size);
 	if (!filter)
 		return -ENOMEM;
-	memcpy(filter, front, sizeof(front));
-	if (pread(fd, filter + sizeof(front), st.st_size, 0) != st.st_size) {
+	write_front((struct sock_filter *)filter, keeps_projects);
+	if (pread(fd, filter + front_bytes, st.st_size, 0) != st.st_size) {
 		free(filter);
 		return -EIO;
 	}
 	*ret_filter = filter;
-	*ret_bytes = sizeof(front) + st.st_size;
+	*ret_bytes = front_bytes + st.st_size;
 	return 0;
 }
 
-int seccomp_filter_build(
-	enum seccomp_kind kind, void **ret_filter, size_t *ret_bytes, struct err *err)
+int seccomp_filter_build(enum seccomp_kind kind, bool keeps_projects, void **ret_filter,
+	size_t *ret_bytes, struct err *err)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int r;
@@ -243,7 +258,7 @@ int seccomp_filter_build(
 	if (r == 0)
 		r = allow_more(ctx, kind);
 	if (r == 0)
-		r = export_with_front(ctx, ret_filter, ret_bytes);
+		r = export_with_front(ctx, keeps_projects, ret_filter, ret_bytes);
 	seccomp_release(ctx);
 	return r < 0 ? err_system(err, r, "seccomp filter") : 0;
 }

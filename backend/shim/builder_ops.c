@@ -58,7 +58,9 @@ static pid_t clone_as_owner(const struct work *work, struct clone_args *args)
 	if (!(args->flags & CLONE_NEWUSER) || !GUARD(OWNER))
 		return sys_clone3(args);
 	if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0) < 0 ||
-		setresuid((uid_t)-1, work->plan->root_uid, (uid_t)-1) < 0)
+		setresuid((uid_t)-1, work->plan->root_uid, (uid_t)-1) < 0 ||
+		prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) <
+			0) /* else init's own files in /proc are not its own */
 		return -errno;
 	pid = sys_clone3(args);
 	if (pid == 0)

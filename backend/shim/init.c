@@ -367,6 +367,7 @@ static void loop(void)
 
 _Noreturn void init_main(int control_fd, char *argv0)
 {
+	int oom_fd = open_oom_score(); /* which is ours as long as we are dumpable */
 	sigset_t signals;
 
 	sigfillset(&signals);
@@ -378,7 +379,7 @@ _Noreturn void init_main(int control_fd, char *argv0)
 	memcpy(argv0, "garden-init", 12);
 	umask(022);
 	setsid();
-	close_all_but_control(control_fd, open_oom_score(), &signals);
+	close_all_but_control(control_fd, oom_fd, &signals);
 	early_code = raise_loopback();
 	if (early_code == 0)
 		early_code = rights_limit_files();

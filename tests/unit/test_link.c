@@ -293,6 +293,16 @@ static void a_link_may_be_closed_with_calls_open(void **state)
 	wait_until_read(stage);
 }
 
+static void a_container_without_a_link_has_no_shim(void **state UNUSED)
+{
+	struct answer got = { 0 };
+
+	assert_int_equal(
+		link_call(NULL, &(struct msg){ .type = MSG_KILL_ALL }, &got, NULL), -ESRCH);
+	assert_int_equal(link_tell(NULL, &(struct msg){ .type = MSG_KILL_ALL }), -ESRCH);
+	link_post(NULL, &(struct msg){ .type = MSG_KILL_ALL });
+}
+
 static void closing_nothing_is_allowed(void **state UNUSED)
 {
 	link_close(NULL);
@@ -363,6 +373,7 @@ int main(void)
 		STAGE_TEST(a_shim_that_talks_nonsense_is_as_good_as_gone),
 		STAGE_TEST(a_post_does_not_wait_for_a_shim_that_does_not_read),
 		STAGE_TEST(a_link_may_be_closed_with_calls_open),
+		cmocka_unit_test(a_container_without_a_link_has_no_shim),
 		cmocka_unit_test(closing_nothing_is_allowed),
 		STAGE_TEST(calls_of_many_threads_are_not_mixed_up),
 	};

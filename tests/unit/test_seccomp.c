@@ -42,7 +42,8 @@ static int build(void **state)
 
 	*state = program;
 	if (!program ||
-		seccomp_filter_build(SECCOMP_DEFAULT, (void **)&program->ops, &n_bytes, &err))
+		seccomp_filter_build(
+			SECCOMP_DEFAULT, false, (void **)&program->ops, &n_bytes, &err))
 		return -1;
 	program->n_ops = n_bytes / sizeof(*program->ops);
 	return n_bytes % sizeof(*program->ops) ? -1 : 0;
@@ -232,6 +233,25 @@ static void ioctl_is_allowed_except_for_putting_words_into_terminals(void **stat
 	assert_int_equal(ask_nr(state, NATIVE, 54, 0, 0x5412, 0), ALLOW);
 }
 
+static void flags_of_files_are_denied_where_they_hold_a_limit(void **state)
+{
+	static const uint64_t commands[] = { 0x401c5820, 0x40086602, 0x40046602 };
+	struct program kept = { 0 };
+	void *kept_state = &kept;
+	size_t n_bytes;
+
+	assert_int_equal(
+		seccomp_filter_build(SECCOMP_DEFAULT, true, (void **)&kept.ops, &n_bytes, NULL), 0);
+	kept.n_ops = n_bytes / sizeof(*kept.ops);
+	for (size_t i = 0; i < N_ELEMENTS(commands); i++) {
+		assert_int_equal(ask(&kept_state, "ioctl", 0, commands[i], 0), DENY);
+		assert_int_equal(ask(state, "ioctl", 0, commands[i], 0), ALLOW);
+	}
+	assert_int_equal(ask(&kept_state, "ioctl", 0, 0x5412, 0), DENY);
+	assert_int_equal(ask(&kept_state, "ioctl", 0, 0x80086601, 0), ALLOW); /* GETFLAGS */
+	free(kept.ops);
+}
+
 /* What a kernel without the family would say, and a plain no to those that have been ways in. */
 static uint32_t answer_to_family(uint64_t domain)
 {
@@ -315,7 +335,7 @@ static void two_builds_give_the_same_bytes(void **state)
 	AUTO_FREE void *other = NULL;
 	size_t n_bytes = 0;
 
-	assert_int_equal(seccomp_filter_build(SECCOMP_DEFAULT, &other, &n_bytes, NULL), 0);
+	assert_int_equal(seccomp_filter_build(SECCOMP_DEFAULT, false, &other, &n_bytes, NULL), 0);
 	assert_int_equal(n_bytes, program->n_ops * sizeof(*program->ops));
 	assert_memory_equal(other, program->ops, n_bytes);
 }
@@ -347,7 +367,8 @@ static void others_get_what_they_need_and_no_more(void **state UNUSED)
 		size_t n_bytes;
 
 		assert_int_equal(
-			seccomp_filter_build(kind, (void **)&program.ops, &n_bytes, NULL), 0);
+			seccomp_filter_build(kind, false, (void **)&program.ops, &n_bytes, NULL),
+			0);
 		program.n_ops = n_bytes / sizeof(*program.ops);
 		for (size_t i = 0; i < N_ELEMENTS(rows); i++)
 			if (ask(&one, rows[i].name, rows[i].argument, 0, 0) !=
@@ -367,6 +388,7 @@ int main(void)
 		cmocka_unit_test(a_foreign_architecture_is_fatal),
 		cmocka_unit_test(clone_makes_threads_and_processes_but_no_namespace),
 		cmocka_unit_test(ioctl_is_allowed_except_for_putting_words_into_terminals),
+		cmocka_unit_test(flags_of_files_are_denied_where_they_hold_a_limit),
 		cmocka_unit_test(only_ordinary_socket_families_are_allowed),
 #if defined(__x86_64__)
 		cmocka_unit_test(socketcall_may_do_anything_but_make_sockets),
