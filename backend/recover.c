@@ -26,6 +26,7 @@
 #include "network.h"
 #include "pea.h"
 #include "process.h"
+#include "shim_process.h"
 #include "spec.h"
 #include "store.h"
 #include "volumes/volumes.h"
@@ -419,8 +420,10 @@ static void each_unknown(struct recovery *recovery, const char *dir_path,
 		closedir(dir);
 }
 
+/* A shim without a record would wait for a server for ever. */
 static void sweep_socket(struct backend *backend, const char *name)
 {
+	shim_process_kill(name);
 	unlinkat(backend->run_fd, name, 0);
 }
 
