@@ -358,6 +358,8 @@ int connections_open(const struct connections_config *config, struct connections
 	for (int i = 0; i < N_PHASES; i++)
 		TAILQ_INIT(&all->in_phase[i]);
 	all->n_max = room_for_connections();
+	if (config->n_max && config->n_max < all->n_max)
+		all->n_max = config->n_max;
 	all->unix_fd = -1;
 	all->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	all->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

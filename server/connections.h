@@ -24,6 +24,7 @@ struct connections_config {
 	const char *bind_ip, *socket_path; /* socket_path NULL: none */
 	uint16_t port;
 	mode_t socket_mode;
+	unsigned n_max; /* connections at a time; 0: as many as descriptors allow */
 	int timeout_ms[N_PHASES]; /* 0: none */
 	void (*on_accept)(void *arg, int take_fd, const struct sockaddr *address, socklen_t len);
 	void *arg;

@@ -46,6 +46,14 @@ static size_t drop(char *data, size_t size, size_t n, void *arg)
 	return size * n;
 }
 
+/* libcurl's own would be inherited by what is started meanwhile. */
+static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *at)
+{
+	(void)arg;
+	(void)purpose;
+	return socket(at->family, at->socktype | SOCK_CLOEXEC, at->protocol);
+}
+
 /* What counts is that an answer comes, whatever it says. */
 static int add_probe(CURLM *multi, struct probe *probe, const char *address, const char *path)
 {
@@ -56,6 +64,7 @@ static int add_probe(CURLM *multi, struct probe *probe, const char *address, con
 	curl_easy_setopt(probe->easy, CURLOPT_URL, probe->url);
 	curl_easy_setopt(probe->easy, CURLOPT_PROXY, "");
 	curl_easy_setopt(probe->easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(probe->easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
 	curl_easy_setopt(probe->easy, CURLOPT_WRITEFUNCTION, drop);
 	curl_easy_setopt(probe->easy, CURLOPT_ERRORBUFFER, probe->text);
 	curl_easy_setopt(probe->easy, CURLOPT_PRIVATE, probe);

@@ -32,6 +32,8 @@
 #define HEADER_BYTES (256u * 1024) /* bulk_info of thousands of handles */
 #define STACK_BYTES (256u * 1024)
 #define DRAIN_MS 2000
+#define MAX_WATCHERS                                                                               \
+	64 /* whoever reaches those ports must not take the descriptors and threads of the APIs */
 
 struct server {
 	struct server_config config;
@@ -497,6 +499,7 @@ int server_start(const struct server_config *config, struct server **ret_server,
 		.port = config->port,
 		.socket_path = config->socket_path,
 		.socket_mode = config->socket_mode,
+		.n_max = config->service >= SERVICE_HEALTH ? MAX_WATCHERS : 0,
 		.timeout_ms = { [PHASE_HEADER] = config->header_timeout_ms,
 			[PHASE_BODY] = config->body_timeout_ms,
 			[PHASE_IDLE] = config->idle_timeout_ms },

@@ -27,13 +27,15 @@
 #define CONTROL_FD 3
 #define MAX_SESSIONS 6
 #define CONNECT_MS 60000 /* ssh gives up an address that is silent after 10 s */
-#define TELL_MS 30000
+#define TELL_MS                                                                                    \
+	10000 /* nothing else is heard meanwhile: well below what the server waits for our end */
 #define DELETE_MS 10000
 #define TELL_AGAIN_MS 5000
 #define FIRST_BACKOFF_MS 1000
 #define MAX_BACKOFF_MS 30000
 #define LOOK_MS 1000 /* at connections that are to end */
 #define FLUSH_MS 3000
+#define REGISTER_MS 120000 /* a gateway tries for ever, and says nothing of what web answers */
 
 struct cluster {
 	const struct worker_config *config;
@@ -201,8 +203,12 @@ static void lost(struct cluster *cluster, struct session *session)
 			KV_STR("gateway", session->at),
 			KV_STR("error",
 				*session->reason ? session->reason : "the connection has ended"));
-	if (was_registered)
+	if (was_registered && clock_ms() - session->since_ms > MAX_BACKOFF_MS) {
+		cluster->backoff_ms = FIRST_BACKOFF_MS;
 		shuffle(cluster);
+	} else if (was_registered) {
+		cluster->next_host = cluster->round.n_items; /* not at once, again and again */
+	}
 	if (session->state != SESSION_LEAVING)
 		postpone(cluster);
 	drop(cluster, session);
@@ -212,7 +218,6 @@ static void registered(struct cluster *cluster, const struct session *session)
 {
 	unsigned id = session->id;
 
-	cluster->backoff_ms = FIRST_BACKOFF_MS;
 	cluster->rebalance_at_ms = clock_ms() + cluster->config->rebalance_ms;
 	cluster->tell_at_ms = 0;
 	shuffle(cluster);
@@ -277,14 +282,23 @@ static void connect_if_due(struct cluster *cluster, int64_t now)
 }
 
 /* Each registration makes the cluster believe that we stay: it is told again after each. */
-static void tell_if_due(struct cluster *cluster, int64_t now)
+static struct session *find_to_tell(struct cluster *cluster)
 {
 	struct session *session = find(cluster, SESSION_REGISTERED, SESSION_REGISTERED);
+
+	return session && !session->is_told && !cluster->is_draining &&
+			(cluster->wants_land || cluster->wants_retire)
+		? session
+		: NULL;
+}
+
+static void tell_if_due(struct cluster *cluster, int64_t now)
+{
+	struct session *session = find_to_tell(cluster);
 	const char *word = cluster->wants_retire ? "retire-worker" : "land-worker";
 	struct err err = { 0 };
 
-	if (!session || session->is_told || cluster->is_draining || now < cluster->tell_at_ms ||
-		!(cluster->wants_land || cluster->wants_retire))
+	if (!session || now < cluster->tell_at_ms)
 		return;
 	session->is_told = gateway_tell(&cluster->gateway, session->id, word, TELL_MS, &err) == 0;
 	if (session->is_told)
@@ -304,9 +318,15 @@ static void end_overdue(struct cluster *cluster, int64_t now)
 			snprintf(session->reason, sizeof(session->reason),
 				"no connection after %d s", CONNECT_MS / 1000);
 			lost(cluster, session);
+		} else if (session->state == SESSION_REGISTERING && age_ms > REGISTER_MS) {
+			snprintf(session->reason, sizeof(session->reason),
+				"connected, but not registered after %d s: web's log says why; is the worker's name another team's?",
+				REGISTER_MS / 1000);
+			lost(cluster, session);
 		} else if (session->state == SESSION_LEAVING &&
-			(age_ms >= cluster->config->drain_ms ||
-				!connection_n_tunnelled(session->connection.pid))) {
+			(!connection_n_tunnelled(session->connection.pid) ||
+				(age_ms >= cluster->config->drain_ms &&
+					!session_goes_on(session)))) {
 			LOG(LOG_INFO, "worker.connection-ended", KV_STR("gateway", session->at),
 				KV_INT("ms", age_ms));
 			drop(cluster, session);
@@ -324,15 +344,17 @@ static int wait_ms(struct cluster *cluster, int64_t now)
 {
 	int64_t at = now + 3600000;
 
+	if (find(cluster, SESSION_REGISTERING, SESSION_REGISTERING))
+		at = sooner(at, now + REGISTER_MS);
 	if (find(cluster, SESSION_LEAVING, SESSION_LEAVING))
 		at = sooner(at, now + LOOK_MS);
 	if (find(cluster, SESSION_CONNECTING, SESSION_CONNECTING))
 		at = sooner(at, now + CONNECT_MS);
-	if ((cluster->wants_land || cluster->wants_retire) && cluster->tell_at_ms > now)
+	if (find_to_tell(cluster))
 		at = sooner(at, cluster->tell_at_ms);
 	if (!cluster->is_draining && !find(cluster, SESSION_CONNECTING, SESSION_REGISTERED))
 		at = sooner(at, cluster->connect_at_ms);
-	else if (is_rebalance_due(cluster, INT64_MAX) &&
+	else if (!cluster->is_draining && is_rebalance_due(cluster, INT64_MAX) &&
 		!find(cluster, SESSION_CONNECTING, SESSION_REGISTERING))
 		at = sooner(at,
 			cluster->rebalance_at_ms > cluster->connect_at_ms ? cluster->rebalance_at_ms
@@ -382,7 +404,11 @@ static bool listen_to_server(struct cluster *cluster)
 	if (n == 0)
 		return false;
 	cluster->wants_land |= word == CLUSTER_LAND;
-	cluster->wants_retire |= word == CLUSTER_RETIRE;
+	if (word == CLUSTER_RETIRE && !cluster->wants_retire) {
+		cluster->wants_retire = true;
+		for (size_t i = 0; i < cluster->n_sessions; i++)
+			cluster->sessions[i].is_told = false; /* to land, perhaps, which is less */
+	}
 	if (word == CLUSTER_DRAIN)
 		drain(cluster);
 	return true;
@@ -483,9 +509,11 @@ int cluster_main(const struct worker_config *config)
 		return 1;
 	}
 	serve(&cluster);
+	for (size_t i = 0; i < cluster.n_sessions; i++)
+		session_leave(&cluster.sessions[i]); /* else it counts as something that goes on */
 	flush(&cluster);
 	while (cluster.n_sessions)
 		drop(&cluster, &cluster.sessions[0]);
-	gateway_done(&cluster.gateway);
+	gateway_forget_keys(&cluster.gateway);
 	_exit(cluster.has_left ? CLUSTER_LEFT : CLUSTER_STOPPED); /* sweepers may be at work */
 }

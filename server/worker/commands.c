@@ -11,7 +11,6 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/parse.h"
-#include "linux/sys.h"
 #include "server/options.h"
 #include "server/worker/cluster.h"
 #include "server/worker/config.h"
@@ -66,12 +65,14 @@ static pid_t find_server(const char *work_dir, struct err *err)
 
 static bool is_worker(pid_t pid)
 {
-	char path[32], words[4096];
-	ssize_t n;
+	char path[32], words[4096] = "";
+	AUTO_FD int fd = -1;
 
 	snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
-	n = sys_read_small(AT_FDCWD, path, 0, words, sizeof(words) - 1);
-	return n > 0 && !strcmp(words + strlen(words) + 1, "worker");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	/* the start is enough */
+	return fd >= 0 && read(fd, words, sizeof(words) - 2) > 0 &&
+		!strcmp(words + strlen(words) + 1, "worker");
 }
 
 static int tell(const char *work_dir, int signo, struct err *err)

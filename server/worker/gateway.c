@@ -120,7 +120,7 @@ int gateway_open(
 		gateway->dir_fd, &names, config->tsa_private_key, config->tsa_public_key, err);
 }
 
-void gateway_done(struct gateway *gateway)
+void gateway_forget_keys(const struct gateway *gateway)
 {
 	struct key_names names;
 
@@ -129,6 +129,11 @@ void gateway_done(struct gateway *gateway)
 		unlinkat(gateway->dir_fd, names.private_key, 0);
 		unlinkat(gateway->dir_fd, names.host_keys, 0);
 	}
+}
+
+void gateway_done(struct gateway *gateway)
+{
+	gateway_forget_keys(gateway);
 	auto_fd(&gateway->self_fd);
 	auto_fd(&gateway->ssh_fd);
 	auto_fd(&gateway->dir_fd);
@@ -355,6 +360,20 @@ int connection_n_tunnelled(pid_t pid)
 	if (dir)
 		closedir(dir);
 	return n < 0 ? 0 : n;
+}
+
+uint64_t connection_n_bytes(pid_t pid)
+{
+	static const char field[] = "rchar: ";
+	char path[32], text[512];
+	uint64_t n = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/io", pid);
+	if (sys_read_small(AT_FDCWD, path, 0, text, sizeof(text)) <= 0 ||
+		strncmp(text, field, sizeof(field) - 1))
+		return 0;
+	text[strcspn(text, "\n")] = '\0';
+	return parse_u64(text + sizeof(field) - 1, INT64_MAX, &n) < 0 ? 0 : n;
 }
 
 /* ---- commands -------------------------------------------------------------------------------- */

@@ -23,6 +23,8 @@ struct gateway {
 int gateway_open(struct gateway *gateway, const struct worker_config *config, int server_fd,
 	struct err *err);
 void gateway_done(struct gateway *gateway);
+/* All that outlives the process, while other threads may be at work still. */
+void gateway_forget_keys(const struct gateway *gateway);
 
 /* HOST, HOST:PORT, [IPV6]:PORT, as --tsa-host has it. ret_host is the caller's; 0 or -EINVAL. */
 int gateway_parse(const char *text, char **ret_host, uint16_t *ret_port);
@@ -40,6 +42,8 @@ int gateway_connect(const struct gateway *gateway, unsigned id, const char *at,
 int gateway_is_ready(const struct gateway *gateway, unsigned id); /* 1, 0 */
 /* Of the connection's process: how many connections of the cluster's go through it. */
 int connection_n_tunnelled(pid_t pid);
+/* What it has read so far, from either side. 0: not known. */
+uint64_t connection_n_bytes(pid_t pid);
 /* After its end. */
 void gateway_forget(const struct gateway *gateway, unsigned id);
 

@@ -25,6 +25,14 @@ int local_api_prepare(void)
 	return curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK ? 0 : -ENOMEM;
 }
 
+/* libcurl's own would be inherited by what is started meanwhile. */
+static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *at)
+{
+	(void)arg;
+	(void)purpose;
+	return socket(at->family, at->socktype | SOCK_CLOEXEC, at->protocol);
+}
+
 static CURL *new_easy(int64_t timeout_ms)
 {
 	CURL *easy = curl_easy_init();
@@ -32,6 +40,7 @@ static CURL *new_easy(int64_t timeout_ms)
 	if (!easy)
 		return NULL;
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
 	curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* whatever the environment says */
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);

@@ -212,6 +212,19 @@ void session_leave(struct session *session)
 {
 	child_end(&session->registration);
 	enter(session, SESSION_LEAVING);
+	session->n_bytes = connection_n_bytes(session->connection.pid);
+}
+
+bool session_goes_on(struct session *session)
+{
+	uint64_t n_bytes = connection_n_bytes(session->connection.pid);
+	uint64_t signs_of_life = (uint64_t)(clock_ms() - session->since_ms) / 15000 * 256 + 4096;
+	bool goes_on = n_bytes > session->n_bytes + signs_of_life;
+
+	session->n_bytes = n_bytes;
+	if (goes_on)
+		enter(session, SESSION_LEAVING);
+	return goes_on;
 }
 
 void session_end(struct session *session, const struct gateway *gateway)

@@ -32,6 +32,7 @@ struct session {
 	struct child connection, registration; /* ssh itself; forward-worker in it */
 	int64_t since_ms; /* in this state */
 	bool is_told; /* that we want to land or retire */
+	uint64_t n_bytes; /* LEAVING: what had come through at since_ms */
 	struct lines log, events;
 	char reason[256]; /* why it is of no use: ssh's last word, or what it means */
 	bool is_explained;
@@ -50,6 +51,8 @@ enum session_news session_look(
 enum session_news session_handle(struct session *session);
 /* The registration ends; what goes on may go on. */
 void session_leave(struct session *session);
+/* Of one that has left: whether more has come through since since_ms than signs of life; if so, its time begins anew. */
+bool session_goes_on(struct session *session);
 
 #define SESSION_N_FDS 4
 /* -1 where there is none. */
