@@ -144,7 +144,8 @@ static int own_table(struct network *network, struct err *err)
 		return err_system(err, r, "nf_tables");
 	network->claim_fd = nft_claim(network->table);
 	/* ours of before may not be gone entirely yet */
-	for (int tries = 0; network->claim_fd == -EADDRINUSE && r != -EEXIST && tries < 50; tries++) {
+	for (int tries = 0; network->claim_fd == -EADDRINUSE && r != -EEXIST && tries < 50;
+		tries++) {
 		usleep(20000);
 		network->claim_fd = nft_claim(network->table);
 	}
