@@ -18,6 +18,7 @@ struct held {
 	int fd;
 	uint64_t end; /* the offset behind which our FIN goes; of no use before has_end */
 	bool has_end, is_orphan, has_peer_end;
+	bool is_poured; /* has no FIN yet: its process has ended, and all of its output is to come first */
 };
 
 static void drop(struct shim *shim, struct held *held)
@@ -87,13 +88,26 @@ void hold_let_go(struct shim *shim, struct msg *msg)
 
 /* ---- after the server's end ------------------------------------------------------------------ */
 
+static bool is_stream(const struct held *held)
+{
+	return held->about.is_tcp && held->about.stream < N_STREAMS;
+}
+
+/* NULL: all of it was delivered. */
+static struct ring *ring_of(struct shim *shim, const struct held *held)
+{
+	struct proc *proc = shim_find(shim, held->about.token);
+
+	return proc && proc->rings[held->about.stream].shared ? &proc->rings[held->about.stream]
+							      : NULL;
+}
+
 /* Nobody else moves the tail now: a server that comes lets nobody read before all is settled. */
 static void note(struct shim *shim, const struct held *held, uint64_t acked)
 {
-	struct proc *proc = shim_find(shim, held->about.token);
-	struct ring *ring = proc ? &proc->rings[held->about.stream] : NULL;
+	struct ring *ring = ring_of(shim, held);
 
-	if (!ring || !ring->shared || acked > atomic_load(&ring->shared->head))
+	if (!ring || acked > atomic_load(&ring->shared->head))
 		return;
 	if (acked > atomic_load(ring->resume))
 		atomic_store(ring->resume, acked);
@@ -107,7 +121,7 @@ static bool look(struct shim *shim, const struct held *held)
 	struct tcp_peer peer;
 	uint64_t acked;
 
-	if (!held->about.is_tcp || held->about.stream >= N_STREAMS || !tcp_look(held->fd, &peer))
+	if (!is_stream(held) || !tcp_look(held->fd, &peer))
 		return true;
 	acked = held->about.start;
 	if (peer.acked_bytes > held->about.base)
@@ -115,24 +129,73 @@ static bool look(struct shim *shim, const struct held *held)
 	if (acked > held->end)
 		acked = held->end; /* the FIN was counted too */
 	note(shim, held, acked);
-	return acked == held->end || peer.is_closed;
+	return peer.is_closed || (acked == held->end && !held->is_poured);
+}
+
+/* What the next write takes; 0: nothing for now, or the end, which is then written. */
+static size_t next_piece(struct shim *shim, struct held *held, const unsigned char **ret_data)
+{
+	struct ring *ring = ring_of(shim, held);
+	bool is_closed = !ring || atomic_load(&ring->shared->closed);
+	size_t n = ring ? ring_peek(ring, held->end, ret_data) : 0;
+
+	if (n == 0 && is_closed) {
+		held->is_poured = false;
+		shutdown(held->fd, SHUT_WR);
+	}
+	return n;
+}
+
+/* Its client may have heard of the exit, and will not ask again: an end before all of the output would
+ * be taken for the end of it. */
+static void pour(struct shim *shim, struct held *held)
+{
+	const unsigned char *data;
+	ssize_t n = 1;
+
+	while (held->is_poured && n > 0) {
+		size_t n_bytes = next_piece(shim, held, &data);
+
+		n = n_bytes ? send(held->fd, data, n_bytes, MSG_DONTWAIT | MSG_NOSIGNAL) : 0;
+		held->end += n > 0 ? (uint64_t)n : 0;
+	}
+	if (n < 0 && errno != EAGAIN && errno != EINTR && errno != ENOBUFS && errno != ENOMEM) {
+		held->is_poured = false;
+		shutdown(held->fd, SHUT_WR);
+	}
+}
+
+static bool has_exited(struct shim *shim, const struct held *held)
+{
+	struct proc *proc = shim_find(shim, held->about.token);
+
+	return proc && proc->state == PROCESS_EXITED;
+}
+
+static void end_one(struct shim *shim, struct held *held)
+{
+	uint64_t given;
+
+	held->is_orphan = true;
+	if (!held->has_end && tcp_given(held->fd, &given)) {
+		held->end = held->about.start +
+			(given > held->about.base ? given - held->about.base : 0);
+		held->is_poured = is_stream(held) && has_exited(shim, held);
+	}
+	if (held->is_poured)
+		pour(shim, held);
+	else
+		shutdown(held->fd, SHUT_WR);
+	look(shim, held);
 }
 
 void hold_all_ends(struct shim *shim)
 {
 	struct held *held;
-	uint64_t given;
 
-	TAILQ_FOREACH (held, &shim->helds, entry) {
-		if (held->is_orphan)
-			continue;
-		held->is_orphan = true;
-		if (!held->has_end && tcp_given(held->fd, &given))
-			held->end = held->about.start +
-				(given > held->about.base ? given - held->about.base : 0);
-		shutdown(held->fd, SHUT_WR);
-		look(shim, held);
-	}
+	TAILQ_FOREACH (held, &shim->helds, entry)
+		if (!held->is_orphan)
+			end_one(shim, held);
 }
 
 unsigned hold_settle(struct shim *shim, uint32_t token, bool is_over)
@@ -155,10 +218,10 @@ unsigned hold_settle(struct shim *shim, uint32_t token, bool is_over)
 }
 
 /* Behind a peer's FIN the socket is always ready: it is looked at by the clock. */
-size_t hold_fill_polls(
-	const struct shim *shim, struct pollfd *polls, size_t n_room, int64_t *next_ms)
+size_t hold_fill_polls(struct shim *shim, struct pollfd *polls, size_t n_room, int64_t *next_ms)
 {
-	const struct held *held;
+	const unsigned char *data;
+	struct held *held;
 	size_t n = 0;
 
 	*next_ms = 0;
@@ -167,8 +230,13 @@ size_t hold_fill_polls(
 			continue;
 		if (held->has_peer_end)
 			*next_ms = clock_ms() + LOOK_MS;
-		polls[n++] = (struct pollfd){ .fd = held->has_peer_end ? -1 : held->fd,
+		polls[n] = (struct pollfd){ .fd = held->has_peer_end ? -1 : held->fd,
 			.events = POLLIN };
+		if (held->is_poured && next_piece(shim, held, &data)) {
+			polls[n].fd = held->fd;
+			polls[n].events = held->has_peer_end ? POLLOUT : POLLIN | POLLOUT;
+		}
+		n++;
 	}
 	return n;
 }
@@ -195,7 +263,9 @@ void hold_serve(struct shim *shim, const struct pollfd *polls, size_t n_polls)
 		next = TAILQ_NEXT(held, entry);
 		if (!held->is_orphan)
 			continue;
-		if (polls[n++].revents || held->has_peer_end)
+		if (polls[n].revents & POLLOUT)
+			pour(shim, held);
+		if (polls[n++].revents & ~POLLOUT || held->has_peer_end)
 			hear(shim, held);
 	}
 }

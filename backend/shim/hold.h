@@ -1,5 +1,5 @@
 /* hold.h - the shim's duplicates of the connections of clients. While the server lives they only lie
- * here. When it dies each gets its FIN from us, what its peer acknowledges until then is noted in the
+ * here. When it dies each gets its FIN from us, behind the rest of the output if the process has ended; what its peer acknowledges until then is noted in the
  * process's ring, and it is closed once the peer has closed it. */
 #pragma once
 #include <poll.h>
@@ -24,7 +24,6 @@ unsigned hold_settle(struct shim *shim, uint32_t token, bool is_over);
 
 /* For the loop: fills at most n_room polls, returns how many; the next look at *next_ms (0: whatever
  * comes). */
-size_t hold_fill_polls(
-	const struct shim *shim, struct pollfd *polls, size_t n_room, int64_t *next_ms);
+size_t hold_fill_polls(struct shim *shim, struct pollfd *polls, size_t n_room, int64_t *next_ms);
 /* The same list, nothing else having happened to it. */
 void hold_serve(struct shim *shim, const struct pollfd *polls, size_t n_polls);

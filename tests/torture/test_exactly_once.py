@@ -1,5 +1,7 @@
 """Issue 5: what clients get, put together, is what the process wrote, while connections are cut at random bytes and the
 server is killed."""
+import json
+
 import pytest
 
 from exact import Collector, Follower, Source, start
@@ -113,6 +115,27 @@ def test_who_holds_up_a_dead_servers_stream_is_cut_off_for_the_next_one(fresh):
     assert following.exit_status() == 0
     assert collector.sha256.hexdigest() == source.sha256()
     stalled.close()
+
+
+def test_what_a_client_heard_the_exit_of_is_whole(start_server, tmp_path, root):  # noqa: F811
+    """It knows the status and will not come again: the rest of the output comes before the end of its stream, also from
+    the shim alone. The ring holds more than the kernel takes."""
+    fresh = start_server(*NO_POOL, "--ring-bytes", str(64 * MIB), directory=tmp_path)
+    fresh.client.create("box", rootfs=str(root))
+    source = Source(32 * MIB // 64)
+    start(fresh, "box", "lines", "lines", str(source.n_lines))
+    follower = Follower(fresh, "box", "lines", buffer_bytes=65536)
+    collector = Collector(source)
+    collector.add(follower.read(100))
+    assert json.loads(follower.control.take_until(b"\n"))["exit_status"] == 0
+    fresh.kill()
+    for data in follower.rest():
+        collector.add(data)
+    assert collector.sha256.hexdigest() == source.sha256()
+    follower.close()
+    fresh.start()
+    again = Follower(fresh, "box", "lines")
+    assert (b"".join(again.rest()), again.exit_status()) == (b"", 0)
 
 
 def test_two_readers_get_the_same_while_both_stay(fresh):
