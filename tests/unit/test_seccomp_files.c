@@ -1,4 +1,4 @@
-/* Each test confines a child of its own: what is given up does not come back. */
+/* Each test confines a child of its own. */
 #include "unit.h"
 
 #include <errno.h>
@@ -9,7 +9,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 
 #include "base/auto.h"
 #include "base/err.h"
@@ -70,15 +69,7 @@ static int try_all(void **state)
 
 static void files_and_threads_are_all_that_is_left(void **state)
 {
-	pid_t pid = fork();
-	int status;
-
-	assert_true(pid >= 0);
-	if (pid == 0)
-		_exit(try_all(state));
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFEXITED(status));
-	assert_int_equal(WEXITSTATUS(status), 0);
+	assert_int_equal(unit_in_child(try_all, state), 0);
 }
 
 int main(void)

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -55,6 +56,20 @@ UNUSED static const char *unit_path(void **state, const char *name)
 
 	snprintf(path, sizeof(path), "%s/%s", (const char *)*state, name);
 	return path;
+}
+
+/* What try returns, a small number, in a child of its own: what it gives up does not come back. */
+UNUSED static int unit_in_child(int (*try)(void **state), void **state)
+{
+	pid_t pid = fork();
+	int status;
+
+	assert_true(pid >= 0);
+	if (pid == 0)
+		_exit(try(state));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
 }
 
 UNUSED static int unit_count_fds(void)
