@@ -437,11 +437,9 @@ int network_adopt(
 		return r;
 	if (lease->place.is_shared)
 		rtnl_link_index(lease->source_link, &lease->bridge);
-	pthread_mutex_lock(&network->lock);
 	r = netpool_mark(&network->pool, &lease->place);
 	if (r == 0)
 		LIST_INSERT_HEAD(&network->leases, lease, entry);
-	pthread_mutex_unlock(&network->lock);
 	if (r < 0)
 		return err_system(err, r, "the recorded address of container %s", id);
 	lease->is_admitted = true; /* network_start puts it into the table */

@@ -49,7 +49,8 @@ uint32_t network_capacity(const struct network *network); /* subnets of the pool
  * no network and none is asked for. */
 int network_reserve(struct network *network, const char *id, const char *wanted,
 	struct lease **ret_lease, struct err *err);
-/* The one that the last run recorded; NULL: none. */
+/* The one that the last run recorded; NULL: none. Before network_start, when there is one thread: it takes no
+ * lock, for the caller may hold the database's. */
 int network_adopt(
 	struct network *network, const char *id, struct lease **ret_lease, struct err *err);
 /* Before its link is made: from now on its packets pass. */

@@ -91,7 +91,7 @@ int network_rules_put(struct lease *lease, size_t n); /* 0 or -errno */
 
 /* network_ports.c */
 int network_ports_open(struct network *network, struct err *err);
-int network_ports_load(struct lease *lease, struct err *err);
+int network_ports_load(struct lease *lease, struct err *err); /* for network_adopt */
 void network_port_give(struct network *network, uint16_t port); /* lock held */
 
 /* network_rate.c: what network_limit has made beside the link. */

@@ -299,10 +299,8 @@ int network_ports_load(struct lease *lease, struct err *err)
 			lease->id);
 	if (r < 0)
 		return err_system(err, r, "ports and rules of container %s", lease->id);
-	pthread_mutex_lock(&network->lock);
 	for (size_t i = 0; i < lease->n_ports; i++)
 		idpool_mark(&network->port_pool,
 			(int64_t)lease->ports[i].host - (int64_t)network->config->first_pool_port);
-	pthread_mutex_unlock(&network->lock);
 	return 0;
 }
