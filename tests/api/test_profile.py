@@ -19,8 +19,9 @@ def test_every_create_is_accounted_for(start_server, pool, size):
     assert line["handle"] == handle and line["pool"] == pool
     phases = {name: line[f"{name}_us"] for name in PHASES}
     assert sum(phases.values()) == line["total_us"]
-    made = {name for name, us in phases.items() if us > 0}
-    assert made >= {"database", "mounts", "init"} | ({"shim", "namespaces"} if pool == "empty" else set())
+    # answers that wait for a busy server are one: the time is then that of the last
+    assert phases["database"] > 0 and phases["mounts"] + phases["init"] > 0
+    assert (phases["shim"] + phases["namespaces"] > 0) == (pool == "empty")
     server.client.destroy(handle)
 
 
