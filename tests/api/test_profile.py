@@ -21,7 +21,7 @@ def test_every_create_is_accounted_for(start_server, pool, size):
     assert sum(phases.values()) == line["total_us"]
     # answers that wait for a busy server are one: the time is then that of the last
     assert phases["database"] > 0 and phases["mounts"] + phases["init"] > 0
-    assert (phases["shim"] + phases["namespaces"] > 0) == (pool == "empty")
+    assert pool == "warm" or phases["shim"] + phases["namespaces"] > 0
     server.client.destroy(handle)
 
 
