@@ -11,6 +11,7 @@ import time
 import pytest
 
 import treelib
+from gardenlib import wait_until
 from treelib import (BAD_ARCHIVE, DONE, END, FAILED, NO_PATH, Grower, archive, directory, entry, hardlink, pack,
                      padded, pax, raw_header, run, snapshot, symlink, unpack)
 
@@ -686,8 +687,10 @@ CAPS = {"chown": 0, "dac_override": 1, "dac_read_search": 2, "fowner": 3, "fseti
 def test_confined_before_the_first_byte(store):
     (store / "v/mine").write_text("")
     helper = treelib.start(store, "in", "tree=v", "path=", "encoding=raw", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    parser = parser_of(helper)
     try:
-        for pid in (parser_of(helper), helper.pid):
+        wait_until(lambda: status_of(parser)["Seccomp"] == "2", "the parser alone has a filter", 15)
+        for pid in (parser, helper.pid):
             status = status_of(pid)
             mask = sum(1 << CAPS[name] for name in ("chown", "dac_override", "fowner", "fsetid", "setfcap"))
             assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == mask
