@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "api"))
 
 import tsalib  # noqa: E402
-from serverproc import NO_POOL, Server  # noqa: E402
+from serverproc import BUSYBOX_ROOT, NO_POOL, Server  # noqa: E402
 
 TICK = os.sysconf("SC_CLK_TCK")
-IDLE = 60  # seconds
+IDLE = int(os.environ.get("IDLE", "60"))  # seconds
 SWEEP = os.environ.get("SWEEP", "30s")
 
 
@@ -61,7 +61,8 @@ def main():
         cluster = tsalib.Cluster(directory, keys)
         cluster.web.beat_seconds = 30
         cluster.gateway()
-        server = Server(*NO_POOL, *cluster.options(sweep=SWEEP), "--network-pool", "10.128.0.0/16",
+        server = Server(*NO_POOL, "--default-rootfs", BUSYBOX_ROOT, *cluster.options(sweep=SWEEP),
+                        "--network-pool", "10.128.0.0/16",
                         command=("worker",), pool=1000)
         try:
             measure(cluster, server, n_containers, n_volumes)
