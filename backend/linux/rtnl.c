@@ -97,23 +97,31 @@ int rtnl_set_mac(const char *link, const uint8_t mac[6])
 	return talk(&nl);
 }
 
-int rtnl_make_bridge(const struct rtnl_bridge *bridge, uint32_t *ret_index)
+/* mac: NULL for one of the kernel's choice. */
+static int make_virtual(
+	const char *kind, const char *name, const unsigned char *mac, uint32_t group, uint32_t mtu)
 {
 	unsigned char space[512] __attribute__((aligned(8)));
 	struct nl nl;
 	size_t info;
-	int r;
 
 	nl_init(&nl, space, sizeof(space));
 	nl_begin(&nl, RTM_NEWLINK, MAKE, &down, sizeof(down));
-	nl_put_text(&nl, IFLA_IFNAME, bridge->name);
-	nl_put_u32(&nl, IFLA_MTU, bridge->mtu);
-	nl_put(&nl, IFLA_ADDRESS, bridge->mac, 6);
-	nl_put_u32(&nl, IFLA_GROUP, bridge->group);
+	nl_put_text(&nl, IFLA_IFNAME, name);
+	nl_put_u32(&nl, IFLA_MTU, mtu);
+	if (mac)
+		nl_put(&nl, IFLA_ADDRESS, mac, 6);
+	nl_put_u32(&nl, IFLA_GROUP, group);
 	info = nl_nest(&nl, IFLA_LINKINFO);
-	nl_put_text(&nl, IFLA_INFO_KIND, "bridge");
+	nl_put_text(&nl, IFLA_INFO_KIND, kind);
 	nl_end(&nl, info);
-	r = talk(&nl);
+	return talk(&nl);
+}
+
+int rtnl_make_bridge(const struct rtnl_bridge *bridge, uint32_t *ret_index)
+{
+	int r = make_virtual("bridge", bridge->name, bridge->mac, bridge->group, bridge->mtu);
+
 	if (r == 0 && !bridge->v6)
 		r = forgo_link_local(bridge->name);
 	return r < 0 ? r : rtnl_link_index(bridge->name, ret_index);
@@ -121,20 +129,8 @@ int rtnl_make_bridge(const struct rtnl_bridge *bridge, uint32_t *ret_index)
 
 int rtnl_make_ifb(const char *name, uint32_t group, uint32_t mtu, uint32_t *ret_index)
 {
-	unsigned char space[256] __attribute__((aligned(8)));
-	struct nl nl;
-	size_t info;
-	int r;
+	int r = make_virtual("ifb", name, NULL, group, mtu);
 
-	nl_init(&nl, space, sizeof(space));
-	nl_begin(&nl, RTM_NEWLINK, MAKE, &down, sizeof(down));
-	nl_put_text(&nl, IFLA_IFNAME, name);
-	nl_put_u32(&nl, IFLA_MTU, mtu);
-	nl_put_u32(&nl, IFLA_GROUP, group);
-	info = nl_nest(&nl, IFLA_LINKINFO);
-	nl_put_text(&nl, IFLA_INFO_KIND, "ifb");
-	nl_end(&nl, info);
-	r = talk(&nl);
 	if (r == 0)
 		r = forgo_link_local(name);
 	if (r == 0)
