@@ -1,7 +1,6 @@
 #include "server/worker/cluster.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -13,7 +12,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/auto.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
@@ -27,8 +25,7 @@
 #define CONTROL_FD 3
 #define MAX_SESSIONS 6
 #define CONNECT_MS 60000 /* ssh gives up an address that is silent after 10 s */
-#define TELL_MS                                                                                    \
-	10000 /* nothing else is heard meanwhile: well below what the server waits for our end */
+#define TELL_MS 10000 /* nothing else is heard meanwhile; the server waits longer for our end */
 #define DELETE_MS 10000
 #define TELL_AGAIN_MS 5000
 #define FIRST_BACKOFF_MS 1000
@@ -53,15 +50,10 @@ struct cluster {
 	unsigned current_id;
 };
 
-/* ---- sweepers -------------------------------------------------------------------------------- */
-
-struct sweep_thread {
-	struct cluster *cluster;
-	enum sweep_kind kind;
-};
-
-static bool current_connection(struct cluster *cluster, unsigned *ret_id)
+/* For the sweepers. */
+static bool current_connection(void *arg, unsigned *ret_id)
 {
+	struct cluster *cluster = arg;
 	bool is_registered;
 
 	pthread_mutex_lock(&cluster->lock);
@@ -69,51 +61,6 @@ static bool current_connection(struct cluster *cluster, unsigned *ret_id)
 	*ret_id = cluster->current_id;
 	pthread_mutex_unlock(&cluster->lock);
 	return is_registered;
-}
-
-static int sleep_ms(int64_t ms)
-{
-	return poll(NULL, 0, ms > INT_MAX ? INT_MAX : (int)ms);
-}
-
-/* Ends with the process. */
-static void *run_sweeper(void *arg)
-{
-	struct sweep_thread *thread = arg;
-	struct cluster *cluster = thread->cluster;
-	struct sweeper *sweeper = sweeper_new(&cluster->gateway, thread->kind);
-	int64_t interval_ms = cluster->config->sweep_ms;
-	int64_t next_ms = clock_ms() + interval_ms;
-	unsigned id;
-
-	while (sweeper) {
-		int64_t now = clock_ms();
-
-		if (now < next_ms)
-			sleep_ms(next_ms - now);
-		next_ms = clock_ms() + interval_ms;
-		if (current_connection(cluster, &id))
-			sweeper_run(sweeper, id);
-	}
-	LOG(LOG_ERROR, "worker.no-sweeper", KV_STR("error", "no memory"));
-	_exit(1);
-}
-
-static int start_sweepers(struct cluster *cluster, struct sweep_thread threads[N_SWEEP_KINDS])
-{
-	int r = 0;
-
-	if (cluster->config->sweep_ms <= 0)
-		return 0;
-	for (unsigned kind = 0; kind < N_SWEEP_KINDS && r == 0; kind++) {
-		pthread_t thread;
-
-		threads[kind] = (struct sweep_thread){ cluster, kind };
-		r = pthread_create(&thread, NULL, run_sweeper, &threads[kind]);
-		if (r == 0)
-			pthread_detach(thread);
-	}
-	return -r;
 }
 
 /* ---- which gateway, and when ----------------------------------------------------------------- */
@@ -324,7 +271,7 @@ static void end_overdue(struct cluster *cluster, int64_t now)
 				REGISTER_MS / 1000);
 			lost(cluster, session);
 		} else if (session->state == SESSION_LEAVING &&
-			(!connection_n_tunnelled(session->connection.pid) ||
+			(!session_n_tunnelled(session) ||
 				(age_ms >= cluster->config->drain_ms &&
 					!session_goes_on(session)))) {
 			LOG(LOG_INFO, "worker.connection-ended", KV_STR("gateway", session->at),
@@ -462,9 +409,8 @@ static void flush(struct cluster *cluster)
 	int64_t deadline_ms = clock_ms() + FLUSH_MS;
 
 	for (size_t i = 0; i < cluster->n_sessions; i++)
-		while (clock_ms() < deadline_ms &&
-			connection_n_tunnelled(cluster->sessions[i].connection.pid))
-			sleep_ms(20);
+		while (clock_ms() < deadline_ms && session_n_tunnelled(&cluster->sessions[i]))
+			poll(NULL, 0, 20);
 }
 
 static int prepare(struct cluster *cluster, struct err *err)
@@ -493,7 +439,6 @@ int cluster_main(const struct worker_config *config)
 		.next_id = 1,
 		.backoff_ms = FIRST_BACKOFF_MS,
 		.lock = PTHREAD_MUTEX_INITIALIZER };
-	static struct sweep_thread threads[N_SWEEP_KINDS];
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
 	struct err err = { 0 };
 	int r;
@@ -501,8 +446,8 @@ int cluster_main(const struct worker_config *config)
 	sigaction(SIGPIPE, &ignore, NULL);
 	cluster.config = config;
 	r = prepare(&cluster, &err);
-	if (r == 0 && start_sweepers(&cluster, threads) < 0)
-		r = err_set(&err, ERR_SYSTEM, EAGAIN, "threads for sweeping");
+	if (r == 0)
+		r = sweepers_start(&cluster.gateway, current_connection, &cluster, &err);
 	if (r < 0) {
 		LOG(LOG_ERROR, "worker.cluster-failed", KV_STR("error", err.msg));
 		gateway_done(&cluster.gateway);

@@ -344,38 +344,6 @@ void gateway_forget(const struct gateway *gateway, unsigned id)
 	unlinkat(gateway->dir_fd, name, 0);
 }
 
-/* Its sockets, but for the one to the gateway and the one where commands come. */
-int connection_n_tunnelled(pid_t pid)
-{
-	char path[32], target[16];
-	const struct dirent *entry;
-	int n = -2;
-	DIR *dir;
-
-	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-	dir = opendir(path);
-	while (dir && (entry = readdir(dir)))
-		n += readlinkat(dirfd(dir), entry->d_name, target, 7) == 7 &&
-			!memcmp(target, "socket:", 7);
-	if (dir)
-		closedir(dir);
-	return n < 0 ? 0 : n;
-}
-
-uint64_t connection_n_bytes(pid_t pid)
-{
-	static const char field[] = "rchar: ";
-	char path[32], text[512];
-	uint64_t n = 0;
-
-	snprintf(path, sizeof(path), "/proc/%d/io", pid);
-	if (sys_read_small(AT_FDCWD, path, 0, text, sizeof(text)) <= 0 ||
-		strncmp(text, field, sizeof(field) - 1))
-		return 0;
-	text[strcspn(text, "\n")] = '\0';
-	return parse_u64(text + sizeof(field) - 1, INT64_MAX, &n) < 0 ? 0 : n;
-}
-
 /* ---- commands -------------------------------------------------------------------------------- */
 
 /* With json as standard input. stderr_fd may be -1. */

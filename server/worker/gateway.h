@@ -40,10 +40,6 @@ void child_end(struct child *child);
 int gateway_connect(const struct gateway *gateway, unsigned id, const char *at,
 	struct child *ret_child, struct err *err);
 int gateway_is_ready(const struct gateway *gateway, unsigned id); /* 1, 0 */
-/* Of the connection's process: how many connections of the cluster's go through it. */
-int connection_n_tunnelled(pid_t pid);
-/* What it has read so far, from either side. 0: not known. */
-uint64_t connection_n_bytes(pid_t pid);
 /* After its end. */
 void gateway_forget(const struct gateway *gateway, unsigned id);
 

@@ -51,6 +51,8 @@ enum session_news session_look(
 enum session_news session_handle(struct session *session);
 /* The registration ends; what goes on may go on. */
 void session_leave(struct session *session);
+/* How many connections of the cluster's go through it. */
+unsigned session_n_tunnelled(const struct session *session);
 /* Of one that has left: whether more has come through since since_ms than signs of life; if so, its time begins anew. */
 bool session_goes_on(struct session *session);
 

@@ -2,7 +2,10 @@
 
 #include <errno.h>
 #include <jansson.h>
-#include <stdlib.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdint.h>
 #include <string.h>
 
 #include "base/auto.h"
@@ -21,8 +24,12 @@
 /* A packet of SSH ends at 256 KiB, in OpenSSH as in Go; some of it is taken by what surrounds the command. */
 #define MAX_COMMAND_BYTES (256 * 1024 - 512)
 
+enum sweep_kind { SWEEP_CONTAINERS, SWEEP_VOLUMES, N_SWEEP_KINDS };
+
 struct sweeper {
 	const struct gateway *gateway;
+	bool (*current)(void *arg, unsigned *ret_id);
+	void *arg;
 	enum sweep_kind kind;
 	struct local_api *api;
 	bool is_too_long; /* said so already */
@@ -33,32 +40,6 @@ static const struct kind {
 } kinds[] = { [SWEEP_CONTAINERS] = { "/containers", "Handles", "report-containers",
 		      "sweep-containers" },
 	[SWEEP_VOLUMES] = { "/volumes", NULL, "report-volumes", "sweep-volumes" } };
-
-struct sweeper *sweeper_new(const struct gateway *gateway, enum sweep_kind kind)
-{
-	struct sweeper *sweeper = calloc(1, sizeof(*sweeper));
-	const struct worker_config *config = gateway->config;
-
-	if (!sweeper)
-		return NULL;
-	sweeper->gateway = gateway;
-	sweeper->kind = kind;
-	sweeper->api =
-		local_api_new(kind == SWEEP_CONTAINERS ? config->garden_at : config->volumes_at,
-			config->request_timeout_ms);
-	if (sweeper->api)
-		return sweeper;
-	free(sweeper);
-	return NULL;
-}
-
-void sweeper_free(struct sweeper *sweeper)
-{
-	if (!sweeper)
-		return;
-	local_api_free(sweeper->api);
-	free(sweeper);
-}
 
 /* Strings, or objects with a handle; null is an empty list. */
 static int add_handles(struct strv *handles, const json_t *array)
@@ -176,7 +157,8 @@ static void complain(const char *event, const struct err *err)
 	LOG(LOG_WARN, event, KV_STR("error", err->msg));
 }
 
-void sweeper_run(struct sweeper *sweeper, unsigned id)
+/* Over the connection id. */
+static void run_round(struct sweeper *sweeper, unsigned id)
 {
 	AUTO_STRV struct strv handles = { 0 }, given_up = { 0 };
 	struct err err = { 0 };
@@ -199,4 +181,56 @@ void sweeper_run(struct sweeper *sweeper, unsigned id)
 		LOG(LOG_DEBUG, "worker.swept", KV_STR("what", kinds[sweeper->kind].path + 1),
 			KV_INT("there", (int64_t)handles.n_items),
 			KV_INT("destroyed", (int64_t)given_up.n_items));
+}
+
+static void *run(void *arg)
+{
+	struct sweeper *sweeper = arg;
+	int64_t interval_ms = sweeper->gateway->config->sweep_ms;
+	int64_t next_ms = clock_ms() + interval_ms;
+	unsigned id;
+
+	for (;;) {
+		int64_t left_ms = next_ms - clock_ms();
+
+		if (left_ms > 0)
+			poll(NULL, 0, left_ms > INT_MAX ? INT_MAX : (int)left_ms);
+		next_ms = clock_ms() + interval_ms;
+		if (sweeper->current(sweeper->arg, &id))
+			run_round(sweeper, id);
+	}
+	return NULL;
+}
+
+static int start(struct sweeper *sweeper)
+{
+	const struct worker_config *config = sweeper->gateway->config;
+	pthread_t thread;
+	int r;
+
+	sweeper->api = local_api_new(
+		sweeper->kind == SWEEP_CONTAINERS ? config->garden_at : config->volumes_at,
+		config->request_timeout_ms);
+	if (!sweeper->api)
+		return -ENOMEM;
+	r = pthread_create(&thread, NULL, run, sweeper);
+	if (r == 0)
+		pthread_detach(thread);
+	return -r;
+}
+
+int sweepers_start(const struct gateway *gateway, bool (*current)(void *arg, unsigned *ret_id),
+	void *arg, struct err *err)
+{
+	static struct sweeper sweepers[N_SWEEP_KINDS];
+	int r = 0;
+
+	for (unsigned kind = 0; gateway->config->sweep_ms > 0 && kind < N_SWEEP_KINDS && r == 0;
+		kind++) {
+		sweepers[kind] = (struct sweeper){
+			.gateway = gateway, .current = current, .arg = arg, .kind = kind
+		};
+		r = start(&sweepers[kind]);
+	}
+	return r < 0 ? err_system(err, r, "threads for sweeping") : 0;
 }

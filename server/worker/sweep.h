@@ -1,15 +1,13 @@
 /* sweep.h - the cluster's garbage collection: it is told which containers and volumes there are, says which of them it
  * has given up, and those are destroyed. What it does not know it adopts as given up when it is told of it. */
 #pragma once
-#include <stdint.h>
+#include <stdbool.h>
 
+struct err;
 struct gateway;
-struct sweeper;
 
-enum sweep_kind { SWEEP_CONTAINERS, SWEEP_VOLUMES, N_SWEEP_KINDS };
-
-struct sweeper *sweeper_new(const struct gateway *gateway, enum sweep_kind kind);
-void sweeper_free(struct sweeper *sweeper);
-
-/* One round over the connection id, in the caller's thread. Failures are logged: the next round is not far. */
-void sweeper_run(struct sweeper *sweeper, unsigned id);
+/* Starts a thread for containers and one for volumes, which end with the process; none if the interval is 0. Each
+ * makes a round in every interval over the connection that current tells, if there is one; failures are logged, the
+ * next round is not far. current is called in those threads. Everything given must stay. */
+int sweepers_start(const struct gateway *gateway, bool (*current)(void *arg, unsigned *ret_id),
+	void *arg, struct err *err);
