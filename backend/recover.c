@@ -1,7 +1,5 @@
 /* Start of a server on a work directory that has a past: containers whose shims answer are adopted,
- * the others are ended; groups, directories and sockets without a record are removed. Never fails
- * because of leftovers. */
-#include <dirent.h>
+ * the others are ended. What no record names is leftovers.c's, and never a reason to fail. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -22,14 +20,12 @@
 #include "base/registry.h"
 #include "container.h"
 #include "disk_quota.h"
+#include "leftovers.h"
 #include "link.h"
 #include "network.h"
 #include "pea.h"
 #include "process.h"
-#include "shim_process.h"
-#include "spec.h"
 #include "store.h"
-#include "volumes/volumes.h"
 
 /* ---- a container from its record ------------------------------------------------------------- */
 
@@ -253,7 +249,6 @@ struct recovery {
 	struct candidate *all;
 	size_t n_all;
 	_Atomic size_t next;
-	struct registry *known; /* names of what has an owner; see is_known */
 };
 
 /* Each waits for a shim at a time. */
@@ -357,7 +352,6 @@ static void recovery_done(struct recovery *recovery)
 		free((char *)record->root);
 	}
 	free(recovery->all);
-	registry_free(recovery->known);
 }
 
 /* In one transaction: the locks of a thousand small ones take longer than the reading. */
@@ -372,133 +366,17 @@ static int load_all(struct db *db, void *arg, struct err *err)
 	return r;
 }
 
-/* ---- what nobody has recorded ---------------------------------------------------------------- */
-
-static int note_user(const char *name, void *arg)
-{
-	struct recovery *recovery = arg;
-
-	return registry_add(recovery->known, name, recovery);
-}
-
-static int note_known(const char *handle, void *value, void *arg)
-{
-	struct container *container = value;
-	int r = note_user(container->id, arg);
-
-	(void)handle;
-	return r < 0 ? r : pea_each_user(container, note_user, arg);
-}
-
-static bool is_known(const char *id, void *arg)
-{
-	const struct recovery *recovery = arg;
-
-	return registry_find(recovery->known, id) != NULL;
-}
-
-static int sweep_group(const char *id, void *arg)
-{
-	struct recovery *recovery = arg;
-
-	if (!is_known(id, recovery))
-		cgroup_destroy(&recovery->backend->cgroups, id);
-	return 0;
-}
-
-/* Calls sweep with each unknown name in the directory. */
-static void each_unknown(struct recovery *recovery, const char *dir_path,
-	void (*sweep)(struct backend *backend, const char *name))
-{
-	DIR *dir = opendir(dir_path);
-	struct dirent *entry;
-
-	while (dir && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.' && !is_known(entry->d_name, recovery))
-			sweep(recovery->backend, entry->d_name);
-	if (dir)
-		closedir(dir);
-}
-
-/* A shim without a record would wait for a server for ever. */
-static void sweep_socket(struct backend *backend, const char *name)
-{
-	shim_process_kill(name);
-	unlinkat(backend->run_fd, name, 0);
-}
-
-static void move_to_dead(struct backend *backend, const char *dir, const char *name)
-{
-	AUTO_FREE char *from = NULL, *to = NULL;
-
-	if (asprintf(&from, "%s/%s", dir, name) >= 0 &&
-		asprintf(&to, "%s/%s", backend->dead_dir, name) >= 0)
-		rename(from, to);
-}
-
-static void sweep_live(struct backend *backend, const char *name)
-{
-	disk_quota_end(backend, name);
-	move_to_dead(backend, backend->live_dir, name);
-}
-
-static bool is_among(const struct strv *names, const char *name)
-{
-	for (size_t i = 0; i < names->n_items; i++)
-		if (!strcmp(names->items[i], name))
-			return true;
-	return false;
-}
-
-/* Images that no container has mounted and nothing names any more, and what a crash has left of
- * one. */
-static void sweep_images(struct backend *backend)
-{
-	AUTO_STRV struct strv used = { 0 };
-	DIR *dir = opendir(backend->images_dir);
-	struct dirent *entry;
-	struct err err;
-	bool is_known = store_images(backend->db, &used, &err) == 0 &&
-		rootfs_known_images(&backend->rootfs, backend->config.default_rootfs, &used) == 0 &&
-		!is_among(&used, STORE_ANY_IMAGE);
-
-	while (dir && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.' &&
-			(!strncmp(entry->d_name, "tmp-", 4) ||
-				(is_known && !is_among(&used, entry->d_name))))
-			move_to_dead(backend, backend->images_dir, entry->d_name);
-	if (dir)
-		closedir(dir);
-}
-
-static void sweep(struct recovery *recovery)
-{
-	struct backend *backend = recovery->backend;
-
-	volumes_settle(backend->volumes, is_known, recovery);
-	network_start(backend->network, is_known, recovery);
-	cgroup_each(&backend->cgroups, sweep_group, recovery);
-	each_unknown(recovery, backend->run_dir, sweep_socket);
-	each_unknown(recovery, backend->live_dir, sweep_live);
-	sweep_images(backend);
-}
-
 int recover(struct backend *backend, struct err *err)
 {
-	struct recovery recovery = { .backend = backend, .known = registry_new() };
-	int r = recovery.known ? db_transaction(backend->db, load_all, &recovery, err)
-			       : err_system(err, -ENOMEM, "recover");
+	struct recovery recovery = { .backend = backend };
+	int r = db_transaction(backend->db, load_all, &recovery, err);
 
 	if (r == 0) {
 		adopt_all(&recovery);
 		for (size_t i = 0; i < recovery.n_all; i++)
 			settle(backend, &recovery.all[i]);
-		r = registry_each(backend->containers, note_known, &recovery);
-		if (r < 0)
-			err_system(err, r, "recover");
+		r = leftovers_sweep(backend, err);
 	}
-	if (r == 0)
-		sweep(&recovery);
 	recovery_done(&recovery);
 	if (r == 0)
 		keeper_has_dead(backend); /* a process with an image may have ended meanwhile */
