@@ -113,7 +113,7 @@ check-api: all ## API, conformance and contract tests against the real server (r
 	MODE=$(MODE) /usr/bin/python3 -m pytest -q tests/api tests/conformance tests/spec $(ARGS)
 check-crash: all ## the short form of tests/crash (root); ARGS for pytest
 	MODE=$(MODE) /usr/bin/python3 -m pytest -q tests/crash $(ARGS)
-crash: all ## kill -9 at every system call, ten minutes of random operations and kills: more than an hour (root)
+crash: all ## kill -9 at every system call, ten minutes of random operations and kills: long, never timed whole (root)
 	CLOCHE_CRASH=all MODE=$(MODE) /usr/bin/python3 -m pytest -q tests/crash $(ARGS)
 lint: $(call object,$(SRC)) $(call shim_obj,$(SHIM_SRC)) ## forbidden functions and directions, complexity, format
 	@tests/lint/run $(B)
@@ -126,7 +126,7 @@ fuzz: ## fuzz each target for FUZZ_SECONDS (default 60) with clang
 	tests/fuzz/run
 deps-bench: deps ## install what cloche is measured beside
 	$(call install,$(BENCH_PACKAGES))
-bench: all ## figures beside runc, podman, tar, cp and the kernel floor, in build/bench (10 minutes; ARGS for bench.py)
+bench: all ## figures beside runc, podman, tar, cp and the kernel floor, in build/bench (minutes; ARGS for bench.py)
 	$(SUDO) /usr/bin/python3 tests/bench/bench.py --out build/bench $(ARGS)
 $(B)/cloche.8: $(B)/cloche man/cloche.8.scd.in
 	{ sed '/@OPTIONS@/,$$d' man/cloche.8.scd.in; $(B)/cloche manual; sed '1,/@OPTIONS@/d' man/cloche.8.scd.in; } | scdoc > $@
