@@ -139,7 +139,7 @@ def test_a_reset_ends_no_stdin_and_neither_does_our_death(start_server, tmp_path
             one.start()
         else:
             follower.control.reset()
-            follower.stream.close()
+            assert b"".join(follower.cut_by_fin()) == b""  # the server's FIN: it has seen ours, and the acknowledgement
     follower = Follower(one, "box", "feed")
     follower.control.half_close()  # a FIN does
     assert b"".join(follower.rest()) == b"end 0\n"
