@@ -160,7 +160,7 @@ static int op_skeleton(struct work *work, const struct op_wire *op)
 {
 	AUTO_FD int at_fd = sys_open_at(AT_FDCWD, text(work, op->a), O_PATH | O_DIRECTORY, 0, 0);
 	AUTO_FD int mount_fd =
-		make_mount("tmpfs", "mode=700,size=1m,nr_inodes=4k", MOUNT_ATTR_NOSUID);
+		make_mount("tmpfs", "mode=700", MOUNT_ATTR_NOSUID);
 	int r;
 
 	if (at_fd < 0 || mount_fd < 0)
@@ -186,15 +186,24 @@ static int op_mount(struct work *work, const struct op_wire *op)
 	return mount_fd < 0 ? mount_fd : place_attach(work, op, mount_fd, text(work, op->a));
 }
 
-static int op_mkdir(struct work *work, const struct op_wire *op)
-{
-	return result(mkdirat(work->skeleton_fd, text(work, op->a), (mode_t)op->number));
-}
-
 static int give_to_root(const struct work *work, const char *path)
 {
 	return result(fchownat(work->skeleton_fd, path, work->plan->root_uid, work->plan->root_gid,
 		AT_SYMLINK_NOFOLLOW));
+}
+
+/* The umask takes bits away. */
+static int op_mkdir(struct work *work, const struct op_wire *op)
+{
+	const char *path = text(work, op->a);
+
+	if (mkdirat(work->skeleton_fd, path, (mode_t)op->number) < 0)
+		return -errno;
+	if (!(op->flags & OPF_GIVEN))
+		return 0;
+	if (fchmodat(work->skeleton_fd, path, (mode_t)op->number, 0) < 0)
+		return -errno;
+	return give_to_root(work, path);
 }
 
 /* The umask would take bits away, and a device must be what we asked for. */
