@@ -43,9 +43,10 @@ static int op_unshare(struct work *work, const struct op_wire *op)
 		r = work->host_mnt_fd = open_own_mounts(work);
 	if (r >= 0)
 		r = sys_unshare((int)op->number);
-	if (r == 0 && op->number & CLONE_NEWNS)
-		r = sys_make_private("/");
-	return r;
+	if (r < 0 || !(op->number & CLONE_NEWNS))
+		return r;
+	r = work->own_mnt_fd = open_own_mounts(work);
+	return r < 0 ? r : sys_make_private("/");
 }
 
 /* The kernel counts what a user namespace's users hold (inotify instances, queued signals, locked memory)
@@ -259,17 +260,16 @@ static int open_part(const struct work *work, const char *source)
 /* As the host sees it now: it may have mounted something since we took a copy of its mounts. */
 static int clone_of_host(const struct work *work, const char *path, unsigned flags)
 {
-	AUTO_FD int own_fd = work->host_mnt_fd < 0 ? -1 : open_own_mounts(work);
 	AUTO_FD int tree_fd = -1;
 	int r;
 
 	if (work->host_mnt_fd < 0)
 		return sys_open_tree(AT_FDCWD, path, flags);
-	r = own_fd < 0 ? own_fd : sys_setns(work->host_mnt_fd, CLONE_NEWNS);
+	r = sys_setns(work->host_mnt_fd, CLONE_NEWNS);
 	if (r < 0)
 		return r;
 	tree_fd = sys_open_tree(AT_FDCWD, path, flags);
-	r = sys_setns(own_fd, CLONE_NEWNS);
+	r = sys_setns(work->own_mnt_fd, CLONE_NEWNS);
 	if (r == 0 && work->skeleton_fd >= 0)
 		r = result(fchdir(work->skeleton_fd));
 	return r < 0 ? r : TAKE_FD(tree_fd);
@@ -285,8 +285,9 @@ static int clone_source(const struct work *work, const struct op_wire *op)
 		source_fd = open_part(work, text(work, op->a));
 	else if (op->flags & OPF_ROOT_SRC)
 		source_fd = place_open_root_source(work, text(work, op->a));
-	else if (op->flags & OPF_SKELETON_SRC)
-		source_fd = place_open_skeleton(work, text(work, op->a), 0);
+	else if (op->flags & OPF_SKELETON_SRC) /* nobody else has been there yet */
+		return sys_open_tree(work->skeleton_fd, text(work, op->a),
+			OPEN_TREE_CLONE | AT_SYMLINK_NOFOLLOW);
 	else
 		return clone_of_host(work, text(work, op->a), flags & ~(unsigned)AT_EMPTY_PATH);
 	return source_fd < 0 ? source_fd : sys_open_tree(source_fd, "", flags);

@@ -80,16 +80,24 @@ class Floor:
                        check=True)
         return target
 
-    def cycle(self):
-        """Milliseconds by action."""
+    def ask(self, n):
+        """Begins so many cycles."""
         try:
-            self.process.stdin.write("\n")
-            words = self.process.stdout.readline().split()
-        except BrokenPipeError:
-            words = []
+            self.process.stdin.write("\n" * n)
+            self.process.stdin.flush()
+        except BrokenPipeError as failure:
+            raise PeerFailed("the floor program has ended") from failure
+
+    def answer(self):
+        """Of the next cycle: milliseconds by action."""
+        words = self.process.stdout.readline().split()
         if not words:
             raise PeerFailed("the floor program has ended")
         return {what: [float(ms)] for what, ms in zip(words[::2], words[1::2])}
+
+    def cycle(self):
+        self.ask(1)
+        return self.answer()
 
     def close(self):
         self.process.stdin.close()
