@@ -160,8 +160,7 @@ static int make_mount(const char *type, const char *options, uint64_t attrs)
 static int op_skeleton(struct work *work, const struct op_wire *op)
 {
 	AUTO_FD int at_fd = sys_open_at(AT_FDCWD, text(work, op->a), O_PATH | O_DIRECTORY, 0, 0);
-	AUTO_FD int mount_fd =
-		make_mount("tmpfs", "mode=700", MOUNT_ATTR_NOSUID);
+	AUTO_FD int mount_fd = make_mount("tmpfs", "mode=700", MOUNT_ATTR_NOSUID);
 	int r;
 
 	if (at_fd < 0 || mount_fd < 0)
