@@ -172,10 +172,11 @@ class Tool:
         with contextlib.suppress(PeerFailed, NotImplementedError):
             self.destroy()  # of a cycle that was broken off
         os.close(self.null)
-        for path in sorted(pathlib.Path("/sys/fs/cgroup").glob(f"**/{self.group}*"), reverse=True):
-            for below in [*path.glob("*/"), path]:
-                with contextlib.suppress(OSError):
-                    below.rmdir()
+        for top, names, _ in os.walk("/sys/fs/cgroup", topdown=False):  # which does not mind groups that go meanwhile
+            for name in names:
+                if any(part.startswith(self.group) for part in pathlib.PurePath(top).parts[-1:] + (name,)):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(os.path.join(top, name))
 
 
 class Runc(Tool):
