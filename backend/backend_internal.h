@@ -23,10 +23,11 @@ struct volumes;
 /* Guarded by the backend's lock. */
 struct pool {
 	TAILQ_HEAD(, container) ready;
-	uint32_t n_ready, n_creating;
+	uint32_t n_ready, n_busy; /* n_busy: requests that work now */
 	unsigned n_draining;
-	bool is_ending, is_due; /* is_due: to be filled up */
-	bool is_making;
+	bool is_ending, is_due, is_short; /* to be filled up; and at once, not when it is calm */
+	bool is_making, is_dozing; /* is_dozing: looks again by itself */
+	int64_t calm_at_ms;
 	pthread_cond_t changed, made; /* made: making or draining has ended */
 	pthread_t filler;
 };
@@ -94,9 +95,10 @@ struct volume_users refresh_users(struct backend *backend);
 /* pool.c */
 int pool_start(struct backend *backend, struct err *err);
 void pool_stop(struct backend *backend); /* what it has ends; before keeper_stop */
-/* Around each create: meanwhile none is prepared, so that the request has the machine. */
-void pool_begin_create(struct backend *backend);
-void pool_end_create(struct backend *backend);
+/* Around what clients wait for: meanwhile, and shortly after, none is prepared, so that they have the
+ * machine. */
+void pool_begin_work(struct backend *backend);
+void pool_end_work(struct backend *backend);
 /* A prepared, unprivileged container that is alive, or NULL. Lock held. */
 struct container *pool_take(struct backend *backend);
 /* Ends what is prepared or being prepared: a create may need what it holds. */

@@ -334,9 +334,9 @@ int container_create(struct backend *backend, const struct container_spec *spec,
 {
 	int r;
 
-	pool_begin_create(backend);
+	pool_begin_work(backend);
 	r = create(backend, spec, ret_handle, err);
-	pool_end_create(backend);
+	pool_end_work(backend);
 	count_one(&backend->counts, r < 0 ? COUNT_CREATE_FAILED : COUNT_CREATED);
 	return r;
 }

@@ -171,7 +171,9 @@ int container_destroy(struct backend *backend, const char *handle, struct err *e
 		container_put(container);
 		return err_set(err, ERR_BUSY, EBUSY, "container already being destroyed");
 	}
+	pool_begin_work(backend);
 	r = container_teardown(container, err);
+	pool_end_work(backend);
 	if (r < 0) {
 		pthread_mutex_lock(&container->lock);
 		container->is_destroying = false;

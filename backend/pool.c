@@ -8,11 +8,16 @@
 #include <string.h>
 
 #include "backend_internal.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "container.h"
 #include "network.h"
 #include "store.h"
+
+/* Without a request, after which the pool makes what it lacks: the next steps of a build come sooner. One
+ * that was found empty does not wait. */
+#define CALM_MS 20
 
 /* "unborn/<id>": no handle has a slash. */
 static int record_unborn(struct container *container, struct err *err)
@@ -109,13 +114,33 @@ static void add(struct backend *backend)
 		return;
 	}
 	pool_put(backend, container);
+	if (pool->n_ready >= backend->config.n_unborn)
+		pool->is_short = false;
 }
 
-static bool is_wanting(const struct backend *backend)
+/* In so many ms one is to be made; -1: not before something changes. */
+static int64_t due_in_ms(const struct backend *backend)
 {
 	const struct pool *pool = &backend->pool;
+	int64_t left_ms = pool->calm_at_ms - clock_ms();
 
-	return pool->is_due && pool->n_creating == 0 && pool->n_ready < backend->config.n_unborn;
+	if (!pool->is_due || pool->n_busy || pool->n_ready >= backend->config.n_unborn)
+		return -1;
+	return pool->is_short || left_ms < 0 ? 0 : left_ms;
+}
+
+static void wait_until_due(struct backend *backend)
+{
+	struct pool *pool = &backend->pool;
+	int64_t in_ms = due_in_ms(backend);
+	struct timespec deadline = clock_deadline(in_ms);
+
+	pool->is_dozing = in_ms >= 0;
+	if (pool->is_dozing)
+		pthread_cond_timedwait(&pool->changed, &backend->lock, &deadline);
+	else
+		pthread_cond_wait(&pool->changed, &backend->lock);
+	pool->is_dozing = false;
 }
 
 static void *fill(void *arg)
@@ -132,10 +157,10 @@ static void *fill(void *arg)
 			pthread_mutex_unlock(&backend->lock);
 			discard(dead);
 			pthread_mutex_lock(&backend->lock);
-		} else if (is_wanting(backend)) {
+		} else if (due_in_ms(backend) == 0) {
 			add(backend);
 		} else {
-			pthread_cond_wait(&pool->changed, &backend->lock);
+			wait_until_due(backend);
 		}
 	}
 	pthread_mutex_unlock(&backend->lock);
@@ -147,25 +172,31 @@ struct container *pool_take(struct backend *backend)
 	struct pool *pool = &backend->pool;
 	struct container *container = find(pool, true);
 
+	pool->is_due = true;
 	if (container)
 		leave(pool, container);
+	else
+		pool->is_short = true;
+	if (find(pool, false))
+		pthread_cond_signal(&pool->changed);
 	return container;
 }
 
-void pool_begin_create(struct backend *backend)
+void pool_begin_work(struct backend *backend)
 {
 	pthread_mutex_lock(&backend->lock);
-	backend->pool.n_creating++;
+	backend->pool.n_busy++;
 	pthread_mutex_unlock(&backend->lock);
 }
 
-void pool_end_create(struct backend *backend)
+void pool_end_work(struct backend *backend)
 {
 	struct pool *pool = &backend->pool;
 
 	pthread_mutex_lock(&backend->lock);
-	pool->is_due = true;
-	if (--pool->n_creating == 0)
+	pool->n_busy--;
+	pool->calm_at_ms = clock_ms() + CALM_MS;
+	if (due_in_ms(backend) >= 0 && (pool->is_short || !pool->is_dozing))
 		pthread_cond_signal(&pool->changed);
 	pthread_mutex_unlock(&backend->lock);
 }
@@ -198,7 +229,7 @@ int pool_start(struct backend *backend, struct err *err)
 	int r;
 
 	TAILQ_INIT(&pool->ready);
-	pthread_cond_init(&pool->changed, NULL);
+	clock_cond_init(&pool->changed);
 	pthread_cond_init(&pool->made, NULL);
 	pool->is_due = true;
 	r = pthread_create(&pool->filler, NULL, fill, backend);

@@ -353,7 +353,7 @@ static void kill_late(struct container *container, const struct process *process
 		&(struct msg){ .type = MSG_SIGNAL, .body = &body, .body_bytes = sizeof(body) });
 }
 
-int process_run(struct container *container, const struct process_spec *spec,
+static int run(struct container *container, const struct process_spec *spec,
 	struct attach **ret_attach, struct err *err)
 {
 	struct process *process;
@@ -375,4 +375,15 @@ int process_run(struct container *container, const struct process_spec *spec,
 	count_one(&container->backend->counts, COUNT_STARTED);
 	container_hold(container);
 	return attach_new(process, container, ret_attach, err);
+}
+
+int process_run(struct container *container, const struct process_spec *spec,
+	struct attach **ret_attach, struct err *err)
+{
+	int r;
+
+	pool_begin_work(container->backend);
+	r = run(container, spec, ret_attach, err);
+	pool_end_work(container->backend);
+	return r;
 }
