@@ -301,7 +301,7 @@ static int adopt(struct volumes *volumes, const char *name, struct err *err)
 	set_dir(volume, "live");
 	r = read_layers(volume);
 	if (r == 0)
-		r = record_add(volumes, volume, err);
+		r = record_add(volumes, volume, NULL, err);
 	if (r == 0)
 		r = record_set_state(volume, RECORD_LIVE, err);
 	if (r == 0)
