@@ -49,6 +49,7 @@ struct connections {
 	pthread_cond_t left;
 	struct connection_list in_phase[N_PHASES];
 	unsigned n_connections, n_max;
+	int64_t next_ms; /* when the accepting thread looks again by itself; INT64_MAX: never */
 	int tcp_fd, unix_fd, spare_fd, wake_fd, stop_fd;
 	bool is_stopping;
 	pthread_t thread;
@@ -69,23 +70,26 @@ static bool has_handler(const struct connections *all)
 		!TAILQ_EMPTY(&all->in_phase[PHASE_STREAM]);
 }
 
-/* Lock held. True if the accepting thread must think again about when to wake up. */
+/* Lock held. True if the accepting thread must think again about when to wake up: for a deadline
+ * that is gone it wakes once for nothing, which is cheaper than being told each time. */
 static bool put_in_phase(struct connection *connection, enum phase phase)
 {
 	struct connections *all = connection->owner;
 	int timeout_ms = connection->is_cut ? 0 : all->config.timeout_ms[phase];
-	struct connection *first = TAILQ_FIRST(&all->in_phase[phase]);
 
 	connection->phase = phase;
 	connection->deadline_ms = timeout_ms ? clock_ms() + timeout_ms : 0;
 	TAILQ_INSERT_TAIL(&all->in_phase[phase], connection, entry);
-	return timeout_ms && (!first || first->is_cut);
+	if (!timeout_ms || connection->deadline_ms >= all->next_ms)
+		return false;
+	all->next_ms = connection->deadline_ms;
+	return true;
 }
 
 struct connection *connection_enter(struct connections *all, int fd)
 {
 	struct connection *connection = calloc(1, sizeof(*connection));
-	bool is_first;
+	bool is_next;
 
 	if (!connection)
 		return NULL;
@@ -93,9 +97,9 @@ struct connection *connection_enter(struct connections *all, int fd)
 	connection->fd = fd;
 	pthread_mutex_lock(&all->lock);
 	all->n_connections++;
-	is_first = put_in_phase(connection, PHASE_HEADER);
+	is_next = put_in_phase(connection, PHASE_HEADER);
 	pthread_mutex_unlock(&all->lock);
-	if (is_first)
+	if (is_next)
 		wake(all->wake_fd);
 	return connection;
 }
@@ -103,15 +107,15 @@ struct connection *connection_enter(struct connections *all, int fd)
 void connection_set_phase(struct connection *connection, enum phase phase)
 {
 	struct connections *all = connection->owner;
-	bool is_first;
+	bool is_next;
 
 	pthread_mutex_lock(&all->lock);
 	TAILQ_REMOVE(&all->in_phase[connection->phase], connection, entry);
-	is_first = put_in_phase(connection, phase);
+	is_next = put_in_phase(connection, phase);
 	if (!has_handler(all))
 		pthread_cond_broadcast(&all->left);
 	pthread_mutex_unlock(&all->lock);
-	if (is_first)
+	if (is_next)
 		wake(all->wake_fd);
 }
 
@@ -134,7 +138,7 @@ void connection_leave(struct connection *connection)
  * end of file and closes. */
 static int cut_overdue(struct connections *all)
 {
-	int64_t now = clock_ms(), next_ms = -1;
+	int64_t now = clock_ms(), next_ms = INT64_MAX;
 
 	pthread_mutex_lock(&all->lock);
 	for (int phase = 0; phase < N_PHASES; phase++) {
@@ -146,7 +150,7 @@ static int cut_overdue(struct connections *all)
 			if (connection->is_cut)
 				continue;
 			if (connection->deadline_ms > now) {
-				if (next_ms < 0 || connection->deadline_ms < next_ms)
+				if (connection->deadline_ms < next_ms)
 					next_ms = connection->deadline_ms;
 				break;
 			}
@@ -154,23 +158,12 @@ static int cut_overdue(struct connections *all)
 			shutdown(connection->fd, SHUT_RDWR);
 		}
 	}
+	all->next_ms = next_ms;
 	pthread_mutex_unlock(&all->lock);
-	return next_ms < 0 ? -1 : (int)(next_ms - now);
+	return next_ms == INT64_MAX ? -1 : (int)(next_ms - now);
 }
 
 /* ---- accepting ------------------------------------------------------------------------------- */
-
-static void set_options(int fd)
-{
-	int on = 1, idle_s = 30, interval_s = 10, tries = 3, user_timeout_ms = 60000;
-
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &tries, sizeof(tries));
-	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms));
-}
 
 static void refuse(int take_fd)
 {
@@ -226,8 +219,6 @@ static void accept_one(struct connections *all, int listen_fd)
 		refuse(fd);
 		return;
 	}
-	if (listen_fd == all->tcp_fd)
-		set_options(fd);
 	all->config.on_accept(all->config.arg, fd, (struct sockaddr *)&address, len);
 }
 
@@ -252,6 +243,19 @@ static void *accept_all(void *arg)
 }
 
 /* ---- listening ------------------------------------------------------------------------------- */
+
+/* Of all connections too: they get what the listening socket has. */
+static void set_options(int fd)
+{
+	int on = 1, idle_s = 30, interval_s = 10, tries = 3, user_timeout_ms = 60000;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &tries, sizeof(tries));
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof(user_timeout_ms));
+}
 
 static int listen_tcp(const struct connections_config *config, char *address, struct err *err)
 {
@@ -281,6 +285,7 @@ static int listen_tcp(const struct connections_config *config, char *address, st
 		bind(fd, &at.any, len) < 0 || listen(fd, BACKLOG) < 0 ||
 		getsockname(fd, &at.any, &len) < 0)
 		return err_system(err, -errno, "listen on %s:%u", config->bind_ip, config->port);
+	set_options(fd);
 	if (at.any.sa_family == AF_INET)
 		snprintf(address, 64, "%s:%u",
 			inet_ntop(AF_INET, &at.v4.sin_addr, text, sizeof(text)),
@@ -355,6 +360,7 @@ int connections_open(const struct connections_config *config, struct connections
 		return err_system(err, -ENOMEM, "connections");
 	all->config = *config;
 	init_sync(all);
+	all->next_ms = INT64_MAX;
 	for (int i = 0; i < N_PHASES; i++)
 		TAILQ_INIT(&all->in_phase[i]);
 	all->n_max = room_for_connections();

@@ -108,25 +108,28 @@ static int fill(struct volume *volume, const struct volume_spec *spec, struct er
 	}
 }
 
-static int go_live(struct volume *volume, struct err *err)
+static int go_live(struct volume *volume, struct volume_client *client, struct err *err)
 {
 	int r = volume->n_layers ? volume_write_layers(volume, err) : 0;
 
 	if (r == 0)
-		r = record_add(volume->owner, volume, err);
+		r = record_add(volume->owner, volume, client, err);
 	if (r == 0 && volume_set_dir(volume, "live") < 0)
 		r = err_system(err, -errno, "move to live/");
-	return r < 0 ? r : record_set_state(volume, RECORD_LIVE, err);
+	if (r == 0)
+		note_made(volume);
+	return r;
 }
 
-static int make(struct volume *volume, const struct volume_spec *spec, struct err *err)
+static int make(struct volume *volume, const struct volume_spec *spec, struct volume_client *client,
+	struct err *err)
 {
 	int r = mkdirat(volume->owner->dir_fd, volume->dir, 0700) < 0 ? -errno : 0;
 
 	r = r < 0 ? err_system(err, r, "mkdir %s", volume->dir) : fill(volume, spec, err);
 	if (r == 0 && volume_wants_owner(spec))
 		r = give_to_user(volume, spec, err);
-	return r < 0 ? r : go_live(volume, err);
+	return r < 0 ? r : go_live(volume, client, err);
 }
 
 static int take_properties(struct volume *volume, const struct volume_spec *spec)
@@ -187,20 +190,20 @@ static int withdraw(struct volume *volume, struct err *err)
 		err, ERR_SYSTEM, ECANCELED, "volume '%s' is not wanted any more", volume->handle);
 }
 
-static int publish(struct volume *volume, bool (*is_wanted)(void *arg), void *arg, struct err *err)
+static int publish(struct volume *volume, struct volume_client *client, struct err *err)
 {
 	bool yes;
 
 	pthread_mutex_lock(&volume->owner->lock);
-	yes = !is_wanted || is_wanted(arg);
+	yes = !client || client->is_wanted(client->arg);
 	if (yes)
 		volume->is_ready = true;
 	pthread_mutex_unlock(&volume->owner->lock);
 	return yes ? 0 : withdraw(volume, err);
 }
 
-int volume_create_if(struct volumes *volumes, struct volume_spec *spec,
-	bool (*is_wanted)(void *arg), void *arg, struct err *err)
+int volume_create_for(struct volumes *volumes, struct volume_spec *spec,
+	struct volume_client *client, struct err *err)
 {
 	struct volume *volume;
 	int r = volume_choose_handle(spec, err);
@@ -218,9 +221,9 @@ int volume_create_if(struct volumes *volumes, struct volume_spec *spec,
 		return r;
 	}
 	volume->privileged = spec->privileged;
-	r = make(volume, spec, err);
+	r = make(volume, spec, client, err);
 	if (r == 0)
-		r = publish(volume, is_wanted, arg, err);
+		r = publish(volume, client, err);
 	if (r < 0)
 		volume_discard(volume);
 	return r;
@@ -228,5 +231,5 @@ int volume_create_if(struct volumes *volumes, struct volume_spec *spec,
 
 int volume_create(struct volumes *volumes, struct volume_spec *spec, struct err *err)
 {
-	return volume_create_if(volumes, spec, NULL, NULL, err);
+	return volume_create_for(volumes, spec, NULL, err);
 }

@@ -23,6 +23,7 @@ struct future {
 	struct volume_spec spec;
 	bool is_done, is_cancelled; /* cancelled: in no table any more, its thread frees it */
 	bool is_old; /* an earlier server has begun it */
+	bool is_quick; /* goes on record with its volume, while nobody drops it */
 	int64_t id; /* on record */
 	int result;
 	struct err err;
@@ -101,26 +102,34 @@ static bool is_wanted(void *arg)
 	return !future->is_cancelled;
 }
 
-static void finish(struct future *future)
+static void set_failed(struct future *future, int r, const struct err *failure)
 {
 	struct volumes *volumes = future->volumes;
 	bool is_cancelled;
+
+	pthread_mutex_lock(&volumes->lock);
+	future->result = r;
+	future->err = *failure;
+	is_cancelled = future->is_cancelled;
+	set_done(future);
+	pthread_mutex_unlock(&volumes->lock);
+	if (is_cancelled)
+		forget(future);
+}
+
+static void finish(struct future *future)
+{
+	struct volumes *volumes = future->volumes;
+	struct volume_client client = { .is_wanted = is_wanted, .arg = future };
 	struct err failure, err;
-	int r = volume_create_if(volumes, &future->spec, is_wanted, future, &failure);
+	int r = volume_create_for(volumes, &future->spec, &client, &failure);
 
 	if (r == 0)
 		return;
 	if (record_future_failed(volumes, future->id, &failure, &err) < 0)
 		LOG(LOG_WARN, "future-not-recorded", KV_STR("handle", future->spec.handle),
 			KV_STR("error", err.msg));
-	pthread_mutex_lock(&volumes->lock);
-	future->result = r;
-	future->err = failure;
-	is_cancelled = future->is_cancelled;
-	set_done(future);
-	pthread_mutex_unlock(&volumes->lock);
-	if (is_cancelled)
-		forget(future);
+	set_failed(future, r, &failure);
 }
 
 static void *work(void *arg)
@@ -222,11 +231,12 @@ static void leave(struct future *future)
 	pthread_mutex_lock(&volumes->lock);
 	if (!future->is_cancelled) /* else the name may be another one's by now */
 		registry_remove(volumes->futures, future->spec.handle);
+	pthread_cond_broadcast(&volumes->changed);
 	pthread_mutex_unlock(&volumes->lock);
 	forget(future);
 }
 
-static int begin(struct volumes *volumes, struct future *future, struct err *err)
+static int begin_slow(struct volumes *volumes, struct future *future, struct err *err)
 {
 	int64_t id = 0;
 	int r = record_add_future(volumes, &future->spec, &id, err);
@@ -236,12 +246,41 @@ static int begin(struct volumes *volumes, struct future *future, struct err *err
 	if (r == 0 && future->is_cancelled) /* before it was on record */
 		r = err_set(err, ERR_SYSTEM, ECANCELED, "it was cancelled");
 	pthread_mutex_unlock(&volumes->lock);
-	if (r == 0 && is_quick(volumes, &future->spec))
-		finish(future);
-	else if (r == 0)
+	if (r == 0)
 		r = start(future, err);
 	if (r < 0)
 		leave(future);
+	return r;
+}
+
+static int record_with_volume(void *arg, struct err *err)
+{
+	struct future *future = arg;
+
+	return record_add_future(future->volumes, &future->spec, &future->id, err);
+}
+
+/* It goes on record with its volume, or with what became of that. */
+static int begin_quick(struct volumes *volumes, struct future *future, struct err *err)
+{
+	struct volume_client client = {
+		.is_wanted = is_wanted, .record = record_with_volume, .arg = future
+	};
+	struct err failure;
+	int result = volume_create_for(volumes, &future->spec, &client, &failure), r = 0;
+
+	if (result == 0)
+		return 0;
+	if (!client.is_recorded) {
+		future->id = 0;
+		r = record_add_future(volumes, &future->spec, &future->id, err);
+	}
+	if (r == 0)
+		r = record_future_failed(volumes, future->id, &failure, err);
+	if (r < 0)
+		leave(future);
+	else
+		set_failed(future, result, &failure);
 	return r;
 }
 
@@ -257,6 +296,7 @@ int volume_create_later(struct volumes *volumes, struct volume_spec *take_spec,
 	}
 	future->volumes = volumes;
 	future->spec = *take_spec;
+	future->is_quick = is_quick(volumes, &future->spec);
 	*take_spec = (struct volume_spec){ 0 };
 	r = enter(volumes, future, err);
 	if (r < 0) {
@@ -264,7 +304,8 @@ int volume_create_later(struct volumes *volumes, struct volume_spec *take_spec,
 		return r;
 	}
 	memcpy(ret_handle, future->spec.handle, strlen(future->spec.handle) + 1);
-	return begin(volumes, future, err);
+	return future->is_quick ? begin_quick(volumes, future, err)
+				: begin_slow(volumes, future, err);
 }
 
 static int copy_spec(struct volume_spec *to, const struct volume_spec *from)
@@ -325,6 +366,9 @@ int volume_future_drop(struct volumes *volumes, const char *handle)
 	bool is_done = false;
 
 	pthread_mutex_lock(&volumes->lock);
+	while ((future = registry_find(volumes->futures, handle)) && future->is_quick &&
+		!future->is_done)
+		pthread_cond_wait(&volumes->changed, &volumes->lock);
 	future = registry_remove(volumes->futures, handle);
 	if (future) {
 		is_done = future->is_done;

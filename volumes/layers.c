@@ -146,27 +146,39 @@ bool volume_top_is_empty(const struct volume *volume)
 }
 
 /* For the day when the record is lost. */
-static int write_layers(const struct volume *volume)
+static int write_layers(const struct volume *volume, const char *path)
 {
-	char path[PATH_BYTES], temporary[PATH_BYTES];
-	AUTO_FD int fd = -1;
+	AUTO_FD int fd =
+		sys_open_beneath(volume->owner->dir_fd, path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 
-	place(volume, "layers", path);
-	place(volume, "layers.new", temporary);
-	fd = sys_open_beneath(volume->owner->dir_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 	if (fd < 0)
 		return fd;
 	for (unsigned i = 0; i < volume->n_layers; i++)
 		if (dprintf(fd, "%lld\n", (long long)volume->layers[i]->id) < 0)
 			return -errno;
-	return renameat(volume->owner->dir_fd, temporary, volume->owner->dir_fd, path) < 0 ? -errno
-											   : 0;
+	return 0;
+}
+
+static int replace_layers(const struct volume *volume)
+{
+	char path[PATH_BYTES], temporary[PATH_BYTES];
+	int r;
+
+	place(volume, "layers", path);
+	place(volume, "layers.new", temporary);
+	r = write_layers(volume, temporary);
+	if (r == 0 && renameat(volume->owner->dir_fd, temporary, volume->owner->dir_fd, path) < 0)
+		r = -errno;
+	return r;
 }
 
 int volume_write_layers(const struct volume *volume, struct err *err)
 {
-	int r = write_layers(volume);
+	char path[PATH_BYTES];
+	int r;
 
+	place(volume, "layers", path);
+	r = write_layers(volume, path);
 	return r < 0 ? err_system(err, r, "write %s/layers", volume->dir) : 0;
 }
 
@@ -186,10 +198,11 @@ int volume_move_top(struct volume *volume, int64_t layer, bool was_plain, struct
 	if (r == 0 && was_plain)
 		r = make_dir(volumes, from);
 	if (r == 0)
-		r = write_layers(volume);
+		r = replace_layers(volume);
 	if (r < 0)
 		return err_system(err, r, "move %s to %s", from, to);
-	return record_layer_moved(volumes, layer, err);
+	note_moved(volumes, layer);
+	return 0;
 }
 
 /* Lock held: lists show the volume, copies count its layers. */

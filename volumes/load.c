@@ -103,15 +103,16 @@ static int drop_unused(struct volumes *volumes, const struct layer_row *row, str
 		     : record_remove_layer(volumes, row->id, err);
 }
 
+/* A full disk keeps nobody from starting: it stays on record, for the next start. */
 static int finish_move(struct loading *loading, const struct layer_row *row)
 {
 	struct volume *volume;
+	int r = 0;
 
 	TAILQ_FOREACH (volume, &loading->all, grave)
 		if (volume->id == row->from)
-			return volume_move_top(
-				volume, row->id, volume->n_layers == 1, loading->err);
-	return 0;
+			r = volume_move_top(volume, row->id, volume->n_layers == 1, loading->err);
+	return r == -ENOSPC ? 0 : r;
 }
 
 static int settle_layers(struct loading *loading)
@@ -301,7 +302,7 @@ static int adopt(struct volumes *volumes, const char *name, struct err *err)
 	set_dir(volume, "live");
 	r = read_layers(volume);
 	if (r == 0)
-		r = record_add(volumes, volume, err);
+		r = record_add(volumes, volume, NULL, err);
 	if (r == 0)
 		r = record_set_state(volume, RECORD_LIVE, err);
 	if (r == 0)

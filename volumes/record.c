@@ -70,9 +70,8 @@ static int add_layers(struct db *db, const struct volume *volume, struct err *er
 	return r;
 }
 
-static int add_volume(struct db *db, void *arg, struct err *err)
+static int add_volume(struct db *db, struct volume *volume, struct err *err)
 {
-	struct volume *volume = arg;
 	struct addition add = { db, volume, err };
 	int r = db_change(db, err, "UPDATE volumes SET state = ? WHERE handle = ? AND state = ?",
 		"isi", (int64_t)RECORD_LOST, volume->handle, (int64_t)RECORD_LIVE);
@@ -91,9 +90,57 @@ static int add_volume(struct db *db, void *arg, struct err *err)
 	return r < 0 ? r : add_layers(db, volume, err);
 }
 
-int record_add(struct volumes *volumes, struct volume *volume, struct err *err)
+struct volume_addition {
+	struct volume *volume;
+	const struct volume_client *client;
+};
+
+/* What the client has to say comes first: it is older than the volume. */
+static int add_for_client(struct db *db, void *arg, struct err *err)
 {
-	return db_transaction(volumes->db, add_volume, volume, err);
+	const struct volume_addition *add = arg;
+	int r = add->client && add->client->record ? add->client->record(add->client->arg, err) : 0;
+
+	return r < 0 ? r : add_volume(db, add->volume, err);
+}
+
+int record_add(struct volumes *volumes, struct volume *volume, struct volume_client *client,
+	struct err *err)
+{
+	struct volume_addition add = { volume, client };
+	int r = db_transaction(volumes->db, add_for_client, &add, err);
+
+	if (r < 0)
+		volume->id = 0; /* somebody else may get it now */
+	else if (client)
+		client->is_recorded = true;
+	return r;
+}
+
+struct all_notes {
+	const struct notes *made, *moved;
+};
+
+static int write_notes(struct db *db, void *arg, struct err *err)
+{
+	const struct all_notes *all = arg;
+	int r = 0;
+
+	for (size_t i = 0; i < all->made->n && r == 0; i++)
+		r = db_change(db, err, "UPDATE volumes SET state = ? WHERE id = ? AND state = ?",
+			"iii", (int64_t)RECORD_LIVE, all->made->ids[i], (int64_t)RECORD_MAKING);
+	for (size_t i = 0; i < all->moved->n && r == 0; i++)
+		r = db_change(db, err, "UPDATE layers SET moved_from = 0 WHERE id = ?", "i",
+			all->moved->ids[i]);
+	return r;
+}
+
+int record_notes(struct volumes *volumes, const struct notes *made, const struct notes *moved,
+	struct err *err)
+{
+	struct all_notes all = { made, moved };
+
+	return db_transaction(volumes->db, write_notes, &all, err);
 }
 
 int record_set_state(struct volume *volume, enum record_state state, struct err *err)
@@ -206,12 +253,6 @@ int record_add_layer(struct volume *volume, int64_t *ret_layer, struct err *err)
 
 	*ret_layer = add.id;
 	return r;
-}
-
-int record_layer_moved(struct volumes *volumes, int64_t layer, struct err *err)
-{
-	return db_change(
-		volumes->db, err, "UPDATE layers SET moved_from = 0 WHERE id = ?", "i", layer);
 }
 
 int record_add_found_layer(struct volumes *volumes, int64_t layer, struct err *err)

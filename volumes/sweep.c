@@ -1,5 +1,6 @@
 /* Deleting: a thread that empties dead/, and takes apart the volumes that nobody uses any more. */
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "linux/tree.h"
 #include "volumes/volumes_internal.h"
 
+#define NOTES_MS 1000
 #define RETRY_MS 200
 #define RETRY_MAX_MS 5000
 #define N_AT_ONCE 256 /* volumes in one change of the record */
@@ -134,20 +136,36 @@ static int try_again_later(struct volumes *volumes, int pause_ms)
 	struct timespec at = clock_deadline(pause_ms);
 
 	if (!volumes->has_dead)
-		pthread_cond_timedwait(&volumes->changed, &volumes->lock, &at);
+		pthread_cond_timedwait(&volumes->to_sweep, &volumes->lock, &at);
 	volumes->has_dead = true;
 	return 2 * pause_ms < RETRY_MAX_MS ? 2 * pause_ms : RETRY_MAX_MS;
+}
+
+/* Lock held. Notes wait a second for others. */
+static void wait_for_work(struct volumes *volumes)
+{
+	struct timespec at = clock_deadline(NOTES_MS);
+	int r = 0;
+
+	if (!volumes->made.n && !volumes->moved.n)
+		pthread_cond_wait(&volumes->to_sweep, &volumes->lock);
+	else
+		while (r == 0 && !volumes->has_dead && !volumes->is_ending)
+			r = pthread_cond_timedwait(&volumes->to_sweep, &volumes->lock, &at);
+	volumes->has_dead |= r != 0;
 }
 
 static void *sweep(void *arg)
 {
 	struct volumes *volumes = arg;
+	const struct sched_param none = { 0 };
 	int pause_ms = RETRY_MS, r = 0;
 
+	sched_setscheduler(0, SCHED_BATCH, &none); /* it does not come before whoever wakes it */
 	pthread_mutex_lock(&volumes->lock);
 	while (!volumes->is_ending) {
 		if (!volumes->has_dead) {
-			pthread_cond_wait(&volumes->changed, &volumes->lock);
+			wait_for_work(volumes);
 			continue;
 		}
 		volumes->has_dead = false;
@@ -155,12 +173,13 @@ static void *sweep(void *arg)
 		pthread_mutex_unlock(&volumes->lock);
 		r = delete_dead(volumes, r);
 		pthread_mutex_lock(&volumes->lock);
-		if (r == 0 && TAILQ_EMPTY(&volumes->graves))
+		if (notes_write(volumes) == 0 && r == 0 && TAILQ_EMPTY(&volumes->graves))
 			pause_ms = RETRY_MS;
 		else if (!volumes->is_ending)
 			pause_ms = try_again_later(volumes, pause_ms);
 	}
 	empty_graves(volumes);
+	notes_write(volumes);
 	pthread_mutex_unlock(&volumes->lock);
 	return NULL;
 }
@@ -169,7 +188,7 @@ void sweeper_has_dead(struct volumes *volumes)
 {
 	pthread_mutex_lock(&volumes->lock);
 	volumes->has_dead = true;
-	pthread_cond_broadcast(&volumes->changed);
+	pthread_cond_signal(&volumes->to_sweep);
 	pthread_mutex_unlock(&volumes->lock);
 }
 
@@ -185,6 +204,7 @@ void sweeper_stop(struct volumes *volumes)
 	pthread_mutex_lock(&volumes->lock);
 	volumes->is_ending = true;
 	pthread_cond_broadcast(&volumes->changed);
+	pthread_cond_signal(&volumes->to_sweep);
 	while (volumes->n_at_work)
 		pthread_cond_wait(&volumes->changed, &volumes->lock);
 	pthread_mutex_unlock(&volumes->lock);

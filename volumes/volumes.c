@@ -215,6 +215,7 @@ static void init_sync(struct volumes *volumes)
 {
 	pthread_mutex_init(&volumes->lock, NULL);
 	clock_cond_init(&volumes->changed);
+	clock_cond_init(&volumes->to_sweep);
 }
 
 static int free_layer(const char *key, void *value, void *arg)
@@ -255,6 +256,9 @@ static void free_all(struct volumes *volumes)
 	db_close(volumes->db);
 	store_dir_close(volumes);
 	auto_fd(&volumes->halt_fd);
+	notes_done(&volumes->made);
+	notes_done(&volumes->moved);
+	pthread_cond_destroy(&volumes->to_sweep);
 	pthread_cond_destroy(&volumes->changed);
 	pthread_mutex_destroy(&volumes->lock);
 	free(volumes->dir);

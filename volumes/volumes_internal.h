@@ -69,6 +69,12 @@ struct attachment {
 };
 TAILQ_HEAD(attachment_list, attachment);
 
+/* What the record is to hear when there is time: without it the next start finds out by looking. */
+struct notes {
+	int64_t *ids;
+	size_t n, n_space;
+};
+
 struct volumes {
 	char *dir;
 	int dir_fd, dead_fd; /* nosuid, nodev, see store_dir.c */
@@ -82,7 +88,7 @@ struct volumes {
 		[200]; /* why there are no overlay mounts here; "": there are, or nobody has tried */
 
 	pthread_mutex_t lock;
-	pthread_cond_t changed;
+	pthread_cond_t changed, to_sweep;
 	struct registry *by_handle; /* struct volume *, half-made ones too */
 	struct registry *layers; /* struct layer * by number */
 	struct registry *futures;
@@ -92,6 +98,7 @@ struct volumes {
 	unsigned n_at_work,
 		n_making; /* threads of futures; those that are not waiting their turn */
 	bool is_ending, has_dead;
+	struct notes made, moved; /* numbers of volumes and layers */
 	pthread_t sweeper;
 };
 
@@ -118,10 +125,18 @@ int volume_set_dir(struct volume *volume, const char *place); /* "init", "live" 
 struct layer *layer_get(struct volumes *volumes, int64_t id); /* made if unknown; NULL: no memory */
 
 /* create.c */
-/* volume_create, but for what is asked with the lock held at the moment when all of it is there: if
- * it is not wanted any more nobody will ever have seen it (-ECANCELED). */
-int volume_create_if(struct volumes *volumes, struct volume_spec *spec,
-	bool (*is_wanted)(void *arg), void *arg, struct err *err);
+/* For whom a volume is made that somebody will ask for later. */
+struct volume_client {
+	/* With the lock held, when all of it is there: if it is not wanted any more nobody will ever
+	 * have seen it (-ECANCELED). */
+	bool (*is_wanted)(void *arg);
+	/* In the transaction that records the volume; NULL: nothing. */
+	int (*record)(void *arg, struct err *err);
+	void *arg;
+	bool is_recorded; /* that was committed */
+};
+int volume_create_for(struct volumes *volumes, struct volume_spec *spec,
+	struct volume_client *client, struct err *err);
 bool volume_wants_owner(const struct volume_spec *spec);
 int volume_choose_handle(struct volume_spec *spec, struct err *err);
 
@@ -146,7 +161,7 @@ bool volume_has_top(const struct volume *volume); /* has layers, and something o
 int volume_make_top(struct volume *volume, struct err *err);
 /* The second half of a freeze: moves the top to its place, idempotent. */
 int volume_move_top(struct volume *volume, int64_t layer, bool was_plain, struct err *err);
-/* The file "layers" of a volume that was made with some. */
+/* The file "layers" of a volume that is made with some, in init/. */
 int volume_write_layers(const struct volume *volume, struct err *err);
 /* "tree=..." or "lower=... [upper=... work=...]", as "cloche tree" wants it. */
 int volume_tree_words(const struct volume *volume, bool is_writable, struct strv *words);
@@ -155,7 +170,12 @@ int volume_tree_words(const struct volume *volume, bool is_writable, struct strv
 int record_open(const char *path, struct db **ret_db, struct err *err);
 /* Lost: its tree was not there, and then somebody has taken its name. */
 enum record_state { RECORD_MAKING, RECORD_LIVE, RECORD_DEAD, RECORD_LOST };
-int record_add(struct volumes *volumes, struct volume *volume, struct err *err); /* sets its id */
+/* Sets its id. client: may be NULL. */
+int record_add(struct volumes *volumes, struct volume *volume, struct volume_client *client,
+	struct err *err);
+/* Of those that are still being made: they are live. Of these layers: they are in their places. */
+int record_notes(struct volumes *volumes, const struct notes *made, const struct notes *moved,
+	struct err *err);
 int record_set_state(struct volume *volume, enum record_state state, struct err *err);
 int record_set_privileged(struct volume *volume, bool privileged, struct err *err);
 int record_set_property(struct volume *volume, const char *key, const char *value, struct err *err);
@@ -165,7 +185,6 @@ int record_set_dead(
 int record_remove(struct volumes *volumes, struct volume *const list[], size_t n, struct err *err);
 /* A new layer over those that the volume has, its tree still to be moved there. */
 int record_add_layer(struct volume *volume, int64_t *ret_layer, struct err *err);
-int record_layer_moved(struct volumes *volumes, int64_t layer, struct err *err);
 /* A layer that was found on disk, and that the record has lost. */
 #define LAYER_FOUND (-1)
 int record_add_found_layer(struct volumes *volumes, int64_t layer, struct err *err);
@@ -219,6 +238,14 @@ int record_each_future(struct volumes *volumes,
 
 /* load.c: record and disk at start */
 int volumes_load(struct volumes *volumes, struct err *err);
+
+/* notes.c */
+void notes_done(struct notes *notes);
+/* The record hears of it within a second. */
+void note_made(struct volume *volume);
+void note_moved(struct volumes *volumes, int64_t layer);
+/* The sweeper's part. Lock held on entry and exit. A negative errno: to be tried again. */
+int notes_write(struct volumes *volumes);
 
 /* sweep.c: deleting */
 int sweeper_start(struct volumes *volumes, struct err *err);

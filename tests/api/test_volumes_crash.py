@@ -10,7 +10,7 @@ import oracle
 import pytest
 from archives import Member, contents, directory, tar
 from gardenlib import wait_until
-from volumelib import EMPTY, cow, imported
+from volumelib import EMPTY, HeldImport, cow, imported
 
 CRASHES = int(os.environ.get("CLOCHE_CRASHES", "8"))
 SEED = int(os.environ.get("CLOCHE_SEED", str(random.randrange(1 << 30))))
@@ -126,6 +126,20 @@ def test_killed_at_any_moment(crashing, kind):
         look_after_a_crash(server, known, server.hand_made)
         server.volumes.destroy_many([handle for handle in known if handle in server.volumes.handles()])
     server.check()
+
+
+def test_111_killed_while_something_is_made(crashing, tmp_path):
+    """At a moment when it is certain to be half made."""
+    server = crashing
+    with HeldImport(tmp_path / "rootfs.tgz") as held:
+        held.begin(server, "half")
+        server.kill()
+    assert os.listdir(server.work / "volumes/init") == ["half"]
+    server.start()
+    look_after_a_crash(server, {"half": ("import", "making")}, server.hand_made)
+    assert not server.volumes.exists("half")
+    server.volumes.make("half", cow("base"))
+    assert contents(server.volumes.tree("half")) == {"d": b"", **WHOLE}
 
 
 def test_killed_twice_on_the_way_up(crashing):

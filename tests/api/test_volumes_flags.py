@@ -68,6 +68,21 @@ def test_97_what_it_may_not(volumes, volume, body):
     assert volumes.privileged(volume.handle) is False
 
 
+def test_98_a_flip_touches_nothing_in_the_tree(server, volumes, make_volume):
+    """So it takes as long for 200,000 entries: a walk that gives them away would show in the times of their change."""
+    one = make_volume().fill(directory("d"), *(Member(f"d/{i}", b"x", uid=i) for i in range(200)))
+    tree = server.work / "volumes/live" / one.handle / "volume"
+
+    def changes():
+        return {path: os.lstat(path).st_ctime_ns for path in (tree, *tree.rglob("*"))}
+
+    before = changes()
+    assert len(before) == 202
+    for value in (True, False, True):
+        volumes.set_privileged(one.handle, value)
+        assert changes() == before
+
+
 @pytest.mark.parametrize("properties", [None, {}])
 def test_99_the_first_property(volumes, make_volume, properties):
     one = make_volume(properties=properties)

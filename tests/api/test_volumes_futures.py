@@ -1,4 +1,5 @@
 """Volumes that are made while nobody waits: lines 46-55 of the volumes' acceptance list."""
+import concurrent.futures
 import contextlib
 import sqlite3
 import time
@@ -249,6 +250,21 @@ def test_futures_that_cannot_be_read_do_no_harm(start_server, tmp_path):
     assert [line for line in server.log_lines() if line["message"] == "cloche.futures-lost"]
     assert_error(server.volumes.start("new"), 500, "failed to create volume")
     assert server.volumes.poll("new").status == 404 and server.volumes.handles() == ["kept"]
+
+
+def test_what_is_made_at_once_is_not_cancelled(server, volumes):
+    """Who drops it while it is being recorded waits that long, and the volume stays. The record is held up here."""
+    handle = unique_name("held")
+    with concurrent.futures.ThreadPoolExecutor() as pool, contextlib.closing(
+            sqlite3.connect(server.work / "volumes/state.db", timeout=30, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        made = pool.submit(volumes.start, handle)
+        wait_until(lambda: (server.work / "volumes/init" / handle).exists(), "it is being made")
+        dropped = pool.submit(volumes.forget, handle)
+        db.execute("ROLLBACK")
+    assert made.result().status == 201 and dropped.result().status == 204
+    assert volumes.exists(handle) and volumes.poll(handle).status == 404
+    volumes.destroy(handle)
 
 
 def test_nobody_sees_what_was_cancelled(server, volumes):

@@ -150,6 +150,25 @@ def test_19_a_record_that_is_lost(start_server, tmp_path):
     assert set(contents(server.volumes.tree("another"))) == {"file", "child", "grandchild"}
 
 
+def test_113_a_volume_that_the_record_does_not_know(start_server, tmp_path):
+    """It is adopted, with the flag that is safe, and can be used and destroyed as any other."""
+    server = start_server(directory=tmp_path)
+    server.volumes.make("odd", privileged=True, properties={"k": "v"})
+    server.volumes.fill("odd", "file")
+    server.terminate()
+    change_record(server, "DELETE FROM volumes")
+    server.start()
+    assert server.volumes.get("odd")["properties"] in (None, {}) and server.volumes.privileged("odd") is False
+    server.volumes.make("copy", cow("odd"))
+    server.volumes.fill("odd", "more")
+    assert set(contents(server.volumes.tree("odd"))) == {"file", "more"}
+    assert set(contents(server.volumes.tree("copy"))) == {"file"}
+    server.volumes.destroy_many(["odd", "copy"])
+    server.terminate()
+    server.start()
+    assert server.volumes.handles() == []
+
+
 def test_20_missing_handle(volumes):
     assert_error(volumes.request("GET", "/volumes/missing"), 404, "failed to get volume")
 

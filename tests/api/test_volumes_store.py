@@ -2,13 +2,16 @@
 makes it real on the host: its directory is closed to all but root, and the server works in a mount of its own."""
 import contextlib
 import os
+import sqlite3
 import stat
 import subprocess
 
 import oracle
 import pytest
 from archives import Member
+from gardenlib import wait_until
 from serverproc import SANITIZED, refused_start
+from volumelib import cow
 
 NOBODY = 65534
 
@@ -110,3 +113,61 @@ def test_without_mounts_it_says_so(start_server, deny, call, tmp_path):
     (line,) = [line for line in server.log_lines() if line["message"] == "cloche.store-not-nosuid"]
     assert line["data"] == {"dir": str(store_of(server)), "errno": 1} | {
         key: value for key, value in line["data"].items() if key not in ("dir", "errno")}
+
+
+# ---- what the record hears later
+
+MAKING, LIVE = 0, 1
+
+
+def states(server):
+    """Of volumes, and the layers that are still to be moved."""
+    with contextlib.closing(sqlite3.connect(store_of(server) / "state.db", timeout=30)) as db:
+        return (dict(db.execute("SELECT handle, state FROM volumes")),
+                [layer for (layer,) in db.execute("SELECT id FROM layers WHERE moved_from != 0")])
+
+
+def refuse_notes(server, is_refused):
+    with contextlib.closing(sqlite3.connect(store_of(server) / "state.db", timeout=30, isolation_level=None)) as db:
+        if is_refused:
+            db.execute("CREATE TRIGGER deaf BEFORE UPDATE OF state ON volumes BEGIN SELECT RAISE(ABORT, 'deaf'); END")
+        else:
+            db.execute("DROP TRIGGER deaf")
+
+
+def make_and_copy(server):
+    server.volumes.make("whole")
+    server.volumes.fill("whole", "file")
+    server.volumes.make("copy", cow("whole"))
+
+
+def test_the_record_learns_what_is_done(start_server, tmp_path):
+    """Nobody waits for it, and it is told again if it does not take it."""
+    server = start_server(directory=tmp_path / "server")
+    refuse_notes(server, True)
+    make_and_copy(server)
+    assert states(server)[0] == {"whole": MAKING, "copy": MAKING}
+    refuse_notes(server, False)
+    wait_until(lambda: states(server) == ({"whole": LIVE, "copy": LIVE}, []), "the record knows")
+
+
+def test_the_end_of_the_server_is_a_moment_to_tell_it(start_server, tmp_path):
+    server = start_server(directory=tmp_path / "server")
+    make_and_copy(server)
+    server.terminate()
+    assert states(server) == ({"whole": LIVE, "copy": LIVE}, [])
+
+
+def test_a_record_that_has_not_heard_of_it(start_server, tmp_path):
+    """A kill comes first: the disk tells."""
+    server = start_server(directory=tmp_path / "server")
+    refuse_notes(server, True)
+    make_and_copy(server)
+    server.kill()
+    refuse_notes(server, False)
+    server.start()
+    assert server.volumes.handles() == ["copy", "whole"]
+    assert all(server.volumes.file(handle, "file") == b"content of file" for handle in ("copy", "whole"))
+    wait_until(lambda: states(server) == ({"whole": LIVE, "copy": LIVE}, []), "the record knows")
+    server.volumes.destroy_many(["whole", "copy"])
+    wait_until(lambda: server.volume_files() == [], "all of it is gone")
