@@ -12,7 +12,7 @@ import pytest
 import serverproc
 from conftest import Container
 from gardenlib import Client, wait_until
-from serverproc import NO_POOL, SANITIZED, TOP, refused_start
+from serverproc import NO_POOL, SANITIZED, TOP, refused_start, without_library
 
 
 def test_unix_socket(start_server, tmp_path):
@@ -157,6 +157,11 @@ def test_a_kernel_without(start_server, deny, call, tmp_path):
     wait_until(lambda: oracle.listing(server.work / "containers/live") == [] and not [
         t for t in oracle.family(server).values() if t.name != "cloche"], "that nothing is left")
     assert server.client.ok("GET", "/ping") == {}
+
+
+def test_without_the_library_that_speaks_http(tmp_path):
+    code, text = refused_start(prefix=without_library("libmicrohttpd.so.12"), directory=tmp_path)
+    assert code == 1 and "libmicrohttpd.so.12" in text and "libmicrohttpd does not start" in text
 
 
 def test_file_descriptors_run_short(start_server):
