@@ -16,6 +16,7 @@
 #include "backend.h"
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/footprint.h"
 #include "base/log.h"
 #include "base/parse.h"
 #include "linux/devices.h"
@@ -271,6 +272,7 @@ static int serve_both(const struct server_config *garden_config, const struct op
 	if (r == 0) {
 		LOG(LOG_INFO, "serving", KV_STR("address", garden_at),
 			KV_STR("baggageclaim", volumes_at), KV_STR("work-dir", options->work_dir));
+		footprint_shrink();
 		LOG(LOG_INFO, "stopping", KV_INT("signal", await_end(args->stop, worker)));
 	}
 	health_stop(health);
