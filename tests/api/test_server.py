@@ -164,6 +164,22 @@ def test_without_the_library_that_speaks_http(tmp_path):
     assert code == 1 and "libmicrohttpd.so.12" in text and "libmicrohttpd does not start" in text
 
 
+def test_who_comes_during_the_start_waits_and_is_served(start_server):
+    server = start_server()
+    (_, port), (_, volumes_port) = server.client.address, server.volumes.address
+    server.terminate()
+    offset = server.start_process("--bind-port", port, "--baggageclaim-bind-port", volumes_port)
+
+    def comes(client):
+        try:
+            return client.request("GET", "/volumes" if client is server.volumes else "/ping").status == 200
+        except ConnectionRefusedError:
+            return False
+    wait_until(lambda: comes(server.client), "the address is there")
+    assert comes(server.volumes)  # both are taken before anything else
+    wait_until(lambda: any(line["message"] == "cloche.serving" for line in server.log_lines(offset)), "it serves")
+
+
 def test_file_descriptors_run_short(start_server):
     """4.13: at the limit new connections wait or are refused; afterwards all is well."""
     import resource
