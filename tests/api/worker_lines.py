@@ -84,7 +84,7 @@ LINES = {
         "api/test_worker_cluster::containers_without_a_rule_are_hermetic",
     67: "api/test_network_subnets::both_ends_have_the_mtu_that_was_asked_for "
         "api/test_network_subnets::the_mtu_is_that_of_the_way_out",
-    68: "api/test_network_subnets::resolvers_are_those_that_the_host_has_now",
+    68: "api/test_network_subnets::a_resolver_on_the_host_s_loopback_is_replaced",
     69: "api/test_lifecycles::random_lifecycles_leave_nothing "
         "api/test_network_default::nothing_of_it_is_left_when_it_is_gone",
     # volumes
