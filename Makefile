@@ -3,8 +3,8 @@ MODE    ?= release
 B       := build/$(MODE)
 PREFIX  ?= /usr/local
 CC      := gcc
-PKGS    := libmicrohttpd jansson sqlite3 libseccomp libarchive zlib libzstd
-LATE    := libcurl libnftables # loaded when first used, see base/late.h
+PKGS    := jansson sqlite3 libseccomp zlib libzstd
+LATE    := libmicrohttpd libarchive libcurl libnftables # loaded when first used, see base/late.h
 VENV    := .venv
 
 PACKAGES := gcc make pkg-config libc6-dev libmicrohttpd-dev libjansson-dev libsqlite3-dev libseccomp-dev libcap-dev \

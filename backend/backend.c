@@ -389,6 +389,8 @@ int backend_open(const struct backend_config *config, struct backend **ret_backe
 	init_sync(backend);
 	TAILQ_INIT(&backend->graves);
 	r = open_base(backend, err);
+	if (r == 0 && config->claimed)
+		r = config->claimed(config->claimed_arg, err);
 	if (r == 0) {
 		struct doctor doctor; /* looks at the host meanwhile */
 

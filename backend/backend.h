@@ -48,6 +48,9 @@ struct backend_config {
 	layout_reader *read_layout;
 	int self_exe_fd; /* the running program, for its helpers "cloche tree" and "cloche nft" */
 	const struct network_config *network;
+	/* called once the work directory is ours and this host is known, before the rest of the start; or NULL */
+	int (*claimed)(void *arg, struct err *err);
+	void *claimed_arg;
 };
 
 int backend_open(

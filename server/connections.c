@@ -53,6 +53,7 @@ struct connections {
 	int tcp_fd, unix_fd, spare_fd, wake_fd, stop_fd;
 	bool is_stopping;
 	pthread_t thread;
+	bool is_serving; /* there is a thread */
 };
 
 static void wake(int fd)
@@ -389,6 +390,7 @@ int connections_serve(struct connections *all, struct err *err)
 {
 	int r = pthread_create(&all->thread, NULL, accept_all, all);
 
+	all->is_serving = r == 0;
 	return r ? err_system(err, -r, "accepting thread") : 0;
 }
 
@@ -422,7 +424,8 @@ void connections_stop(struct connections *all)
 	int r = 0;
 
 	wake(all->stop_fd);
-	pthread_join(all->thread, NULL);
+	if (all->is_serving)
+		pthread_join(all->thread, NULL);
 	auto_fd(&all->tcp_fd);
 	auto_fd(&all->unix_fd);
 	await_arrivals(all);

@@ -262,9 +262,9 @@ int health_start(const struct health_config *config, const struct server_config 
 
 void health_stop(struct health *health)
 {
-	if (health && health->health_port)
-		server_stop(health->health_port);
-	if (health && health->debug_port)
-		server_stop(health->debug_port);
+	if (!health)
+		return;
+	server_stop(health->health_port);
+	server_stop(health->debug_port);
 	free(health);
 }

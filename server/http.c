@@ -491,7 +491,7 @@ static struct MHD_Daemon *start_library(struct server *server)
 		0u, MHD_OPTION_END);
 }
 
-int server_start(const struct server_config *config, struct server **ret_server, char *address,
+int server_listen(const struct server_config *config, struct server **ret_server, char *address,
 	struct err *err)
 {
 	struct server *server = calloc(1, sizeof(*server));
@@ -511,22 +511,47 @@ int server_start(const struct server_config *config, struct server **ret_server,
 		return err_system(err, -ENOMEM, "server");
 	server->config = *config;
 	r = connections_open(&accept, &server->connections, address, err);
-	if (r < 0)
+	if (r < 0) {
+		free(server);
 		return r;
-	server->daemon = start_library(server);
-	if (!server->daemon)
-		return err_set(err, ERR_SYSTEM, EIO, "libmicrohttpd does not start");
+	}
 	snprintf(server->address, sizeof(server->address), "%s", address);
-	r = connections_serve(server->connections, err);
+	*ret_server = server;
+	return 0;
+}
+
+int server_serve(
+	struct server *server, struct backend *backend, struct volumes *volumes, struct err *err)
+{
+	server->config.backend = backend;
+	server->config.volumes = volumes;
+	server->daemon = start_library(server);
+	return server->daemon ? connections_serve(server->connections, err)
+			      : err_set(err, ERR_SYSTEM, EIO, "libmicrohttpd does not start");
+}
+
+int server_start(const struct server_config *config, struct server **ret_server, char *address,
+	struct err *err)
+{
+	struct server *server = NULL;
+	int r = server_listen(config, &server, address, err);
+
 	if (r == 0)
+		r = server_serve(server, config->backend, config->volumes, err);
+	if (r < 0)
+		server_stop(server);
+	else
 		*ret_server = server;
 	return r;
 }
 
 void server_stop(struct server *server)
 {
+	if (!server)
+		return;
 	connections_stop(server->connections);
-	MHD_stop_daemon(server->daemon);
+	if (server->daemon)
+		MHD_stop_daemon(server->daemon);
 	connections_close(server->connections);
 	free(server);
 }

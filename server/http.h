@@ -29,8 +29,14 @@ struct server_config {
 	int stall_ms; /* a reader that holds up others for this long is cut off */
 };
 
-/* Serves when this returns; address is then "ip:port" (at least 64 bytes). */
+/* Listens when this returns; address is then "ip:port" (at least 64 bytes). Connections wait. */
+int server_listen(const struct server_config *config, struct server **ret_server, char *address,
+	struct err *err);
+/* Serves when this returns, from these. */
+int server_serve(
+	struct server *server, struct backend *backend, struct volumes *volumes, struct err *err);
+/* Both, with what config names. */
 int server_start(const struct server_config *config, struct server **ret_server, char *address,
 	struct err *err);
-/* Stops accepting, lets plain requests finish, ends streams by FIN, frees. */
+/* Stops accepting, lets plain requests finish, ends streams by FIN, frees. NULL is allowed. */
 void server_stop(struct server *server);

@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "backend.h"
@@ -21,14 +20,11 @@
 #include "linux/devices.h"
 #include "doctor.h"
 #include "nft_main.h"
-#include "server/health.h"
-#include "server/http.h"
 #include "server/oci.h"
 #include "server/options.h"
-#include "server/p2p.h"
+#include "server/listeners.h"
 #include "server/worker/commands.h"
 #include "server/worker/tied.h"
-#include "server/worker/worker.h"
 #include "volumes/tree_main.h"
 #include "volumes/volumes.h"
 
@@ -168,118 +164,12 @@ static int check_options(const struct options *options, struct err *err)
 	return check_ports(options, err);
 }
 
-static int ms_of(int64_t ns)
-{
-	return ns / 1000000 > INT_MAX ? INT_MAX : (int)(ns / 1000000);
-}
-
 /* /proc/self/exe, held open above the descriptors that a spawned program gets. */
 static int open_self(void)
 {
 	AUTO_FD int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 
 	return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 10);
-}
-
-static struct health_config health_config_of(
-	const struct options *options, const char *garden_at, const char *volumes_at)
-{
-	return (struct health_config){ .health_ip = options->health_ip,
-		.debug_ip = options->debug_ip,
-		.health_port = (uint16_t)options->health_port,
-		.debug_port = (uint16_t)options->debug_port,
-		.timeout_ms = ms_of(options->health_timeout),
-		.work_dir = options->work_dir,
-		.garden_at = garden_at,
-		.volumes_at = volumes_at,
-		.start_s = time(NULL) };
-}
-
-static void stop_ourselves(void)
-{
-	kill(getpid(), SIGTERM);
-}
-
-static struct worker_spec worker_spec_of(
-	const struct main_args *args, int self_fd, const char *garden_at, const char *volumes_at)
-{
-	return (struct worker_spec){ .self_exe_fd = self_fd,
-		.garden_at = garden_at,
-		.volumes_at = volumes_at,
-		.argc = args->argc - 1,
-		.argv = args->argv + 1,
-		.envp = environ,
-		.left = stop_ourselves };
-}
-
-/* The signal that ends the server. */
-static int await_end(const sigset_t *stop, struct worker *worker)
-{
-	for (;;) {
-		int signo;
-
-		sigwait(stop, &signo);
-		if (signo == SIGUSR1)
-			worker_land(worker);
-		else if (signo == SIGUSR2)
-			worker_retire(worker);
-		else
-			return signo;
-	}
-}
-
-/* Two servers, each with an address and routes of its own; and a worker's place in its cluster. */
-static int serve_both(const struct server_config *garden_config, const struct options *options,
-	const struct main_args *args, struct err *err)
-{
-	struct p2p_config p2p = { .interface_pattern = options->p2p_pattern,
-		.family = (int)options->p2p_family,
-		.targets = &options->p2p_targets };
-	struct server_config volumes_config = *garden_config;
-	struct server *garden, *volumes;
-	struct worker *worker = NULL;
-	char garden_at[64], volumes_at[64];
-	struct health_config health_config = health_config_of(options, garden_at, volumes_at);
-	struct health *health = NULL;
-	AUTO_FD int self_fd = open_self();
-	int r;
-
-	r = p2p_check(&p2p, err);
-	if (r < 0)
-		return r;
-	volumes_config.service = SERVICE_VOLUMES;
-	volumes_config.p2p = &p2p;
-	volumes_config.bind_ip = options->volumes_bind_ip;
-	volumes_config.port = (uint16_t)options->volumes_bind_port;
-	volumes_config.socket_path = NULL;
-	r = server_start(&volumes_config, &volumes, volumes_at, err);
-	if (r < 0)
-		return err_context(err, r, "--baggageclaim-bind-ip, --baggageclaim-bind-port");
-	r = server_start(garden_config, &garden, garden_at, err);
-	if (r < 0) {
-		server_stop(volumes);
-		return r;
-	}
-	if (options->is_worker) {
-		struct worker_spec spec = worker_spec_of(args, self_fd, garden_at, volumes_at);
-
-		r = worker_start(&spec, &worker, err);
-	}
-	health_config.worker = worker;
-	if (r == 0)
-		r = health_start(&health_config, garden_config, &health, err);
-	if (r == 0) {
-		LOG(LOG_INFO, "serving", KV_STR("address", garden_at),
-			KV_STR("baggageclaim", volumes_at), KV_STR("work-dir", options->work_dir));
-		LOG(LOG_INFO, "stopping", KV_INT("signal", await_end(args->stop, worker)));
-	}
-	health_stop(health);
-	worker_drain(worker);
-	volumes_halt(garden_config->volumes);
-	server_stop(garden);
-	server_stop(volumes);
-	worker_stop(worker);
-	return r;
 }
 
 static void destroy_all(struct backend *backend)
@@ -344,31 +234,28 @@ static int serve(const struct options *options, const struct main_args *args, st
 		.image_map = *options->image_map ? options->image_map : NULL,
 		.read_layout = oci_read,
 		.self_exe_fd = open_self(),
-		.network = &network };
-	struct server_config server_config = { .bind_ip = options->bind_ip,
-		.port = (uint16_t)options->bind_port,
-		.socket_path = *options->bind_socket ? options->bind_socket : NULL,
-		.socket_mode = (mode_t)options->socket_mode,
-		.header_timeout_ms = ms_of(options->header_timeout),
-		.body_timeout_ms = ms_of(options->body_timeout),
-		.idle_timeout_ms = ms_of(options->idle_timeout),
-		.stall_ms = ms_of(options->stall_time) };
-	struct backend *backend;
+		.network = &network,
+		.claimed = listeners_open };
+	struct backend *backend = NULL;
+	struct listeners *listeners;
 	int r;
 
 	privileged_mode_parse(options->privileged_mode, &backend_config.privileged_mode);
 	if (options->disable_privileged)
 		backend_config.privileged_mode = PRIVILEGED_OFF;
 	parse_double(options->cpu_entitlement_per_share, &backend_config.cpu_entitlement_per_share);
-	r = backend_open(&backend_config, &backend, err);
+	r = listeners_new(options, args->argc, args->argv, &listeners, err);
 	if (r < 0)
 		return r;
-	server_config.backend = backend;
-	server_config.volumes = backend_volumes(backend);
-	r = serve_both(&server_config, options, args, err);
-	if (options->destroy_on_stop)
+	backend_config.claimed_arg = listeners;
+	r = backend_open(&backend_config, &backend, err);
+	if (r == 0)
+		r = listeners_run(listeners, backend, args->stop, err);
+	listeners_free(listeners);
+	if (backend && options->destroy_on_stop)
 		destroy_all(backend);
-	backend_close(backend);
+	if (backend)
+		backend_close(backend);
 	if (r < 0)
 		return r;
 	LOG(LOG_INFO, "stopped");

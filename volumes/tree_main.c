@@ -152,22 +152,24 @@ enum needs { NEEDS_ENCODING = 1, NEEDS_PATH = 2, NEEDS_FROM = 4, NEEDS_OWNER = 8
 static const struct operation {
 	const char *name;
 	int (*run)(struct job *job, struct err *err);
+	int (*load)(struct err *err); /* what cannot be loaded once it is confined; or NULL */
 	uint64_t caps;
 	unsigned needs; /* enum needs */
 	bool writes;
 	bool has_view; /* can be done as a user of a container */
 } operations[] = {
-	{ "in", run_in, CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER) | CAP(FSETID) | CAP(SETFCAP),
+	{ "in", run_in, unpack_load,
+		CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER) | CAP(FSETID) | CAP(SETFCAP),
 		NEEDS_ENCODING | NEEDS_PATH, true, true },
-	{ "copy", run_copy,
+	{ "copy", run_copy, NULL,
 		CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER) | CAP(FSETID) | CAP(SETFCAP),
 		NEEDS_FROM, true, false },
-	{ "out", run_out, CAP(DAC_READ_SEARCH), NEEDS_ENCODING | NEEDS_PATH, false, true },
-	{ "chown", run_chown,
+	{ "out", run_out, NULL, CAP(DAC_READ_SEARCH), NEEDS_ENCODING | NEEDS_PATH, false, true },
+	{ "chown", run_chown, NULL,
 		CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER) | CAP(FSETID) | CAP(SETFCAP),
 		NEEDS_OWNER, true, false },
-	{ "size", run_size, CAP(DAC_READ_SEARCH), 0, false, false },
-	{ "try", run_try, CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER), 0, true, false },
+	{ "size", run_size, NULL, CAP(DAC_READ_SEARCH), 0, false, false },
+	{ "try", run_try, NULL, CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FOWNER), 0, true, false },
 };
 
 static const struct operation *find_operation(const char *name)
@@ -301,8 +303,10 @@ static int enter(struct job *job, const struct operation *operation, struct err 
 		.source_links = job->follow,
 		.writable = operation->writes,
 		.caps = operation->caps };
-	int r;
+	int r = operation->load ? operation->load(err) : 0;
 
+	if (r < 0)
+		return r;
 	if (job->view) {
 		r = view_enter(STORE_FD, job->userns ? USERNS_FD : -1, &job->viewer, err);
 		return r < 0 ? r : open_root(job, err);

@@ -39,12 +39,12 @@ static la_ssize_t read_more(struct archive *archive, void *data, const void **re
 	struct source *source = data;
 	ssize_t n = decoder_next(source->decoder, ret_block);
 
+	(void)archive;
 	if (n >= 0) {
 		source->n_bytes += n;
 		return n;
 	}
 	source->failed = n;
-	archive_set_error(archive, (int)-n, "stream");
 	return -1;
 }
 
@@ -377,6 +377,13 @@ static int settle(struct writer *writer, const struct unpack_owner *owner, struc
 {
 	writer->is_user = owner != NULL;
 	return owner ? owner->settle(owner->arg, err) : 0;
+}
+
+int unpack_load(struct err *err)
+{
+	return archive_version_number()
+		? 0
+		: err_set(err, ERR_SYSTEM, ELIBACC, "libarchive is missing");
 }
 
 int unpack(const struct unpack_spec *spec, unsigned long *ret_n_skipped, struct err *err)

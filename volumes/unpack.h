@@ -39,4 +39,6 @@ struct unpack_owner {
 	int (*settle)(void *arg, struct err *err);
 	void *arg;
 };
+/* Loads what unpack needs, which who is confined no longer can. */
+int unpack_load(struct err *err);
 int unpack(const struct unpack_spec *spec, unsigned long *ret_n_skipped, struct err *err);

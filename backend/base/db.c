@@ -124,6 +124,7 @@ int db_open(const char *path, const char *schema, struct db **ret_db, struct err
 		sqlite3_exec(db->handle, schema, NULL, NULL, NULL))
 		return fail(db, err, path);
 	keep_room(db, path);
+	sqlite3_db_release_memory(db->handle); /* pages of that room */
 	*ret_db = TAKE_PTR(db);
 	return 0;
 }

@@ -18,7 +18,6 @@
 #include "base/strv.h"
 #include "server/worker/config.h"
 #include "server/worker/gateway.h"
-#include "server/worker/local_api.h"
 #include "server/worker/session.h"
 #include "server/worker/sweep.h"
 
@@ -420,8 +419,6 @@ static int prepare(struct cluster *cluster, struct err *err)
 
 	if (r == 0)
 		r = strv_copy(&cluster->round, cluster->config->tsa_hosts);
-	if (r == 0)
-		r = local_api_prepare();
 	if (r < 0)
 		return *err->msg ? r : err_system(err, r, "worker");
 	shuffle(cluster);

@@ -2,6 +2,7 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,9 +21,10 @@ struct local_api {
 	CURL *easy;
 };
 
-int local_api_prepare(void)
+/* If it fails, so does curl_easy_init. */
+static void prepare(void)
 {
-	return curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK ? 0 : -ENOMEM;
+	curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
 /* libcurl's own would be inherited by what is started meanwhile. */
@@ -49,10 +51,12 @@ static CURL *new_easy(int64_t timeout_ms)
 
 struct local_api *local_api_new(const char *at, int64_t timeout_ms)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct local_api *api = calloc(1, sizeof(*api));
 
 	if (!api)
 		return NULL;
+	pthread_once(&once, prepare);
 	api->timeout_ms = timeout_ms;
 	api->easy = new_easy(timeout_ms);
 	if (!api->easy || asprintf(&api->base, "http://%s", at) < 0) {

@@ -7,10 +7,7 @@ struct err;
 struct local_api;
 struct strv;
 
-/* Once, before the first of them, while there is one thread. */
-int local_api_prepare(void);
-
-/* at is IP:PORT, as the server names its own address. timeout_ms of one call; 0: none. */
+/* at is IP:PORT, as the server names its own address. timeout_ms of one call; 0: none. NULL: no memory, or no libcurl. */
 struct local_api *local_api_new(const char *at, int64_t timeout_ms);
 void local_api_free(struct local_api *api);
 

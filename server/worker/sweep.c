@@ -31,7 +31,7 @@ struct sweeper {
 	bool (*current)(void *arg, unsigned *ret_id);
 	void *arg;
 	enum sweep_kind kind;
-	struct local_api *api;
+	struct local_api *api; /* NULL before the first round */
 	bool is_too_long; /* said so already */
 };
 
@@ -157,13 +157,27 @@ static void complain(const char *event, const struct err *err)
 	LOG(LOG_WARN, event, KV_STR("error", err->msg));
 }
 
+/* Not before it is needed: libcurl would be loaded while the worker is to be registered. */
+static int open_api(struct sweeper *sweeper, struct err *err)
+{
+	const struct worker_config *config = sweeper->gateway->config;
+
+	if (!sweeper->api)
+		sweeper->api = local_api_new(
+			sweeper->kind == SWEEP_CONTAINERS ? config->garden_at : config->volumes_at,
+			config->request_timeout_ms);
+	return sweeper->api ? 0 : err_system(err, -ENOMEM, "libcurl");
+}
+
 /* Over the connection id. */
 static void run_round(struct sweeper *sweeper, unsigned id)
 {
 	AUTO_STRV struct strv handles = { 0 }, given_up = { 0 };
 	struct err err = { 0 };
-	int r = list(sweeper, &handles, &err);
+	int r = open_api(sweeper, &err);
 
+	if (r == 0)
+		r = list(sweeper, &handles, &err);
 	if (r < 0) {
 		complain("worker.sweep-failed", &err);
 		return;
@@ -204,16 +218,9 @@ static void *run(void *arg)
 
 static int start(struct sweeper *sweeper)
 {
-	const struct worker_config *config = sweeper->gateway->config;
 	pthread_t thread;
-	int r;
+	int r = pthread_create(&thread, NULL, run, sweeper);
 
-	sweeper->api = local_api_new(
-		sweeper->kind == SWEEP_CONTAINERS ? config->garden_at : config->volumes_at,
-		config->request_timeout_ms);
-	if (!sweeper->api)
-		return -ENOMEM;
-	r = pthread_create(&thread, NULL, run, sweeper);
 	if (r == 0)
 		pthread_detach(thread);
 	return -r;

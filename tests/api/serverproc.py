@@ -207,3 +207,10 @@ def refused_start(*args, prefix=(), directory, env=None):
     result = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, env=env,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=START_GUARD)
     return result.returncode, result.stdout.decode("utf-8", "replace")
+
+
+def without_library(name):
+    """Words in front of a program for whom a shared library is no such thing."""
+    path = next(line.split()[-1] for line in subprocess.run(["ldconfig", "-p"], stdout=subprocess.PIPE, check=True,
+                                                           text=True).stdout.splitlines() if name in line)
+    return ("unshare", "-m", "--propagation", "private", "sh", "-c", f"mount --bind /dev/null {path} && exec \"$@\"", "sh")

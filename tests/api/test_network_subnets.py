@@ -165,6 +165,22 @@ def test_a_resolver_in_a_network_that_is_closed_is_not_reached(start_server, mak
     refused(one, METADATA, 53)
 
 
+@pytest.mark.parametrize("upstream", ["", "nameserver 9.9.9.9"])
+def test_a_resolver_on_the_host_s_loopback_is_replaced(start_server, tmp_path, upstream):
+    """By those that systemd-resolved asks, else by the host as containers see it."""
+    own = tmp_path / "resolv.conf"
+    own.write_text("nameserver 127.0.0.53\nsearch example.org\n")
+    resolved = "/run/systemd/resolve"
+    with_it = ("unshare", "-m", "--propagation", "private", "sh", "-c",
+               f"mount --bind {own} /etc/resolv.conf && mount -t tmpfs run /run && mkdir -p {resolved} && "
+               f"echo '{upstream}' >{resolved}/resolv.conf && exec \"$@\"", "sh")
+    server = start_server(prefix=with_it)
+    server.client.create("a")
+    words = server.client.output("a", "cat /etc/resolv.conf")
+    host = server.client.ok("GET", "/containers/a/info")["HostIP"]
+    assert words == (f"{upstream}\n" if upstream else f"nameserver {host}\nsearch example.org\n")
+
+
 def test_resolvers_are_those_that_the_host_has_now(start_server, make, outside, tmp_path):
     own = tmp_path / "resolv.conf"
     own.write_text("nameserver 8.8.8.8\nnameserver 0.0.0.0/0\n")

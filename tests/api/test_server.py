@@ -12,7 +12,7 @@ import pytest
 import serverproc
 from conftest import Container
 from gardenlib import Client, wait_until
-from serverproc import NO_POOL, SANITIZED, TOP, refused_start
+from serverproc import NO_POOL, SANITIZED, TOP, refused_start, without_library
 
 
 def test_unix_socket(start_server, tmp_path):
@@ -157,6 +157,27 @@ def test_a_kernel_without(start_server, deny, call, tmp_path):
     wait_until(lambda: oracle.listing(server.work / "containers/live") == [] and not [
         t for t in oracle.family(server).values() if t.name != "cloche"], "that nothing is left")
     assert server.client.ok("GET", "/ping") == {}
+
+
+def test_without_the_library_that_speaks_http(tmp_path):
+    code, text = refused_start(prefix=without_library("libmicrohttpd.so.12"), directory=tmp_path)
+    assert code == 1 and "libmicrohttpd.so.12" in text and "libmicrohttpd does not start" in text
+
+
+def test_who_comes_during_the_start_waits_and_is_served(start_server):
+    server = start_server()
+    (_, port), (_, volumes_port) = server.client.address, server.volumes.address
+    server.terminate()
+    offset = server.start_process("--bind-port", port, "--baggageclaim-bind-port", volumes_port)
+
+    def comes(client):
+        try:
+            return client.request("GET", "/volumes" if client is server.volumes else "/ping").status == 200
+        except ConnectionRefusedError:
+            return False
+    wait_until(lambda: comes(server.client), "the address is there")
+    assert comes(server.volumes)  # both are taken before anything else
+    wait_until(lambda: any(line["message"] == "cloche.serving" for line in server.log_lines(offset)), "it serves")
 
 
 def test_file_descriptors_run_short(start_server):

@@ -13,6 +13,7 @@ import pytest
 from archives import Member, contents, decode, encode, tar, untar
 from conftest import unique_name
 from gardenlib import head_bytes, request_bytes, wait_until
+from serverproc import without_library
 from test_volumes_routes import assert_error
 from volumelib import HeldImport, Refused, cow, imported, volume_path
 
@@ -36,6 +37,15 @@ def held(tmp_path):
 
 def half(archive):
     return archive[:len(archive) // 2]
+
+
+def test_without_its_library_an_archive_is_refused_and_all_else_works(start_server):
+    server = start_server(prefix=without_library("libarchive.so.13"))
+    server.volumes.make("v")
+    reply = server.volumes.stream_in("v", tar(Member("file")))
+    assert "libarchive is missing" in assert_error(reply, 500, "failed to stream in to volume")
+    server.volumes.make("copy", cow("v"))
+    assert server.volumes.handles() == ["copy", "v"] and set(contents(server.volumes.tree("v"))) <= {"."}
 
 
 # ---- clients ---------------------------------------------------------------------------------------------------------

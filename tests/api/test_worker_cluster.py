@@ -1,11 +1,13 @@
 """A worker and its cluster, with real sshds for gateways: registration, tunnels, heartbeats, lost connections."""
 import os
 import signal
+import subprocess
 
 import pytest
 
 import tsalib
 from gardenlib import wait_until
+from test_worker_health import free_port
 from tsalib import children_of, helper_of, is_alive, wait_log
 
 SCRIPT = "i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); usleep 50000; done; echo x >>/runs; exit 7"
@@ -32,6 +34,25 @@ def test_86_it_registers_and_both_tunnels_carry_requests(cluster, start_worker):
     volumes.make("v")
     assert volumes.handles() == server.volumes.handles() == ["v"]
     cluster.web.wait(lambda: cluster.web.workers["w"]["beats"] >= 2, "heartbeats")
+
+
+def test_97_no_heartbeat_while_the_volume_api_does_not_answer(cluster, start_worker):
+    cluster.gateway()
+    web, port = cluster.web, free_port()
+    start_worker("--baggageclaim-bind-port", port)
+    cluster.wait_registered()
+    rule = ["INPUT", "-i", "lo", "-p", "tcp", "--dport", str(port), "-j", "REJECT", "--reject-with", "tcp-reset"]
+    subprocess.run(["iptables-nft", "-w", "-I", *rule], check=True)
+    try:
+        web.wait_call("missed")
+        n = len(web.calls)
+        web.wait_call("missed", n, 3)
+        between = [call for call, _ in web.calls[n:]]
+    finally:
+        subprocess.run(["iptables-nft", "-w", "-D", *rule], check=True)
+    assert set(between) == {"missed"}
+    web.wait_call("heartbeat", len(web.calls))  # of the same registration
+    assert sum(call == "register" for call, _ in web.calls) == 1
 
 
 def test_a_server_that_listens_everywhere_is_reached_by_loopback(cluster, start_worker):

@@ -157,6 +157,20 @@ def test_stop_while_the_cluster_process_cannot_start(cluster, start_worker):
     server.terminate()
 
 
+def test_a_start_that_fails_takes_the_cluster_process_with_it(cluster, start_worker):
+    """It is started before what can fail."""
+    cluster.gateway()
+    server = start_worker()
+    cluster.wait_registered()
+    server.terminate()
+    offset = server.start_process("--id-pool-start", "1")
+    assert server.process.wait(START_GUARD) == 1
+    server.is_ended = True
+    assert "--id-pool-start" in server.log_text(offset) and helper_of(server) is None
+    server.start()
+    cluster.wait_registered(count=2)
+
+
 @pytest.mark.parametrize("word", ["land", "retire"])
 def test_nobody_to_tell(server, tmp_path, word):
     def told(*words):

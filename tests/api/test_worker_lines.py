@@ -3,6 +3,7 @@ tested."""
 import re
 import threading
 
+import oracle
 import pytest
 
 from conftest import TOP
@@ -26,6 +27,41 @@ def test_line_6_a_worker_has_no_root_of_its_own(start_server):
     reply = one.client.request("POST", "/containers", {"handle": "h", "rootfs": ""})
     assert reply.status == 500 and "rootfs must not be empty" in reply.json["Message"]
     assert one.client.handles("garden.state=all") == []
+
+
+def test_line_18_the_head_of_a_run_and_of_an_attach(container):
+    process = container.run("cat", id="task")
+    attached = container.attach("task")
+    for one in (process, attached):
+        assert one.headers["transfer-encoding"] == "chunked" and one.headers["content-type"] == "application/json"
+        assert "connection" not in one.headers and "content-length" not in one.headers
+    process.end_stdin()
+    assert process.wait() == 0 and attached.wait() == 0
+
+
+def test_line_23_eight_megabytes_in_one_message(container):
+    text = "".join(f"{n:07}\n" for n in range(1 << 20))
+    process = container.run("cat")
+    process.stdin(text)
+    process.end_stdin()
+    assert process.wait() == 0 and process.stdout == text.encode()
+
+
+def test_line_46_what_a_process_leaves_behind_goes_with_the_container(server):
+    before = oracle.snapshot(server)
+    handle = server.client.create()
+    process = server.client.run(handle, {"path": "sh", "args": ["-c", "setsid sleep 1000 >/dev/null 2>&1 & exit 5"]})
+    assert process.wait() == 5
+    assert len(server.client.output(handle, "pidof sleep").split()) == 1
+    server.client.destroy(handle)
+    oracle.settled(server, before)
+
+
+def test_line_58_who_is_privileged_may_write_to_sys(make_container):
+    box = make_container(privileged=True)
+    rows = [line.split() for line in box.output("cat /proc/mounts").splitlines()]
+    found = {place: how.split(",") for _, place, kind, how, *_ in rows if kind in ("sysfs", "cgroup", "cgroup2")}
+    assert "/sys" in found and len(found) > 1 and all("rw" in how for how in found.values()), found
 
 
 def test_line_34_a_task_on_a_terminal_outlives_its_client(container):

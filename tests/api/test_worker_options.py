@@ -8,8 +8,10 @@ import pytest
 from conftest import TOP
 from serverproc import PROGRAM, refused_start
 
-# Those of Concourse's worker; the ones that only the cluster half has are in test_worker_*.py.
+# Those of Concourse's worker.
 FLAGS = """
+    tsa-host tsa-public-key tsa-worker-private-key rebalance-interval connection-drain-timeout sweep-interval
+    container-sweeper-max-in-flight volume-sweeper-max-in-flight garden-request-timeout
     name team tag ephemeral max-active-tasks version http-proxy https-proxy no-proxy certs-dir work-dir resource-types
     bind-ip bind-port debug-bind-ip debug-bind-port healthcheck-bind-ip healthcheck-bind-port healthcheck-timeout
     external-garden-url log-level runtime baggageclaim-bind-ip baggageclaim-bind-port baggageclaim-debug-bind-ip
@@ -86,6 +88,17 @@ def test_names_of_containerd_and_guardian_set_limits_and_network(start_server):
         "1234\n1.2.3.4 somewhere\n"
 
 
-def test_a_bad_value_names_the_variable_that_has_it(tmp_path):
-    code, text = refused_start(directory=tmp_path, env={**os.environ, "CONCOURSE_GARDEN_MTU": "wide"})
-    assert (code, text) == (1, "cloche: CONCOURSE_GARDEN_MTU 'wide': expected BYTES\n")
+@pytest.mark.parametrize("variable, value, expected", [
+    ("CONCOURSE_GARDEN_MTU", "wide", "BYTES"), ("CONCOURSE_REBALANCE_INTERVAL", "soon", "DURATION"),
+    ("CONCOURSE_CONNECTION_DRAIN_TIMEOUT", "1 hour", "DURATION"), ("CONCOURSE_SWEEP_INTERVAL", "-1s", "DURATION"),
+    ("CONCOURSE_CONTAINER_SWEEPER_MAX_IN_FLIGHT", "many", "N"), ("CONCOURSE_VOLUME_SWEEPER_MAX_IN_FLIGHT", "1.5", "N"),
+    ("CONCOURSE_GARDEN_REQUEST_TIMEOUT", "5", "DURATION"), ("CONCOURSE_MAX_ACTIVE_TASKS", "-1", "N")])
+def test_a_bad_value_names_the_variable_that_has_it(tmp_path, variable, value, expected):
+    code, text = refused_start(directory=tmp_path, env={**os.environ, variable: value})
+    assert (code, text) == (1, f"cloche: {variable} '{value}': expected {expected}\n")
+
+
+@pytest.mark.parametrize("words", [("--no-such-option",), ("--no-such-option", "x"), ("strange",)])
+def test_an_unknown_option_is_named(tmp_path, words):
+    code, text = refused_start(*words, directory=tmp_path)
+    assert code == 1 and text.startswith("cloche: ") and words[0] in text

@@ -54,6 +54,8 @@ def forward(cluster, words, worker):
                 is_registered = True
             if reply["status"] or reply.get("is_over"):
                 return reply["status"]
+        elif is_registered:
+            ask(cluster, call="missed", worker=worker)
         time.sleep(float(sys.argv[2]) if is_registered else 0.3)
     ask(cluster, call="cancelled", worker=worker, ports=[ports["--garden"], ports["--baggageclaim"]])
     return 0

@@ -21,12 +21,13 @@ LINES = {
     16: "conformance/test_web_replay::web_recording",
     17: "api/test_wire::line_7_broken_json",
     # hijacks
-    18: "api/test_processes::stream_heads_are_those_of_a_hijacked_reply",
+    18: "api/test_worker_lines::line_18_the_head_of_a_run_and_of_an_attach "
+        "api/test_processes::stream_heads_are_those_of_a_hijacked_reply",
     19: "conformance/test_goclient::scenario",
     20: "api/test_processes::line_19_streams_opened_after_the_exit",
     21: "api/test_limits_of_http::p0_75_stream_ids_are_random_and_bound",
     22: "api/test_processes::line_21_stdin_is_copied",
-    23: "api/test_processes::much_stdin",
+    23: "api/test_worker_lines::line_23_eight_megabytes_in_one_message",
     24: "api/test_processes::line_21_stdin_is_copied",
     25: "api/test_processes::line_32_a_client_that_vanishes",
     26: "api/test_processes::line_28_run_and_attach_both_get_everything",
@@ -50,7 +51,8 @@ LINES = {
     43: "api/test_users::line_46_path_of_the_container api/test_users::line_45_environment_order",
     44: "api/test_users::line_43_a_missing_directory_is_made",
     45: "api/test_processes::line_24_signals",
-    46: "api/test_users::line_51_grandchildren_that_hold_the_pipes",
+    46: "api/test_users::line_51_grandchildren_that_hold_the_pipes "
+        "api/test_worker_lines::line_46_what_a_process_leaves_behind_goes_with_the_container",
     # stop
     47: "api/test_containers::line_57_stop "
         "conformance/test_web_replay::lines_47_and_90_output_of_the_trap_of_a_stopped_task_is_delivered",
@@ -64,10 +66,11 @@ LINES = {
     # isolation
     54: "api/test_isolation::line_78_reference_map",
     55: "api/test_isolation::line_81_filter api/test_security_kernel::p0_33_34_36_denied_calls",
-    56: "api/test_isolation::line_80_capabilities",
+    56: "api/test_isolation::line_80_capabilities api/test_isolation::line_79_privileged",
     57: "api/test_isolation::line_84_devices api/test_isolation::line_84_privileged_has_fuse",
-    58: "api/test_isolation::line_85_kernel_files_are_read_only",
-    59: "api/test_limits::line_87_memory api/test_limits::line_89_cpu",
+    58: "api/test_security_kernel::p0_43_cgroup_files_are_read_only "
+        "api/test_worker_lines::line_58_who_is_privileged_may_write_to_sys",
+    59: "api/test_limits::memory_and_swap_have_one_limit api/test_limits::line_89_cpu",
     60: "api/test_containers::line_55_hostname api/test_network_default::hosts_hostname_and_resolv_conf_are_its_own",
     61: "api/test_bind_mounts::nested_binds",
     62: "api/test_security_kernel::p0_33_34_36_denied_calls",
@@ -81,7 +84,7 @@ LINES = {
         "api/test_worker_cluster::containers_without_a_rule_are_hermetic",
     67: "api/test_network_subnets::both_ends_have_the_mtu_that_was_asked_for "
         "api/test_network_subnets::the_mtu_is_that_of_the_way_out",
-    68: "api/test_network_subnets::resolvers_are_those_that_the_host_has_now",
+    68: "api/test_network_subnets::a_resolver_on_the_host_s_loopback_is_replaced",
     69: "api/test_lifecycles::random_lifecycles_leave_nothing "
         "api/test_network_default::nothing_of_it_is_left_when_it_is_gone",
     # volumes
@@ -102,7 +105,8 @@ LINES = {
     81: "api/test_volumes_stream_in::62_no_archive api/test_volumes_stream_out::82_a_failure_behind_the_head",
     82: "api/test_volumes_p2p::89_from_volume_to_volume api/test_volumes_p2p::92_no_peer",
     83: "api/test_volumes_destroy::102_destroy",
-    84: "api/test_volumes_destroy::108_the_same_handles_after_a_restart",
+    84: "api/test_volumes_destroy::108_the_same_handles_after_a_restart "
+        "api/test_volumes_destroy::109_chains_after_a_restart",
     85: "api/test_volumes_routes::6_content_types",  # the time of a list of 5,000 is a figure of tests/bench
     # in a cluster
     86: "api/test_worker_cluster::86_it_registers_and_both_tunnels_carry_requests",
@@ -115,6 +119,7 @@ LINES = {
     94: "api/test_worker_sweep::94_what_web_does_not_know_is_reported_and_then_destroyed",
     95: "api/test_volumes_stream_out::79_from_volume_to_volume api/test_volumes_p2p::89_from_volume_to_volume",
     96: "api/test_worker_life::96_land",
+    97: "api/test_worker_cluster::97_no_heartbeat_while_the_volume_api_does_not_answer",
     98: "conformance/test_web_replay::web_recording",
     99: "api/test_worker_health::line_99_any_path_and_method_are_answered "
         "api/test_worker_health::line_99_an_api_that_does_not_answer_is_named",
@@ -123,5 +128,4 @@ LINES = {
 
 NOT_HERE = {
     87: "what web does with a worker of an older version; that ours says 3.0 is in line 86",
-    97: "both APIs are one process: no half of it can die alone. A server that dies is line 92",
 }

@@ -2,6 +2,7 @@
 """What a worker costs beside serving: until it is registered, while it idles, in a sweep. As root; prints figures.
 usage: worker.py [CONTAINERS [VOLUMES]]"""
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from serverproc import BUSYBOX_ROOT, NO_POOL, Server  # noqa: E402
 TICK = os.sysconf("SC_CLK_TCK")
 IDLE = int(os.environ.get("IDLE", "60"))  # seconds
 SWEEP = os.environ.get("SWEEP", "30s")
+N_STARTS, N_LISTS = 7, 200
 
 
 def cpu_seconds(pid):
@@ -47,6 +49,46 @@ def side_by_side(work, items, n=8):
         thread.join()
 
 
+def bare_ssh_ms(cluster, gateway):
+    """A connection with two tunnels and a command: what the gateway, its command and ssh itself take."""
+    known = cluster.directory / "known_hosts"
+    known.write_text("* " + (cluster.directory / "host.pub").read_text())
+    start = time.monotonic()
+    subprocess.run(["ssh", "-F/dev/null", "-T", "-p2222", "-i", cluster.directory / "worker", "-oIdentitiesOnly=yes",
+                    "-oBatchMode=yes", f"-oUserKnownHostsFile={known}", "-oLogLevel=ERROR", "-R0.0.0.0:9001:127.0.0.1:9",
+                    "-R0.0.0.0:9002:127.0.0.1:9", f"beacon@{gateway.address}", "sweep-volumes"],
+                   input=b'{"name": "x"}', stdout=subprocess.DEVNULL, check=True)
+    return (time.monotonic() - start) * 1000
+
+
+def measure_starts(cluster, server):
+    """From the start of the program until the cluster knows the worker, again and again; beside bare ssh."""
+    ours, bare = [], []
+    for _ in range(N_STARTS):
+        bare.append(bare_ssh_ms(cluster, cluster.gateways[0]))
+        server.terminate()
+        n, start = count_calls(cluster.web, "register"), time.monotonic()
+        server.start_process()
+        cluster.wait_registered(count=n + 1)
+        ours.append((time.monotonic() - start) * 1000)
+        server.terminate()
+        server.start()
+        cluster.wait_registered(count=n + 2)
+    own = [a - b for a, b in zip(ours, bare)]
+    for what, values in (("start until registered", ours), ("bare ssh with a command", bare), ("own part", own)):
+        print(f"{what}: min {min(values):.0f}, p50 {statistics.median(values):.0f}, max {max(values):.0f} ms")
+
+
+def measure_lists(server):
+    for path, client in (("/containers", server.client), ("/volumes", server.volumes)):
+        ms = []
+        for _ in range(N_LISTS):
+            start = time.monotonic()
+            client.request("GET", path)
+            ms.append((time.monotonic() - start) * 1000)
+        print(f"GET {path}: p50 {statistics.median(ms):.1f}, p99 {sorted(ms)[N_LISTS * 99 // 100]:.1f} ms")
+
+
 def count_calls(web, call):
     return sum(name == call for name, _ in web.calls)
 
@@ -74,10 +116,7 @@ def main():
 def measure(cluster, server, n_containers, n_volumes):
     web = cluster.web
     cluster.wait_registered()
-    line = tsalib.wait_log(server, "cloche.worker.registered")
-    serving = tsalib.wait_log(server, "cloche.serving")
-    print(f"serving {serving['timestamp']}, registered {line['timestamp']} "
-          f"(of which {line['data']['ms']} ms in the gateway's hands)")
+    measure_starts(cluster, server)
     containers = [f"c{i}" for i in range(n_containers)]
     volumes = [f"v{i}" for i in range(n_volumes)]
     with web.changed:
@@ -86,11 +125,7 @@ def measure(cluster, server, n_containers, n_volumes):
     side_by_side(server.client.create, containers)
     side_by_side(lambda handle: server.volumes.request(
         "POST", "/volumes", {"handle": handle, "strategy": {"type": "empty"}}), volumes)
-    for path, client in (("/containers", server.client), ("/volumes", server.volumes)):
-        start = time.monotonic()
-        for _ in range(10):
-            client.request("GET", path)
-        print(f"GET {path}: {(time.monotonic() - start) * 100:.1f} ms")
+    measure_lists(server)
     web.wait_call("sweep-volumes", len(web.calls), 2)
     before, sweeps, start = worker_cpu(server), count_calls(web, "sweep-volumes"), time.monotonic()
     time.sleep(IDLE)
