@@ -135,6 +135,7 @@ int network_open(const struct network_config *config, struct db *db, const char 
 		.watch_fd = -1,
 		.wake_fd = -1 };
 	pthread_mutex_init(&network->lock, NULL);
+	pthread_cond_init(&network->started, NULL);
 	LIST_INIT(&network->leases);
 	name_things(network, instance);
 	r = netpool_init(&network->pool, config->pool);
@@ -169,13 +170,26 @@ void network_close(struct network *network)
 	idpool_done(&network->port_pool);
 	free(network->stale);
 	strv_done(&network->resolvers);
+	pthread_cond_destroy(&network->started);
 	pthread_mutex_destroy(&network->lock);
 	free(network);
 }
 
-const char *network_missing(const struct network *network)
+void network_lock(struct network *network)
 {
-	return *network->missing ? network->missing : NULL;
+	pthread_mutex_lock(&network->lock);
+	while (network->is_starting)
+		pthread_cond_wait(&network->started, &network->lock);
+}
+
+const char *network_missing(struct network *network)
+{
+	bool is_missing;
+
+	network_lock(network);
+	is_missing = *network->missing;
+	pthread_mutex_unlock(&network->lock);
+	return is_missing ? network->missing : NULL; /* it stays */
 }
 
 uint32_t network_capacity(const struct network *network)
@@ -388,7 +402,7 @@ int network_reserve(struct network *network, const char *id, const char *wanted,
 	int r;
 
 	*ret_lease = NULL;
-	if (*network->missing)
+	if (network_missing(network))
 		return wanted && *wanted
 			? err_set(err, ERR_UNSUPPORTED, ENOSYS, "network: there is none here: %s",
 				  network->missing)
@@ -396,19 +410,19 @@ int network_reserve(struct network *network, const char *id, const char *wanted,
 	lease = lease_new(network, id);
 	if (!lease)
 		return err_system(err, -ENOMEM, "network");
-	pthread_mutex_lock(&network->lock);
+	network_lock(network);
 	r = take(lease, wanted, err);
 	pthread_mutex_unlock(&network->lock);
 	if (r < 0)
 		return r;
 	r = record(lease, err);
-	pthread_mutex_lock(&network->lock);
+	network_lock(network);
 	if (r == 0)
 		r = open_bridge(lease, err);
 	pthread_mutex_unlock(&network->lock);
 	if (r < 0) {
 		network_forget_record(network, id, NULL); /* before somebody else has the address */
-		pthread_mutex_lock(&network->lock);
+		network_lock(network);
 		drop(lease);
 		pthread_mutex_unlock(&network->lock);
 		return r;
@@ -452,7 +466,7 @@ int network_admit(struct lease *lease, struct err *err)
 	struct network *network = lease->network;
 	int r;
 
-	pthread_mutex_lock(&network->lock);
+	network_lock(network);
 	r = network_rules_admit(lease, err);
 	pthread_mutex_unlock(&network->lock);
 	return r;
@@ -464,14 +478,14 @@ int network_release(struct lease *lease, struct err *err)
 	int r;
 
 	network_unlimit(lease);
-	pthread_mutex_lock(&network->lock);
+	network_lock(network);
 	if (!*network->missing) /* also what was not admitted: how far that came is not known */
 		network_rules_withdraw(lease);
 	pthread_mutex_unlock(&network->lock);
 	r = network_forget_record(network, lease->id, err);
 	if (r < 0)
 		return r;
-	pthread_mutex_lock(&network->lock);
+	network_lock(network);
 	drop(lease);
 	pthread_mutex_unlock(&network->lock);
 	lease_free(lease);
@@ -482,7 +496,7 @@ void network_forget(struct lease *lease)
 {
 	if (!lease)
 		return;
-	pthread_mutex_lock(&lease->network->lock);
+	network_lock(lease->network);
 	LIST_REMOVE(lease, entry);
 	pthread_mutex_unlock(&lease->network->lock);
 	lease_free(lease);

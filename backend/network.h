@@ -37,12 +37,12 @@ struct network_config {
 int network_open(const struct network_config *config, struct db *db, const char *instance,
 	int self_exe_fd, struct network **ret_network, struct err *err);
 /* Once the containers of the last run hold their leases again: what nobody holds is removed, the
- * table is made, and from now on watched. */
+ * table is made, and from now on watched. A thread does that, and nobody waits but who calls what follows. */
 void network_start(struct network *network, bool (*is_known)(const char *id, void *arg), void *arg);
 void network_close(struct network *network); /* NULL is allowed; containers keep their network */
 
 /* Why containers have a loopback only, or NULL. */
-const char *network_missing(const struct network *network);
+const char *network_missing(struct network *network);
 uint32_t network_capacity(const struct network *network); /* subnets of the pool */
 
 /* Takes and records an address for the id. wanted: see netpool_take. *ret_lease is NULL if there is

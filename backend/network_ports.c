@@ -167,7 +167,7 @@ int network_in(struct lease *lease, const struct net_port *wanted, struct net_po
 	struct port_change change = { .lease = lease, .port = *wanted };
 	int r;
 
-	pthread_mutex_lock(&lease->network->lock);
+	network_lock(lease->network);
 	r = map_port(lease, &change, err);
 	pthread_mutex_unlock(&lease->network->lock);
 	if (r < 0)
@@ -254,7 +254,7 @@ int network_out(struct lease *lease, const struct net_rule *rules, size_t n_rule
 		r = net_rule_check(&rules[i], err);
 	if (r < 0 || !n_rules)
 		return r;
-	pthread_mutex_lock(&lease->network->lock);
+	network_lock(lease->network);
 	r = open_all(lease, rules, n_rules, err);
 	pthread_mutex_unlock(&lease->network->lock);
 	return r;
