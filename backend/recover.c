@@ -1,18 +1,12 @@
 /* Start of a server on a work directory that has a past: containers whose shims answer are adopted,
  * the others are ended. What no record names is leftovers.c's, and never a reason to fail. */
 #include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "backend_internal.h"
+#include "adopt.h"
 #include "base/auto.h"
 #include "base/db.h"
 #include "base/err.h"
@@ -23,8 +17,6 @@
 #include "leftovers.h"
 #include "link.h"
 #include "network.h"
-#include "pea.h"
-#include "process.h"
 #include "store.h"
 
 /* ---- a container from its record ------------------------------------------------------------- */
@@ -116,125 +108,6 @@ static int load(struct backend *backend, const struct record *record,
 	return 0;
 }
 
-/* ---- adoption -------------------------------------------------------------------------------- */
-
-static int connect_shim(struct container *container, struct err *err)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct timeval timeout = { .tv_sec = LINK_TIMEOUT_MS / 1000 };
-	AUTO_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-
-	/* before connect: behind one that hangs a few dead servers may fill the queue */
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
-	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s",
-		container->backend->run_fd, container->id);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-		return err_system(err, -errno, "connect to the shim");
-	return link_open(container->backend->links, TAKE_FD(fd), container, &container->link, err);
-}
-
-static int ask_for(struct container *container, uint32_t token, struct msg_process *ret_told,
-	int fds[3], struct err *err)
-{
-	AUTO(answer_done) struct answer answer = { 0 };
-	struct msg_token body = { .token = token };
-	int r = link_call(container->link,
-		&(struct msg){ .type = MSG_ADOPT, .body = &body, .body_bytes = sizeof(body) },
-		&answer, err);
-
-	if (r < 0)
-		return r;
-	answer_body(&answer, ret_told, sizeof(*ret_told));
-	ret_told->process_id[sizeof(ret_told->process_id) - 1] = '\0';
-	for (unsigned i = 0; fds && i < answer.n_fds && i < 3; i++)
-		fds[i] = TAKE_FD(answer.fds[i]);
-	return 0;
-}
-
-/* Two of one name: a run that timed out came true after all. The container matters more. */
-static int enter_table(struct container *container, struct process *process, struct err *err)
-{
-	int r;
-
-	pthread_mutex_lock(&container->table_lock);
-	r = registry_add(container->processes, process->id, process);
-	if (container->next_token <= process->token)
-		container->next_token = process->token + 1;
-	pthread_mutex_unlock(&container->table_lock);
-	if (r == 0)
-		return 1;
-	LOG(LOG_WARN, "process-not-adopted", KV_STR("handle", container->handle),
-		KV_STR("process", process->id));
-	process_put(process);
-	return r == -EEXIST ? 0 : err_system(err, r, "adopt a process");
-}
-
-static void adopt_end(
-	struct container *container, struct process *process, const struct msg_process *told)
-{
-	struct msg_end end = { told->exited, told->usage };
-
-	pthread_mutex_lock(&container->table_lock);
-	container_note_end(container, process->id, &end);
-	pthread_mutex_unlock(&container->table_lock);
-	process_set_exited(process, &end);
-}
-
-static int adopt_process(struct container *container, uint32_t token, struct err *err)
-{
-	struct msg_process told;
-	struct process *process;
-	int fds[3] = { -1, -1, -1 };
-	int r = ask_for(container, token, &told, fds, err);
-
-	if (r < 0)
-		return r;
-	process = process_new(container, told.process_id, token, told.tty, fds[0], fds[1], fds[2]);
-	if (!process)
-		return err_system(err, -ENOMEM, "adopt");
-	process->is_started = process->is_unsettled = true;
-	process->is_pea = pea_is_one(container, token);
-	r = enter_table(container, process, err);
-	/* an exit that was told before the table knew the process was told to nobody: ask again */
-	if (r == 1 && told.state != PROCESS_EXITED &&
-		ask_for(container, token, &told, NULL, err) < 0)
-		return -ESRCH;
-	if (r == 1 && told.state == PROCESS_EXITED)
-		adopt_end(container, process, &told);
-	return r < 0 ? r : 0;
-}
-
-static int adopt(struct container *container, struct err *err)
-{
-	AUTO(answer_done) struct answer answer = { 0 };
-	AUTO_FREE struct msg_welcome *welcome = calloc(1, sizeof(*welcome));
-	struct msg_hello hello = { .protocol = SHIM_PROTOCOL };
-	int r = welcome ? connect_shim(container, err) : err_system(err, -ENOMEM, "adopt");
-
-	if (r < 0)
-		return r;
-	snprintf(hello.nonce, sizeof(hello.nonce), "%s", container->nonce);
-	r = link_call(container->link,
-		&(struct msg){ .type = MSG_HELLO, .body = &hello, .body_bytes = sizeof(hello) },
-		&answer, err);
-	if (r < 0)
-		return r;
-	answer_body(&answer, welcome, sizeof(*welcome));
-	if (welcome->reply.code < 0 || welcome->protocol != SHIM_PROTOCOL || answer.n_fds != 2)
-		return err_set(
-			err, ERR_SYSTEM, EPROTO, "the shim is not ours, or not of our version");
-	container->root_fd = TAKE_FD(answer.fds[0]);
-	container->kick_fd = TAKE_FD(answer.fds[1]);
-	for (uint32_t i = 0; i < welcome->n_tokens && r == 0; i++)
-		r = adopt_process(container, welcome->tokens[i], err);
-	container_watch(container);
-	if (r == 0)
-		pea_recover(container);
-	if (r == 0 && welcome->state == SHIM_DEAD)
-		container_on_dead(container, &(struct msg){ .type = MSG_DEAD });
-	return r;
-}
-
 /* ---- each record ----------------------------------------------------------------------------- */
 
 struct candidate {
@@ -248,38 +121,28 @@ struct recovery {
 	struct backend *backend;
 	struct candidate *all;
 	size_t n_all;
-	_Atomic size_t next;
 };
 
-/* Each waits for a shim at a time. */
-#define N_ADOPTERS 8
-
 /* Also to end it: its shim may have come further than its record. */
-static void *adopt_each(void *arg)
+static int adopt_each(struct recovery *recovery, struct err *err)
 {
-	struct recovery *recovery = arg;
-	size_t i;
-
-	while ((i = atomic_fetch_add(&recovery->next, 1)) < recovery->n_all) {
-		struct candidate *candidate = &recovery->all[i];
-
-		if (candidate->container)
-			candidate->adopted = adopt(candidate->container, &candidate->err);
-	}
-	return NULL;
-}
-
-static void adopt_all(struct recovery *recovery)
-{
-	pthread_t threads[N_ADOPTERS - 1];
+	struct adoption *all = calloc(recovery->n_all + 1, sizeof(*all));
 	size_t n = 0;
 
-	while (n < N_ELEMENTS(threads) && n + 1 < recovery->n_all &&
-		pthread_create(&threads[n], NULL, adopt_each, recovery) == 0)
-		n++;
-	adopt_each(recovery);
-	while (n)
-		pthread_join(threads[--n], NULL);
+	if (!all)
+		return err_system(err, -ENOMEM, "adopt");
+	for (size_t i = 0; i < recovery->n_all; i++)
+		if (recovery->all[i].container)
+			all[n++].container = recovery->all[i].container;
+	adopt_all(recovery->backend, all, n);
+	n = 0;
+	for (size_t i = 0; i < recovery->n_all; i++)
+		if (recovery->all[i].container) {
+			recovery->all[i].adopted = all[n].result;
+			recovery->all[i].err = all[n++].err;
+		}
+	free(all);
+	return 0;
 }
 
 static void settle(struct backend *backend, struct candidate *candidate)
@@ -371,8 +234,9 @@ int recover(struct backend *backend, struct err *err)
 	struct recovery recovery = { .backend = backend };
 	int r = db_transaction(backend->db, load_all, &recovery, err);
 
+	if (r == 0)
+		r = adopt_each(&recovery, err);
 	if (r == 0) {
-		adopt_all(&recovery);
 		for (size_t i = 0; i < recovery.n_all; i++)
 			settle(backend, &recovery.all[i]);
 		r = leftovers_sweep(backend, err);
