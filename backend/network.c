@@ -208,17 +208,6 @@ static int record(const struct lease *lease, struct err *err)
 		(int64_t)place->prefix, (int64_t)place->is_shared);
 }
 
-static int copy_place(const struct db_row *row, void *arg)
-{
-	struct net_place *place = arg;
-
-	*place = (struct net_place){ .address = (uint32_t)db_row_int(row, 0),
-		.gateway = (uint32_t)db_row_int(row, 1),
-		.prefix = (unsigned)db_row_int(row, 2),
-		.is_shared = db_row_int(row, 3) };
-	return 0;
-}
-
 static int delete_rows(struct db *db, void *id, struct err *err)
 {
 	static const char *const tables[] = { "DELETE FROM rules WHERE container = ?",
@@ -431,33 +420,44 @@ int network_reserve(struct network *network, const char *id, const char *wanted,
 	return 0;
 }
 
-int network_adopt(
-	struct network *network, const char *id, struct lease **ret_lease, struct err *err)
+static int load_place(const struct db_row *row, void *arg)
 {
-	AUTO(auto_lease) struct lease *lease = lease_new(network, id);
-	int r;
+	const struct lease_finder *finder = arg;
+	struct lease **slot = finder->slot(db_row_text(row, 0), finder->arg);
+	struct lease *lease = slot ? lease_new(finder->network, db_row_text(row, 0)) : NULL;
 
-	*ret_lease = NULL;
 	if (!lease)
-		return err_system(err, -ENOMEM, "network");
-	r = db_each(network->db, copy_place, &lease->place, err,
-		"SELECT address, gateway, prefix, shared FROM addresses WHERE container = ?", "s",
-		id);
-	if (r < 0 || !lease->place.address)
-		return r;
+		return slot ? -ENOMEM : 0;
+	lease->place = (struct net_place){ .address = (uint32_t)db_row_int(row, 1),
+		.gateway = (uint32_t)db_row_int(row, 2),
+		.prefix = (unsigned)db_row_int(row, 3),
+		.is_shared = db_row_int(row, 4) };
 	name_link(lease);
-	r = network_ports_load(lease, err);
-	if (r < 0)
-		return r;
 	if (lease->place.is_shared)
 		rtnl_link_index(lease->source_link, &lease->bridge);
-	r = netpool_mark(&network->pool, &lease->place);
-	if (r == 0)
-		LIST_INSERT_HEAD(&network->leases, lease, entry);
-	if (r < 0)
-		return err_system(err, r, "the recorded address of container %s", id);
 	lease->is_admitted = true; /* network_start puts it into the table */
-	*ret_lease = TAKE_PTR(lease);
+	LIST_INSERT_HEAD(&finder->network->leases, lease, entry);
+	*slot = lease;
+	return 0;
+}
+
+int network_load(struct network *network, struct lease **(*slot)(const char *id, void *arg),
+	void *arg, struct err *err)
+{
+	struct lease_finder finder = { network, slot, arg };
+	int r = db_each(network->db, load_place, &finder, err,
+		"SELECT container, address, gateway, prefix, shared FROM addresses", "");
+
+	return r < 0 ? r : network_ports_load(&finder, err);
+}
+
+int network_adopt(struct lease *lease, struct err *err)
+{
+	int r = lease->is_damaged ? -EINVAL : netpool_mark(&lease->network->pool, &lease->place);
+
+	if (r < 0)
+		return err_system(err, r, "the recorded network of container %s", lease->id);
+	network_ports_mark(lease);
 	return 0;
 }
 

@@ -49,10 +49,12 @@ uint32_t network_capacity(const struct network *network); /* subnets of the pool
  * no network and none is asked for. */
 int network_reserve(struct network *network, const char *id, const char *wanted,
 	struct lease **ret_lease, struct err *err);
-/* The one that the last run recorded; NULL: none. Before network_start, when there is one thread: it takes no
- * lock, for the caller may hold the database's. */
-int network_adopt(
-	struct network *network, const char *id, struct lease **ret_lease, struct err *err);
+/* Those that the last run recorded, all of them: slot says where a container's goes, NULL: it is not wanted. Each holds
+ * what it names from network_adopt on. Before network_start, when there is one thread: they take no lock, for the
+ * caller may hold the database's. */
+int network_load(struct network *network, struct lease **(*slot)(const char *id, void *arg),
+	void *arg, struct err *err);
+int network_adopt(struct lease *lease, struct err *err);
 /* Before its link is made: from now on its packets pass. */
 int network_admit(struct lease *lease, struct err *err);
 struct net_port;

@@ -21,6 +21,7 @@ struct lease {
 	char ifb[LINK_NAME_SIZE]; /* of one whose traffic is limited: where what it sends waits */
 	uint32_t bridge; /* ifindex; 0: none */
 	bool is_admitted;
+	bool is_damaged; /* its record is */
 	bool has_chain; /* a chain of rules was asked for, and may be there */
 	struct net_port *ports; /* in the order of their NetIn */
 	size_t n_ports;
@@ -94,7 +95,14 @@ int network_rules_put(struct lease *lease, size_t n); /* 0 or -errno */
 
 /* network_ports.c */
 int network_ports_open(struct network *network, struct err *err);
-int network_ports_load(struct lease *lease, struct err *err); /* for network_adopt */
+/* For network_load: ports and rules of the leases that are there. */
+struct lease_finder {
+	struct network *network;
+	struct lease **(*slot)(const char *id, void *arg);
+	void *arg;
+};
+int network_ports_load(struct lease_finder *finder, struct err *err);
+void network_ports_mark(struct lease *lease); /* those of the pool are taken */
 void network_port_give(struct network *network, uint16_t port); /* lock held */
 
 /* network_rate.c: what network_limit has made beside the link. */

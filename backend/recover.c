@@ -13,36 +13,29 @@
 #include "base/log.h"
 #include "base/registry.h"
 #include "container.h"
+#include "binds.h"
 #include "disk_quota.h"
 #include "leftovers.h"
 #include "link.h"
 #include "network.h"
+#include "resource_limits.h"
 #include "store.h"
 
 /* ---- a container from its record ------------------------------------------------------------- */
 
-static int load_property(const char *key, const char *value, void *arg)
+static int add_property(struct container *container, const char *key, const char *value)
 {
 	char *copy = strdup(value);
-	int r = copy ? registry_add(arg, key, copy) : -ENOMEM;
+	int r = copy ? registry_add(container->properties, key, copy) : -ENOMEM;
 
 	if (r < 0)
 		free(copy);
 	return r;
 }
 
-static int load_bind(const struct bind_mount *bind, void *arg)
-{
-	struct container *container = arg;
-
-	return bind_add(&container->binds, &container->n_binds, bind);
-}
-
 static int add_own_property(struct container *container, const char *key, const char *value)
 {
-	return registry_find(container->properties, key)
-		? 0
-		: load_property(key, value, container->properties);
+	return registry_find(container->properties, key) ? 0 : add_property(container, key, value);
 }
 
 /* The range is the record's, even if it is none of the pool that we were started with. */
@@ -57,20 +50,47 @@ static void load_ids(struct container *container, const struct record *record)
 	id_map_range(&container->map, (uint32_t)record->id_base);
 }
 
+static int take_detail(
+	struct container *container, enum store_detail which, const struct detail *detail)
+{
+	struct bind_mount bind;
+
+	switch (which) {
+	case STORE_ENV:
+		return strv_add(&container->env, detail->text);
+	case STORE_IMAGE_ENV:
+		return strv_add(&container->image_env, detail->text);
+	case STORE_PROPERTIES:
+		return add_property(container, detail->key, detail->text);
+	case STORE_LIMITS:
+		limits_take(&container->limits, detail->key, detail->number);
+		return 0;
+	case STORE_BINDS:
+		bind = store_bind(detail);
+		return bind_add(&container->binds, &container->n_binds, &bind);
+	case STORE_LOWERS:
+		container->lower = strdup(detail->text);
+		return container->lower ? 0 : -ENOMEM;
+	case STORE_PEAS:
+		container->had_peas = true;
+		return 0;
+	case N_STORE_DETAILS:
+		break;
+	}
+	return 0;
+}
+
 static int load(struct backend *backend, const struct record *record,
 	struct container **ret_container, struct err *err)
 {
 	struct container *container =
 		container_new(backend, record->handle, (enum privilege)record->privileged, 0, err);
-	char grace[32];
-	int r;
 
 	if (!container)
 		return -ENOMEM;
 	container->id_range = -1;
 	snprintf(container->id, sizeof(container->id), "%s", record->id);
 	snprintf(container->nonce, sizeof(container->nonce), "%s", record->nonce);
-	snprintf(grace, sizeof(grace), "%lld", (long long)record->grace_ns);
 	container->grace_ns = record->grace_ns;
 	container->state = record->state;
 	container->created_ms = record->created_ms;
@@ -78,34 +98,26 @@ static int load(struct backend *backend, const struct record *record,
 		container->root_uri = strdup(record->root); /* without it: only metrics miss it */
 	load_ids(container, record);
 	disk_quota_adopt(container);
-	r = store_env(backend->db, record->id, &container->env, err);
-	if (r == 0)
-		r = store_image_env(backend->db, record->id, &container->image_env, err);
-	if (r == 0)
-		r = store_properties(
-			backend->db, record->id, load_property, container->properties, err);
-	if (r == 0)
-		r = limits_load(backend->db, record->id, &container->limits, err);
-	if (r == 0)
-		r = store_binds(backend->db, record->id, load_bind, container, err);
-	if (r == 0)
-		r = store_lower(backend->db, record->id, 0, &container->lower, err);
-	if (r == 0)
-		r = network_adopt(backend->network, container->id, &container->lease, err);
+	*ret_container = container;
+	return 0;
+}
+
+/* With all that belongs to it, into the table. */
+static int enter(struct container *container, struct err *err)
+{
+	char grace[32];
+	int r = container->lease ? network_adopt(container->lease, err) : 0;
+
+	snprintf(grace, sizeof(grace), "%lld", (long long)container->grace_ns);
 	if (r == 0)
 		r = container_put_network_properties(container, err);
 	if (r == 0)
 		r = add_own_property(container, "garden.state", "created");
-	if (r == 0 && record->grace_ns > 0)
+	if (r == 0 && container->grace_ns > 0)
 		r = add_own_property(container, "garden.grace-time", grace);
 	if (r == 0)
-		r = registry_add(backend->containers, container->handle, container);
-	if (r < 0) {
-		container_unref(container);
-		return err_system(err, r, "load container %s", record->handle);
-	}
-	*ret_container = container;
-	return 0;
+		r = registry_add(container->backend->containers, container->handle, container);
+	return r;
 }
 
 /* ---- each record ----------------------------------------------------------------------------- */
@@ -113,6 +125,7 @@ static int load(struct backend *backend, const struct record *record,
 struct candidate {
 	struct record record; /* a copy: teardown changes the table */
 	struct container *container; /* NULL: it could not be loaded */
+	int loaded; /* 0, or -errno */
 	int adopted; /* 0, or what stood in the way, in err */
 	struct err err;
 };
@@ -121,6 +134,8 @@ struct recovery {
 	struct backend *backend;
 	struct candidate *all;
 	size_t n_all;
+	struct registry *by_id; /* struct candidate * */
+	enum store_detail which; /* that are read */
 };
 
 /* Also to end it: its shim may have come further than its record. */
@@ -214,18 +229,76 @@ static void recovery_done(struct recovery *recovery)
 		free((char *)record->boot_id);
 		free((char *)record->root);
 	}
+	registry_free(recovery->by_id);
 	free(recovery->all);
 }
 
-/* In one transaction: the locks of a thousand small ones take longer than the reading. */
+static int visit_detail(const struct detail *detail, void *arg)
+{
+	struct recovery *recovery = arg;
+	struct candidate *candidate = registry_find(recovery->by_id, detail->id);
+
+	if (candidate && candidate->container && candidate->loaded == 0)
+		candidate->loaded = take_detail(candidate->container, recovery->which, detail);
+	return 0;
+}
+
+static struct lease **lease_slot(const char *id, void *arg)
+{
+	struct candidate *candidate = registry_find(((struct recovery *)arg)->by_id, id);
+
+	return candidate && candidate->container ? &candidate->container->lease : NULL;
+}
+
+static int load_details(struct recovery *recovery, struct err *err)
+{
+	int r = 0;
+
+	for (recovery->which = 0; recovery->which < N_STORE_DETAILS && r == 0; recovery->which++)
+		r = store_each_detail(
+			recovery->backend->db, recovery->which, visit_detail, recovery, err);
+	return r < 0 ? r : network_load(recovery->backend->network, lease_slot, recovery, err);
+}
+
+static void enter_all(struct recovery *recovery)
+{
+	for (size_t i = 0; i < recovery->n_all; i++) {
+		struct candidate *candidate = &recovery->all[i];
+		int r = candidate->loaded;
+
+		if (!candidate->container)
+			continue;
+		if (r == 0)
+			r = enter(candidate->container, &candidate->err);
+		if (r == 0)
+			continue;
+		err_system(&candidate->err, r, "load container %s", candidate->record.handle);
+		container_unref(candidate->container);
+		candidate->container = NULL;
+	}
+}
+
+/* In one transaction: the locks of many small ones take longer than the reading. */
 static int load_all(struct db *db, void *arg, struct err *err)
 {
 	struct recovery *recovery = arg;
 	int r = store_each(db, copy_record, recovery, err);
 
-	for (size_t i = 0; r == 0 && i < recovery->n_all; i++)
-		load(recovery->backend, &recovery->all[i].record, &recovery->all[i].container,
-			&recovery->all[i].err);
+	recovery->by_id = registry_new();
+	if (r == 0 && !recovery->by_id)
+		r = err_system(err, -ENOMEM, "recover");
+	for (size_t i = 0; r == 0 && i < recovery->n_all; i++) {
+		struct candidate *candidate = &recovery->all[i];
+
+		load(recovery->backend, &candidate->record, &candidate->container, &candidate->err);
+		r = registry_add(recovery->by_id, candidate->record.id, candidate);
+		if (r < 0)
+			err_system(err, r, "recover");
+	}
+	if (r == 0)
+		r = load_details(recovery, err);
+	if (r == 0)
+		enter_all(recovery);
 	return r;
 }
 
