@@ -34,7 +34,7 @@ ifeq ($(MODE),break)
 B        := build/break/$(BREAK)
 endif
 CFLAGS   += $(COMMON) $($(MODE))
-CPPFLAGS += -D_GNU_SOURCE -iquote . -iquote backend $(shell pkg-config --cflags $(PKGS) $(LATE) 2>/dev/null)
+CPPFLAGS += -D_GNU_SOURCE -iquote . -iquote backend -I $(B) $(shell pkg-config --cflags $(PKGS) $(LATE) 2>/dev/null)
 LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread -lm
 LDFLAGS_release := -pie -Wl,-z,relro,-z,now
 
@@ -69,6 +69,13 @@ $(B)/backend/shim_image.o: backend/shim_image.S $(B)/cloche-shim
 $(B)/cloche-other-shim: $(call object,$(SRC)) $(B)/backend/shim/check.o $(OTHER_SHIM)
 	@$(CC) -c -DSHIM_PROGRAM='"$(OTHER_SHIM)"' -o $(B)/other_shim_image.o backend/shim_image.S
 	@$(CC) $(CFLAGS) $(LDFLAGS) $(LDFLAGS_$(MODE)) -o $@ $(filter %.o,$^) $(B)/other_shim_image.o $(LDLIBS)
+# the filters of system calls
+$(B)/seccomp-make: backend/linux/seccomp/make.c backend/linux/seccomp_allow.def backend/linux/seccomp.h
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(COMMON) -O1 -o $@ $< $(shell pkg-config --libs libseccomp)
+$(B)/seccomp_programs.h: $(B)/seccomp-make
+	@echo "  MAKE  $@"; $< >$@.new && mv $@.new $@
+$(B)/backend/linux/seccomp.o: $(B)/seccomp_programs.h
 $(B)/static/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC    $@"; $(CC) $(CPPFLAGS) $(STATIC) -MMD -MP -c -o $@ $<

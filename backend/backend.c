@@ -21,7 +21,6 @@
 #include "container.h"
 #include "disk_quota.h"
 #include "disk_usage.h"
-#include "doctor.h"
 #include "link.h"
 #include "linux/caps.h"
 #include "pea.h"
@@ -367,6 +366,8 @@ static int open_parts(struct backend *backend, struct err *err)
 	if (r == 0)
 		r = recover(backend, err);
 	if (r == 0)
+		r = volumes_await(backend->volumes, err);
+	if (r == 0)
 		r = keeper_start(backend, err);
 	return r < 0 ? r : pool_start(backend, err);
 }
@@ -391,18 +392,14 @@ int backend_open(const struct backend_config *config, struct backend **ret_backe
 	r = open_base(backend, err);
 	if (r == 0 && config->claimed)
 		r = config->claimed(config->claimed_arg, err);
-	if (r == 0) {
-		struct doctor doctor; /* looks at the host meanwhile */
-
-		doctor_start(
-			&doctor, config->self_exe_fd, backend->work_dir, config->id_pool_start);
+	if (r == 0)
 		r = open_parts(backend, err);
-		doctor_finish(&doctor);
-	}
 	if (r < 0) { /* the program ends: nothing else outlives it */
 		cgroups_close(&backend->cgroups);
 		return r;
 	}
+	doctor_start(
+		&backend->doctor, config->self_exe_fd, backend->work_dir, config->id_pool_start);
 	*ret_backend = backend;
 	return 0;
 }
@@ -417,6 +414,7 @@ static int drop(const char *handle, void *value, void *arg)
 
 void backend_close(struct backend *backend)
 {
+	doctor_finish(&backend->doctor);
 	pool_stop(backend);
 	keeper_stop(backend);
 	registry_each(backend->containers, drop, NULL);

@@ -7,6 +7,7 @@
 
 #include "backend.h"
 #include "counts.h"
+#include "doctor.h"
 #include "idpool.h"
 #include "image_map.h"
 #include "linux/cgroup.h"
@@ -65,6 +66,7 @@ struct backend {
 	struct counts counts;
 	int pea_fds[2]; /* pea.c: processes with an image that have ended */
 	pthread_t pea_thread;
+	struct doctor doctor;
 };
 
 /* container.c */

@@ -50,29 +50,27 @@ int doctor_main(const char *work_dir, uint32_t id_base)
 
 /* ---- beside a server ------------------------------------------------------------------------- */
 
-void doctor_start(struct doctor *doctor, int self_exe_fd, const char *work_dir, uint32_t id_base)
+/* Its pid, or -errno. */
+static pid_t spawn(const struct doctor *doctor, int *ret_text_fd)
 {
 	char base[16];
-	const char *argv[] = { "cloche", "doctor", "--work-dir", work_dir, "--id-pool-start", base,
-		NULL };
+	const char *argv[] = { "cloche", "doctor", "--work-dir", doctor->work_dir,
+		"--id-pool-start", base, NULL };
 	int ends[2];
+	pid_t pid;
 
-	*doctor = (struct doctor){ .pid = -1, .text_fd = -1 };
-	snprintf(base, sizeof(base), "%u", id_base);
-	if (pipe2(ends, O_CLOEXEC) < 0) {
-		LOG(LOG_WARN, "environment-unknown", KV_INT("errno", errno));
-		return;
-	}
-	doctor->pid = spawn_program(&(struct spawn){ .exe_fd = self_exe_fd,
+	snprintf(base, sizeof(base), "%u", doctor->id_base);
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
+	pid = spawn_program(&(struct spawn){ .exe_fd = doctor->self_exe_fd,
 		.argv = argv,
 		.stdin_fd = -1,
 		.stdout_fd = ends[1],
 		.stderr_fd = -1,
 		.extra_fd = -1 });
 	close(ends[1]);
-	doctor->text_fd = ends[0];
-	if (doctor->pid < 0)
-		LOG(LOG_WARN, "environment-unknown", KV_INT("errno", -doctor->pid));
+	*ret_text_fd = ends[0];
+	return pid;
 }
 
 static void log_line(const char *line)
@@ -86,14 +84,14 @@ static void log_line(const char *line)
 }
 
 /* What was said until its end or the guard's. */
-static void read_report(struct doctor *doctor, char *text, size_t text_bytes)
+static void read_report(int text_fd, char *text, size_t text_bytes)
 {
-	struct pollfd fd = { .fd = doctor->text_fd, .events = POLLIN };
+	struct pollfd fd = { .fd = text_fd, .events = POLLIN };
 	size_t len = 0;
 	ssize_t n = 1;
 
 	while (n > 0 && len < text_bytes - 1 && poll(&fd, 1, GUARD_MS) > 0) {
-		n = read(doctor->text_fd, text + len, text_bytes - 1 - len);
+		n = read(text_fd, text + len, text_bytes - 1 - len);
 		len += n > 0 ? (size_t)n : 0;
 	}
 	text[len] = '\0';
@@ -101,18 +99,41 @@ static void read_report(struct doctor *doctor, char *text, size_t text_bytes)
 		LOG(LOG_WARN, "environment-unknown", KV_STR("reason", "the report is not whole"));
 }
 
-void doctor_finish(struct doctor *doctor)
+static void *tell(void *arg)
 {
 	char text[16384], *rest = text, *line;
+	AUTO_FD int text_fd = -1;
+	pid_t pid = spawn(arg, &text_fd);
 
-	if (doctor->pid > 0) {
-		read_report(doctor, text, sizeof(text));
-		while ((line = strsep(&rest, "\n")))
-			log_line(line);
-		kill(-doctor->pid, SIGKILL); /* it leads a session of its own */
-		while (waitpid(doctor->pid, NULL, 0) < 0 && errno == EINTR)
-			continue;
+	if (pid < 0) {
+		LOG(LOG_WARN, "environment-unknown", KV_INT("errno", -pid));
+		return NULL;
 	}
-	auto_fd(&doctor->text_fd);
-	doctor->pid = -1;
+	read_report(text_fd, text, sizeof(text));
+	while ((line = strsep(&rest, "\n")))
+		log_line(line);
+	kill(-pid, SIGKILL); /* it leads a session of its own */
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		continue;
+	return NULL;
+}
+
+void doctor_start(struct doctor *doctor, int self_exe_fd, const char *work_dir, uint32_t id_base)
+{
+	int r;
+
+	*doctor = (struct doctor){
+		.self_exe_fd = self_exe_fd, .work_dir = work_dir, .id_base = id_base
+	};
+	r = pthread_create(&doctor->thread, NULL, tell, doctor);
+	doctor->has_thread = r == 0;
+	if (r)
+		LOG(LOG_WARN, "environment-unknown", KV_INT("errno", r));
+}
+
+void doctor_finish(struct doctor *doctor)
+{
+	if (doctor->has_thread)
+		pthread_join(doctor->thread, NULL);
+	doctor->has_thread = false;
 }

@@ -135,6 +135,7 @@ int network_open(const struct network_config *config, struct db *db, const char 
 		.watch_fd = -1,
 		.wake_fd = -1 };
 	pthread_mutex_init(&network->lock, NULL);
+	pthread_cond_init(&network->started, NULL);
 	LIST_INIT(&network->leases);
 	name_things(network, instance);
 	r = netpool_init(&network->pool, config->pool);
@@ -169,13 +170,26 @@ void network_close(struct network *network)
 	idpool_done(&network->port_pool);
 	free(network->stale);
 	strv_done(&network->resolvers);
+	pthread_cond_destroy(&network->started);
 	pthread_mutex_destroy(&network->lock);
 	free(network);
 }
 
-const char *network_missing(const struct network *network)
+void network_lock(struct network *network)
 {
-	return *network->missing ? network->missing : NULL;
+	pthread_mutex_lock(&network->lock);
+	while (network->is_starting)
+		pthread_cond_wait(&network->started, &network->lock);
+}
+
+const char *network_missing(struct network *network)
+{
+	bool is_missing;
+
+	network_lock(network);
+	is_missing = *network->missing;
+	pthread_mutex_unlock(&network->lock);
+	return is_missing ? network->missing : NULL; /* it stays */
 }
 
 uint32_t network_capacity(const struct network *network)
@@ -192,17 +206,6 @@ static int record(const struct lease *lease, struct err *err)
 	return db_change(lease->network->db, err, "INSERT INTO addresses VALUES (?, ?, ?, ?, ?)",
 		"siiii", lease->id, (int64_t)place->address, (int64_t)place->gateway,
 		(int64_t)place->prefix, (int64_t)place->is_shared);
-}
-
-static int copy_place(const struct db_row *row, void *arg)
-{
-	struct net_place *place = arg;
-
-	*place = (struct net_place){ .address = (uint32_t)db_row_int(row, 0),
-		.gateway = (uint32_t)db_row_int(row, 1),
-		.prefix = (unsigned)db_row_int(row, 2),
-		.is_shared = db_row_int(row, 3) };
-	return 0;
 }
 
 static int delete_rows(struct db *db, void *id, struct err *err)
@@ -388,7 +391,7 @@ int network_reserve(struct network *network, const char *id, const char *wanted,
 	int r;
 
 	*ret_lease = NULL;
-	if (*network->missing)
+	if (network_missing(network))
 		return wanted && *wanted
 			? err_set(err, ERR_UNSUPPORTED, ENOSYS, "network: there is none here: %s",
 				  network->missing)
@@ -396,19 +399,19 @@ int network_reserve(struct network *network, const char *id, const char *wanted,
 	lease = lease_new(network, id);
 	if (!lease)
 		return err_system(err, -ENOMEM, "network");
-	pthread_mutex_lock(&network->lock);
+	network_lock(network);
 	r = take(lease, wanted, err);
 	pthread_mutex_unlock(&network->lock);
 	if (r < 0)
 		return r;
 	r = record(lease, err);
-	pthread_mutex_lock(&network->lock);
+	network_lock(network);
 	if (r == 0)
 		r = open_bridge(lease, err);
 	pthread_mutex_unlock(&network->lock);
 	if (r < 0) {
 		network_forget_record(network, id, NULL); /* before somebody else has the address */
-		pthread_mutex_lock(&network->lock);
+		network_lock(network);
 		drop(lease);
 		pthread_mutex_unlock(&network->lock);
 		return r;
@@ -417,33 +420,44 @@ int network_reserve(struct network *network, const char *id, const char *wanted,
 	return 0;
 }
 
-int network_adopt(
-	struct network *network, const char *id, struct lease **ret_lease, struct err *err)
+static int load_place(const struct db_row *row, void *arg)
 {
-	AUTO(auto_lease) struct lease *lease = lease_new(network, id);
-	int r;
+	const struct lease_finder *finder = arg;
+	struct lease **slot = finder->slot(db_row_text(row, 0), finder->arg);
+	struct lease *lease = slot ? lease_new(finder->network, db_row_text(row, 0)) : NULL;
 
-	*ret_lease = NULL;
 	if (!lease)
-		return err_system(err, -ENOMEM, "network");
-	r = db_each(network->db, copy_place, &lease->place, err,
-		"SELECT address, gateway, prefix, shared FROM addresses WHERE container = ?", "s",
-		id);
-	if (r < 0 || !lease->place.address)
-		return r;
+		return slot ? -ENOMEM : 0;
+	lease->place = (struct net_place){ .address = (uint32_t)db_row_int(row, 1),
+		.gateway = (uint32_t)db_row_int(row, 2),
+		.prefix = (unsigned)db_row_int(row, 3),
+		.is_shared = db_row_int(row, 4) };
 	name_link(lease);
-	r = network_ports_load(lease, err);
-	if (r < 0)
-		return r;
 	if (lease->place.is_shared)
 		rtnl_link_index(lease->source_link, &lease->bridge);
-	r = netpool_mark(&network->pool, &lease->place);
-	if (r == 0)
-		LIST_INSERT_HEAD(&network->leases, lease, entry);
-	if (r < 0)
-		return err_system(err, r, "the recorded address of container %s", id);
 	lease->is_admitted = true; /* network_start puts it into the table */
-	*ret_lease = TAKE_PTR(lease);
+	LIST_INSERT_HEAD(&finder->network->leases, lease, entry);
+	*slot = lease;
+	return 0;
+}
+
+int network_load(struct network *network, struct lease **(*slot)(const char *id, void *arg),
+	void *arg, struct err *err)
+{
+	struct lease_finder finder = { network, slot, arg };
+	int r = db_each(network->db, load_place, &finder, err,
+		"SELECT container, address, gateway, prefix, shared FROM addresses", "");
+
+	return r < 0 ? r : network_ports_load(&finder, err);
+}
+
+int network_adopt(struct lease *lease, struct err *err)
+{
+	int r = lease->is_damaged ? -EINVAL : netpool_mark(&lease->network->pool, &lease->place);
+
+	if (r < 0)
+		return err_system(err, r, "the recorded network of container %s", lease->id);
+	network_ports_mark(lease);
 	return 0;
 }
 
@@ -452,7 +466,7 @@ int network_admit(struct lease *lease, struct err *err)
 	struct network *network = lease->network;
 	int r;
 
-	pthread_mutex_lock(&network->lock);
+	network_lock(network);
 	r = network_rules_admit(lease, err);
 	pthread_mutex_unlock(&network->lock);
 	return r;
@@ -464,14 +478,14 @@ int network_release(struct lease *lease, struct err *err)
 	int r;
 
 	network_unlimit(lease);
-	pthread_mutex_lock(&network->lock);
+	network_lock(network);
 	if (!*network->missing) /* also what was not admitted: how far that came is not known */
 		network_rules_withdraw(lease);
 	pthread_mutex_unlock(&network->lock);
 	r = network_forget_record(network, lease->id, err);
 	if (r < 0)
 		return r;
-	pthread_mutex_lock(&network->lock);
+	network_lock(network);
 	drop(lease);
 	pthread_mutex_unlock(&network->lock);
 	lease_free(lease);
@@ -482,7 +496,7 @@ void network_forget(struct lease *lease)
 {
 	if (!lease)
 		return;
-	pthread_mutex_lock(&lease->network->lock);
+	network_lock(lease->network);
 	LIST_REMOVE(lease, entry);
 	pthread_mutex_unlock(&lease->network->lock);
 	lease_free(lease);

@@ -37,22 +37,24 @@ struct network_config {
 int network_open(const struct network_config *config, struct db *db, const char *instance,
 	int self_exe_fd, struct network **ret_network, struct err *err);
 /* Once the containers of the last run hold their leases again: what nobody holds is removed, the
- * table is made, and from now on watched. */
+ * table is made, and from now on watched. A thread does that, and nobody waits but who calls what follows. */
 void network_start(struct network *network, bool (*is_known)(const char *id, void *arg), void *arg);
 void network_close(struct network *network); /* NULL is allowed; containers keep their network */
 
 /* Why containers have a loopback only, or NULL. */
-const char *network_missing(const struct network *network);
+const char *network_missing(struct network *network);
 uint32_t network_capacity(const struct network *network); /* subnets of the pool */
 
 /* Takes and records an address for the id. wanted: see netpool_take. *ret_lease is NULL if there is
  * no network and none is asked for. */
 int network_reserve(struct network *network, const char *id, const char *wanted,
 	struct lease **ret_lease, struct err *err);
-/* The one that the last run recorded; NULL: none. Before network_start, when there is one thread: it takes no
- * lock, for the caller may hold the database's. */
-int network_adopt(
-	struct network *network, const char *id, struct lease **ret_lease, struct err *err);
+/* Those that the last run recorded, all of them: slot says where a container's goes, NULL: it is not wanted. Each holds
+ * what it names from network_adopt on. Before network_start, when there is one thread: they take no lock, for the
+ * caller may hold the database's. */
+int network_load(struct network *network, struct lease **(*slot)(const char *id, void *arg),
+	void *arg, struct err *err);
+int network_adopt(struct lease *lease, struct err *err);
 /* Before its link is made: from now on its packets pass. */
 int network_admit(struct lease *lease, struct err *err);
 struct net_port;

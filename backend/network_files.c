@@ -165,7 +165,7 @@ void network_resolvers(struct network *network, const struct lease *lease, struc
 		return; /* nobody could be asked */
 	network_facts(network, lease, &facts);
 	write_resolvers(network, facts.host_ip, text);
-	pthread_mutex_lock(&network->lock);
+	network_lock(network);
 	if (take_servers(network, buf_str(text), facts.host_ip) &&
 		network_repair(network, &err) < 0) {
 		LOG(LOG_ERROR, "table-not-repaired", KV_STR("table", network->table),

@@ -21,6 +21,7 @@ struct lease {
 	char ifb[LINK_NAME_SIZE]; /* of one whose traffic is limited: where what it sends waits */
 	uint32_t bridge; /* ifindex; 0: none */
 	bool is_admitted;
+	bool is_damaged; /* its record is */
 	bool has_chain; /* a chain of rules was asked for, and may be there */
 	struct net_port *ports; /* in the order of their NetIn */
 	size_t n_ports;
@@ -46,7 +47,9 @@ struct network {
 	uint8_t v6_prefix[16];
 	struct network_policy policy;
 
-	pthread_mutex_t lock; /* guards the rest */
+	pthread_mutex_t lock; /* guards the rest, and missing; see network_lock */
+	pthread_cond_t started;
+	bool is_starting;
 	struct netpool pool;
 	struct idpool port_pool; /* of numbers above first_pool_port */
 	LIST_HEAD(, lease) leases;
@@ -70,7 +73,8 @@ void network_address_6(const struct network *network, uint32_t address, uint8_t 
 /* network_facts.c: the hardware address of a container at a bridge, which is not to take another one's. */
 void network_mac(const struct lease *lease, uint8_t ret_mac[6]);
 
-/* network.c */
+/* network.c: takes the lock, once there is a table. */
+void network_lock(struct network *network);
 int network_forget_record(struct network *network, const char *id, struct err *err);
 
 /* network_files.c: what the host's configuration says of them now. Lock held. */
@@ -91,7 +95,14 @@ int network_rules_put(struct lease *lease, size_t n); /* 0 or -errno */
 
 /* network_ports.c */
 int network_ports_open(struct network *network, struct err *err);
-int network_ports_load(struct lease *lease, struct err *err); /* for network_adopt */
+/* For network_load: ports and rules of the leases that are there. */
+struct lease_finder {
+	struct network *network;
+	struct lease **(*slot)(const char *id, void *arg);
+	void *arg;
+};
+int network_ports_load(struct lease_finder *finder, struct err *err);
+void network_ports_mark(struct lease *lease); /* those of the pool are taken */
 void network_port_give(struct network *network, uint16_t port); /* lock held */
 
 /* network_rate.c: what network_limit has made beside the link. */
@@ -110,5 +121,9 @@ void network_connections_take_port(struct network *network);
 void network_connections_sweep(struct network *network);
 bool network_connections_are_stale(struct network *network);
 
-/* network_setup.c: facts of this host. */
+/* network_setup.c: facts of this host; what it must let us do, by trying. */
 int network_setup(struct network *network, struct err *err);
+int network_try(struct network *network, struct err *err);
+
+/* network_start.c, in the watcher: from no table to a whole one. 0 or -errno: there is no network. */
+int network_begin(struct network *network);

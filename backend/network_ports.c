@@ -167,7 +167,7 @@ int network_in(struct lease *lease, const struct net_port *wanted, struct net_po
 	struct port_change change = { .lease = lease, .port = *wanted };
 	int r;
 
-	pthread_mutex_lock(&lease->network->lock);
+	network_lock(lease->network);
 	r = map_port(lease, &change, err);
 	pthread_mutex_unlock(&lease->network->lock);
 	if (r < 0)
@@ -254,7 +254,7 @@ int network_out(struct lease *lease, const struct net_rule *rules, size_t n_rule
 		r = net_rule_check(&rules[i], err);
 	if (r < 0 || !n_rules)
 		return r;
-	pthread_mutex_lock(&lease->network->lock);
+	network_lock(lease->network);
 	r = open_all(lease, rules, n_rules, err);
 	pthread_mutex_unlock(&lease->network->lock);
 	return r;
@@ -262,45 +262,60 @@ int network_out(struct lease *lease, const struct net_rule *rules, size_t n_rule
 
 /* ---- after a restart ------------------------------------------------------------------------- */
 
+/* Ports without an address are somebody's that failed. */
+static struct lease *find(const struct db_row *row, const struct lease_finder *finder)
+{
+	struct lease **slot = finder->slot(db_row_text(row, 0), finder->arg);
+
+	return slot ? *slot : NULL;
+}
+
 static int load_port(const struct db_row *row, void *arg)
 {
-	struct lease *lease = arg;
-	struct net_port *more = realloc(lease->ports, (lease->n_ports + 1) * sizeof(*more));
+	struct lease *lease = find(row, arg);
+	struct net_port *more =
+		lease ? realloc(lease->ports, (lease->n_ports + 1) * sizeof(*more)) : NULL;
 
 	if (!more)
-		return -ENOMEM;
+		return lease ? -ENOMEM : 0;
 	lease->ports = more;
 	more[lease->n_ports++] =
-		(struct net_port){ (uint16_t)db_row_int(row, 0), (uint16_t)db_row_int(row, 1) };
+		(struct net_port){ (uint16_t)db_row_int(row, 1), (uint16_t)db_row_int(row, 2) };
 	return 0;
 }
 
 static int load_rule(const struct db_row *row, void *arg)
 {
-	struct lease *lease = arg;
-	struct net_rule *more = realloc(lease->rules, (lease->n_rules + 1) * sizeof(*more));
+	struct lease *lease = find(row, arg);
+	struct net_rule *more =
+		lease ? realloc(lease->rules, (lease->n_rules + 1) * sizeof(*more)) : NULL;
 
 	if (!more)
-		return -ENOMEM;
+		return lease ? -ENOMEM : 0;
 	lease->rules = more;
-	return net_rule_parse(db_row_text(row, 0), &more[lease->n_rules++]);
+	lease->is_damaged |= net_rule_parse(db_row_text(row, 1), &more[lease->n_rules++]) < 0;
+	return 0;
 }
 
-int network_ports_load(struct lease *lease, struct err *err)
+int network_ports_load(struct lease_finder *finder, struct err *err)
 {
-	struct network *network = lease->network;
-	int r = db_each(network->db, load_port, lease, err,
-		"SELECT host_port, container_port FROM ports WHERE container = ? ORDER BY position",
-		"s", lease->id);
+	struct db *db = finder->network->db;
+	int r = db_each(db, load_port, finder, err,
+		"SELECT container, host_port, container_port FROM ports"
+		" ORDER BY container, position",
+		"");
 
 	if (r == 0)
-		r = db_each(network->db, load_rule, lease, err,
-			"SELECT rule FROM rules WHERE container = ? ORDER BY position", "s",
-			lease->id);
-	if (r < 0)
-		return err_system(err, r, "ports and rules of container %s", lease->id);
+		r = db_each(db, load_rule, finder, err,
+			"SELECT container, rule FROM rules ORDER BY container, position", "");
+	return r < 0 ? err_system(err, r, "ports and rules") : 0;
+}
+
+void network_ports_mark(struct lease *lease)
+{
+	struct network *network = lease->network;
+
 	for (size_t i = 0; i < lease->n_ports; i++)
 		idpool_mark(&network->port_pool,
 			(int64_t)lease->ports[i].host - (int64_t)network->config->first_pool_port);
-	return 0;
 }

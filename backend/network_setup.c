@@ -2,7 +2,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ifaddrs.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,52 +37,51 @@ static int enable_forwarding(const char *path, struct err *err)
 	return 0;
 }
 
-static int copy_mtu(const struct rtnl_link *link, void *arg)
+/* Facts of a link by its number. */
+static int look_at(uint32_t index, char name[IF_NAMESIZE], struct rtnl_facts *ret_facts)
 {
-	struct rtnl_link *wanted = arg;
-
-	if (link->index == wanted->index)
-		wanted->mtu = link->mtu;
-	return 0;
+	return if_indextoname(index, name) ? rtnl_look(name, ret_facts) : -ENODEV;
 }
 
-/* The address of the link, or, for index 0, of the first that is not the loopback. */
-static void find_external_ip(struct network *network, uint32_t index)
+struct address_search {
+	struct network *network;
+	uint32_t index; /* of the link that it must belong to; 0: any but the loopback and ours */
+};
+
+static int take_address(uint32_t index, const void *address, void *arg)
 {
-	struct ifaddrs *all = NULL;
+	const struct address_search *search = arg;
+	struct network *network = search->network;
+	char name[IF_NAMESIZE];
+	struct rtnl_facts facts;
 
-	snprintf(network->external_ip, sizeof(network->external_ip), "127.0.0.1");
-	if (getifaddrs(&all) < 0)
-		return;
-	for (const struct ifaddrs *at = all; at; at = at->ifa_next) {
-		const struct sockaddr_in *address = (const void *)at->ifa_addr;
-
-		if (!address || address->sin_family != AF_INET || at->ifa_flags & IFF_LOOPBACK ||
-			!strncmp(at->ifa_name, network->links, strlen(network->links)) ||
-			(index && if_nametoindex(at->ifa_name) != index))
-			continue;
-		inet_ntop(AF_INET, &address->sin_addr, network->external_ip,
-			sizeof(network->external_ip));
-		break;
-	}
-	freeifaddrs(all);
+	if (search->index && index != search->index)
+		return 0;
+	if (!if_indextoname(index, name) ||
+		!strncmp(name, network->links, strlen(network->links)) ||
+		rtnl_look(name, &facts) < 0 || facts.is_loopback)
+		return 0;
+	inet_ntop(AF_INET, address, network->external_ip, sizeof(network->external_ip));
+	return 1;
 }
 
+/* Nothing here grows with the number of links but a list of their addresses. */
 static void learn_uplink(struct network *network)
 {
 	const struct network_config *config = network->config;
-	struct rtnl_link uplink = { .mtu = MAX_MTU };
+	struct address_search search = { .network = network };
+	struct rtnl_facts uplink = { .mtu = MAX_MTU };
+	char name[IF_NAMESIZE];
 
-	if (rtnl_uplink(AF_INET, &uplink.index) == 0)
-		rtnl_each_link(copy_mtu, &uplink);
+	if (rtnl_uplink(AF_INET, &search.index) == 0)
+		look_at(search.index, name, &uplink);
 	network->mtu = config->mtu                   ? (uint32_t)config->mtu
 		: uplink.mtu < MAX_MTU && uplink.mtu ? uplink.mtu
 						     : MAX_MTU;
-	if (*config->external_ip)
-		snprintf(network->external_ip, sizeof(network->external_ip), "%s",
-			config->external_ip);
-	else
-		find_external_ip(network, uplink.index);
+	snprintf(network->external_ip, sizeof(network->external_ip), "%s",
+		*config->external_ip ? config->external_ip : "127.0.0.1");
+	if (!*config->external_ip)
+		rtnl_each_address(take_address, &search);
 }
 
 /* A pair is made and taken away again: rights and modules show in no other way. */
@@ -172,7 +170,13 @@ int network_setup(struct network *network, struct err *err)
 		return r;
 	learn_uplink(network);
 	look_at_firewall(network);
-	r = try_veth(network, err);
+	return 0;
+}
+
+int network_try(struct network *network, struct err *err)
+{
+	int r = try_veth(network, err);
+
 	if (r == 0)
 		r = enable_forwarding(FORWARD, err);
 	return r == 0 && network->config->v6 ? enable_forwarding(FORWARD_6, err) : r;

@@ -88,6 +88,47 @@ static void sweep_links(struct network *network)
 		LOG(LOG_INFO, "links-swept", KV_INT("links", (int64_t)sweep->n));
 }
 
+/* Lock held. */
+static int make_table(struct network *network, struct err *err)
+{
+	int r = network_try(network, err);
+
+	if (r < 0)
+		return r;
+	sweep_links(network);
+	network_connections_clear(network);
+	network_learn_resolvers(network);
+	r = network_repair(network, err);
+	network->n_repairs = 0;
+	if (r < 0)
+		return r;
+	network->watch_fd = nft_watch_open();
+	return network->watch_fd < 0
+		? err_system(err, network->watch_fd, "changes of rules cannot be watched")
+		: 0;
+}
+
+static void give_up(struct network *network, const struct err *err)
+{
+	snprintf(network->missing, sizeof(network->missing), "%.250s", err->msg);
+	LOG(LOG_WARN, "no-network", KV_STR("reason", network->missing));
+}
+
+int network_begin(struct network *network)
+{
+	struct err err;
+	int r;
+
+	pthread_mutex_lock(&network->lock);
+	r = make_table(network, &err);
+	if (r < 0)
+		give_up(network, &err);
+	network->is_starting = false;
+	pthread_cond_broadcast(&network->started);
+	pthread_mutex_unlock(&network->lock);
+	return r;
+}
+
 void network_start(struct network *network, bool (*is_known)(const char *id, void *arg), void *arg)
 {
 	struct err err;
@@ -96,18 +137,11 @@ void network_start(struct network *network, bool (*is_known)(const char *id, voi
 	forget_strays(network, is_known, arg);
 	if (*network->missing)
 		return;
-	pthread_mutex_lock(&network->lock);
-	sweep_links(network);
-	network_connections_clear(network);
-	network_learn_resolvers(network);
-	r = network_repair(network, &err);
-	network->n_repairs = 0;
-	pthread_mutex_unlock(&network->lock);
-	if (r == 0)
-		r = network_watch_start(network);
+	network->is_starting = true;
+	r = network_watch_start(network);
 	if (r == 0)
 		return;
-	snprintf(network->missing, sizeof(network->missing), "%.250s",
-		r == -EIO ? err.msg : "changes of rules cannot be watched");
-	LOG(LOG_WARN, "no-network", KV_STR("reason", network->missing));
+	network->is_starting = false;
+	err_system(&err, r, "the thread that watches rules");
+	give_up(network, &err);
 }

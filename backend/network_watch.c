@@ -1,4 +1,4 @@
-/* A thread that hears of every change to rules: what others take from our table is put back at
+/* A thread that makes the table and hears of every change to rules: what others take from our table is put back at
  * once, and counted. Beside that it forgets the connections of addresses that were given back. */
 #include <errno.h>
 #include <poll.h>
@@ -92,9 +92,12 @@ static void act(struct watch *watch, const struct pollfd polls[2])
 static void *run(void *arg)
 {
 	struct watch watch = { .network = arg };
-	struct pollfd polls[] = { { .fd = watch.network->watch_fd, .events = POLLIN },
-		{ .fd = watch.network->wake_fd, .events = POLLIN } };
+	struct pollfd polls[2] = { { .events = POLLIN }, { .events = POLLIN } };
 
+	if (network_begin(watch.network) < 0)
+		return NULL;
+	polls[0].fd = watch.network->watch_fd;
+	polls[1].fd = watch.network->wake_fd;
 	for (;;) {
 		int n = poll(polls, 2, patience_ms(&watch));
 
@@ -109,10 +112,9 @@ static void *run(void *arg)
 
 int network_watch_start(struct network *network)
 {
-	network->watch_fd = nft_watch_open();
 	network->wake_fd = eventfd(0, EFD_CLOEXEC);
-	if (network->watch_fd < 0 || network->wake_fd < 0)
-		return -EPROTO;
+	if (network->wake_fd < 0)
+		return -errno;
 	if (pthread_create(&network->watcher, NULL, run, network))
 		return -EAGAIN;
 	network->is_watching = true;

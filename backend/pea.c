@@ -142,7 +142,9 @@ bool pea_is_one(struct container *container, uint32_t token)
 	struct search search = { .token = token };
 	struct err err;
 
-	return store_peas(container->backend->db, container->id, match_token, &search, &err) == 0 &&
+	return container->had_peas &&
+		store_peas(container->backend->db, container->id, match_token, &search, &err) ==
+		0 &&
 		search.is_found;
 }
 
@@ -193,7 +195,8 @@ void pea_recover(struct container *container)
 	AUTO(auto_tokens) struct tokens tokens = { 0 };
 	struct err err;
 
-	store_peas(container->backend->db, container->id, add_token, &tokens, &err);
+	if (container->had_peas)
+		store_peas(container->backend->db, container->id, add_token, &tokens, &err);
 	for (size_t i = 0; i < tokens.n_all; i++)
 		if (!has_process(container, tokens.all[i]))
 			clean(container->backend, container->id, tokens.all[i]);

@@ -151,17 +151,9 @@ int limits_store(
 	return r;
 }
 
-static int load_row(const struct db_row *row, void *arg)
+void limits_take(struct limits *limits, const char *name, int64_t value)
 {
 	for (size_t i = 0; i < N_ELEMENTS(columns); i++)
-		if (!strcmp(db_row_text(row, 0), columns[i].name))
-			*field(arg, i) = (uint64_t)db_row_int(row, 1);
-	return 0;
-}
-
-int limits_load(struct db *db, const char *container_id, struct limits *ret, struct err *err)
-{
-	*ret = (struct limits){ 0 };
-	return db_each(db, load_row, ret, err, "SELECT name, value FROM limits WHERE container = ?",
-		"s", container_id);
+		if (!strcmp(name, columns[i].name))
+			*field(limits, i) = (uint64_t)value;
 }

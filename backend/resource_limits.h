@@ -38,7 +38,8 @@ int limits_apply(const struct limits *limits, const struct limits_policy *policy
 /* In the record: one row per limit that is set. Within the transaction that records the container. */
 int limits_store(
 	struct db *db, const char *container_id, const struct limits *limits, struct err *err);
-int limits_load(struct db *db, const char *container_id, struct limits *ret, struct err *err);
+/* One row of it; names that are not known are passed over. */
+void limits_take(struct limits *limits, const char *name, int64_t value);
 
 /* What weighs: the weight or the shares, 0 if neither was given. */
 uint64_t limits_cpu_shares(const struct limits *limits);

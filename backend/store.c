@@ -226,8 +226,7 @@ int store_add_image(
 
 struct visitor {
 	int (*record)(const struct record *record, void *arg);
-	int (*property)(const char *key, const char *value, void *arg);
-	int (*bind)(const struct bind_mount *bind, void *arg);
+	int (*detail)(const struct detail *detail, void *arg);
 	int (*token)(uint32_t token, void *arg);
 	void *arg;
 };
@@ -260,37 +259,9 @@ int store_each(struct db *db, int (*visit)(const struct record *record, void *ar
 		"");
 }
 
-static int visit_property(const struct db_row *row, void *arg)
-{
-	struct visitor *visitor = arg;
-
-	return visitor->property(db_row_text(row, 0), db_row_text(row, 1), visitor->arg);
-}
-
-int store_properties(struct db *db, const char *id,
-	int (*visit)(const char *key, const char *value, void *arg), void *arg, struct err *err)
-{
-	struct visitor visitor = { .property = visit, .arg = arg };
-
-	return db_each(db, visit_property, &visitor, err,
-		"SELECT key, value FROM properties WHERE container = ? ORDER BY key", "s", id);
-}
-
 static int visit_env(const struct db_row *row, void *arg)
 {
 	return strv_add(arg, db_row_text(row, 0));
-}
-
-int store_env(struct db *db, const char *id, struct strv *ret_env, struct err *err)
-{
-	return db_each(db, visit_env, ret_env, err,
-		"SELECT value FROM env WHERE container = ? ORDER BY position", "s", id);
-}
-
-int store_image_env(struct db *db, const char *id, struct strv *ret_env, struct err *err)
-{
-	return db_each(db, visit_env, ret_env, err,
-		"SELECT value FROM image_env WHERE container = ? ORDER BY position", "s", id);
 }
 
 int store_images(struct db *db, struct strv *ret_names, struct err *err)
@@ -355,25 +326,44 @@ int store_peas(struct db *db, const char *id, int (*visit)(uint32_t token, void 
 		"s", id);
 }
 
-static int visit_bind(const struct db_row *row, void *arg)
+static int visit_detail(const struct db_row *row, void *arg)
 {
 	struct visitor *visitor = arg;
-	struct bind_mount bind = { .src = (char *)db_row_text(row, 0),
-		.dst = (char *)db_row_text(row, 1),
-		.read_write = db_row_int(row, 2) & BIND_READ_WRITE,
-		.from_container = db_row_int(row, 2) & BIND_OF_ROOT };
+	struct detail detail = { .id = db_row_text(row, 0),
+		.key = db_row_text(row, 1),
+		.text = db_row_text(row, 2),
+		.number = db_row_int(row, 3) };
 
-	return visitor->bind(&bind, visitor->arg);
+	return visitor->detail(&detail, visitor->arg);
 }
 
-int store_binds(struct db *db, const char *id,
-	int (*visit)(const struct bind_mount *bind, void *arg), void *arg, struct err *err)
+int store_each_detail(struct db *db, enum store_detail which,
+	int (*visit)(const struct detail *detail, void *arg), void *arg, struct err *err)
 {
-	struct visitor visitor = { .bind = visit, .arg = arg };
+	static const char *const queries[N_STORE_DETAILS] = {
+		[STORE_ENV] = "SELECT container, '', value, position FROM env"
+			      " ORDER BY container, position",
+		[STORE_IMAGE_ENV] = "SELECT container, '', value, position FROM image_env"
+				    " ORDER BY container, position",
+		[STORE_PROPERTIES] = "SELECT container, key, value, 0 FROM properties"
+				     " ORDER BY container, key",
+		[STORE_LIMITS] = "SELECT container, name, '', value FROM limits",
+		[STORE_BINDS] = "SELECT container, src, dst, read_write FROM binds"
+				" ORDER BY container, position",
+		[STORE_LOWERS] = "SELECT container, '', path, token FROM lowers WHERE token = 0",
+		[STORE_PEAS] = "SELECT container, '', '', token FROM peas",
+	};
+	struct visitor visitor = { .detail = visit, .arg = arg };
 
-	return db_each(db, visit_bind, &visitor, err,
-		"SELECT src, dst, read_write FROM binds WHERE container = ? ORDER BY position", "s",
-		id);
+	return db_each(db, visit_detail, &visitor, err, queries[which], "");
+}
+
+struct bind_mount store_bind(const struct detail *detail)
+{
+	return (struct bind_mount){ .src = (char *)detail->key,
+		.dst = (char *)detail->text,
+		.read_write = detail->number & BIND_READ_WRITE,
+		.from_container = detail->number & BIND_OF_ROOT };
 }
 
 int store_cgroups(struct db *db, struct strv *ret_paths, struct err *err)

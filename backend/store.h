@@ -4,7 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct bind_mount;
+#include "spec.h"
+
 struct container;
 struct db;
 struct err;
@@ -17,9 +18,9 @@ struct record {
 	int64_t id_base, grace_ns; /* id_base: host id of the range's id 0, -1: none */
 	int state; /* enum container_state */
 	int privileged; /* enum privilege */
-	const struct bind_mount *binds; /* for store_add; see store_binds */
+	const struct bind_mount *binds; /* for store_add; see store_bind */
 	size_t n_binds;
-	const struct limits *limits; /* for store_add; NULL: none; see limits_load */
+	const struct limits *limits; /* for store_add; NULL: none */
 	int64_t created_ms; /* clock_ms; 0: not known */
 	const char *root; /* the image that was asked for; NULL: not known */
 };
@@ -41,7 +42,6 @@ int store_add(struct db *db, const struct record *record, const struct strv *env
  * own. */
 int store_add_image(
 	struct db *db, const char *id, const char *name, const struct strv *env, struct err *err);
-int store_image_env(struct db *db, const char *id, struct strv *ret_env, struct err *err);
 /* The directory that a layer lies over, for metrics: a container's (token 0) or a process's with a root of
  * its own. *ret_path is the caller's; NULL: none is recorded. */
 int store_add_lower(
@@ -65,8 +65,22 @@ int store_remove(struct db *db, const char *id, struct err *err);
 /* visit sees each record; strings are valid during the call. */
 int store_each(struct db *db, int (*visit)(const struct record *record, void *arg), void *arg,
 	struct err *err);
-int store_properties(struct db *db, const char *id,
-	int (*visit)(const char *key, const char *value, void *arg), void *arg, struct err *err);
-int store_env(struct db *db, const char *id, struct strv *ret_env, struct err *err);
-int store_binds(struct db *db, const char *id,
-	int (*visit)(const struct bind_mount *bind, void *arg), void *arg, struct err *err);
+/* What belongs to containers, of all of them: to ask for each anew takes longer than all the rest of a start. A
+ * container's come one after the other, in their order. */
+enum store_detail {
+	STORE_ENV, /* text */
+	STORE_IMAGE_ENV, /* text */
+	STORE_PROPERTIES, /* key, text */
+	STORE_LIMITS, /* key, number: see limits_take */
+	STORE_BINDS, /* see store_bind */
+	STORE_LOWERS, /* text: of containers, see store_add_lower */
+	STORE_PEAS, /* number: the token */
+	N_STORE_DETAILS
+};
+struct detail {
+	const char *id, *key, *text; /* valid during the call */
+	int64_t number;
+};
+int store_each_detail(struct db *db, enum store_detail which,
+	int (*visit)(const struct detail *detail, void *arg), void *arg, struct err *err);
+struct bind_mount store_bind(const struct detail *detail); /* borrows its texts */

@@ -265,6 +265,26 @@ static void free_all(struct volumes *volumes)
 	free(volumes);
 }
 
+/* What it tries is tried by another program. */
+static void *choose(void *arg)
+{
+	struct volumes *volumes = arg;
+
+	volumes->chosen = driver_choose(volumes, volumes->driver_name, &volumes->why_not);
+	sweeper_has_dead(volumes); /* what was tried */
+	return NULL;
+}
+
+int volumes_await(struct volumes *volumes, struct err *err)
+{
+	if (volumes->is_choosing)
+		pthread_join(volumes->chooser, NULL);
+	volumes->is_choosing = false;
+	if (volumes->chosen < 0)
+		*err = volumes->why_not;
+	return volumes->chosen;
+}
+
 static int open_parts(struct volumes *volumes, const char *driver, struct err *err)
 {
 	AUTO_FREE char *path = NULL;
@@ -280,10 +300,15 @@ static int open_parts(struct volumes *volumes, const char *driver, struct err *e
 	if (r == 0)
 		r = volumes_load(volumes, err);
 	if (r == 0)
-		r = driver_choose(volumes, driver, err);
-	if (r == 0)
 		futures_load(volumes);
-	return r < 0 ? r : sweeper_start(volumes, err);
+	if (r == 0)
+		r = sweeper_start(volumes, err);
+	if (r < 0)
+		return r;
+	volumes->driver_name = driver;
+	r = -pthread_create(&volumes->chooser, NULL, choose, volumes);
+	volumes->is_choosing = r == 0;
+	return r < 0 ? err_system(err, r, "volumes") : 0;
 }
 
 int volumes_open(const struct volumes_config *config, struct volumes **ret_volumes, struct err *err)
@@ -325,6 +350,7 @@ void volumes_close(struct volumes *volumes)
 {
 	if (!volumes)
 		return;
+	volumes_await(volumes, &(struct err){ 0 });
 	volumes_halt(volumes);
 	sweeper_stop(volumes);
 	free_all(volumes);

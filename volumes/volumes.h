@@ -35,16 +35,18 @@ struct volumes_config {
 	const char *dir; /* made if missing; one server per directory (the caller holds a lock) */
 	int self_exe_fd; /* the program that runs "cloche tree"; borrowed */
 	struct volume_users users;
-	const char *driver; /* a name that is known; borrowed for the call */
+	const char *driver; /* a name that is known; borrowed until volumes_await */
 };
 
 /* overlay, btrfs, copy (or naive), detect: see driver.h. */
 bool volume_driver_is_known(const char *name);
 
 /* Loads the record, compares it with what is on disk, finishes what a crash has left. Nothing is
- * ever deleted because of a damaged row or a missing file: it is logged and set aside. */
+ * ever deleted because of a damaged row or a missing file: it is logged and set aside. Meanwhile the driver
+ * is tried: nothing is made or attached before volumes_await has returned. */
 int volumes_open(
 	const struct volumes_config *config, struct volumes **ret_volumes, struct err *err);
+int volumes_await(struct volumes *volumes, struct err *err); /* -errno: no driver does */
 /* The close is near: creations and streams that are at work have three seconds left, then they fail
  * (-ECANCELED), as new ones do at once; deletions are left to the next start. */
 void volumes_halt(struct volumes *volumes);

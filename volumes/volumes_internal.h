@@ -83,7 +83,12 @@ struct volumes {
 	struct volume_users users;
 	int halt_fd; /* an eventfd, readable once everything is to end */
 	struct db *db;
-	const struct volume_driver *driver;
+	const struct volume_driver *driver; /* chosen by a thread while the server starts */
+	const char *driver_name; /* what was asked for, until it is chosen */
+	pthread_t chooser;
+	bool is_choosing;
+	int chosen; /* 0 or -errno, with why_not */
+	struct err why_not;
 	char no_overlay
 		[200]; /* why there are no overlay mounts here; "": there are, or nobody has tried */
 

@@ -263,6 +263,8 @@ static int copy_facts(const struct nlmsghdr *head, void *arg)
 	memcpy(&stats, data, sizeof(stats));
 	*facts = (struct rtnl_facts){ .index = (uint32_t)info->ifi_index,
 		.group = u32_of(head, sizeof(*info), IFLA_GROUP),
+		.mtu = u32_of(head, sizeof(*info), IFLA_MTU),
+		.is_loopback = info->ifi_flags & IFF_LOOPBACK,
 		.rx_bytes = stats.rx_bytes,
 		.tx_bytes = stats.tx_bytes };
 	return 1; /* there is no other */
@@ -280,6 +282,38 @@ int rtnl_look(const char *name, struct rtnl_facts *ret_facts)
 	nl_begin(&nl, RTM_GETLINK, 0, &down, sizeof(down));
 	nl_put_text(&nl, IFLA_IFNAME, name);
 	return nl_dump(fd, &nl, space, sizeof(space), copy_facts, ret_facts);
+}
+
+struct address_search {
+	int (*visit)(uint32_t index, const void *address, void *arg);
+	void *arg;
+};
+
+static int visit_address(const struct nlmsghdr *head, void *arg)
+{
+	const struct address_search *search = arg;
+	const struct ifaddrmsg *info = NLMSG_DATA(head);
+	size_t n_bytes;
+	const void *data = nl_find(head, sizeof(*info), IFA_LOCAL, &n_bytes);
+
+	if (head->nlmsg_type != RTM_NEWADDR || !data || n_bytes != 4)
+		return 0;
+	return search->visit(info->ifa_index, data, search->arg);
+}
+
+int rtnl_each_address(int (*visit)(uint32_t index, const void *address, void *arg), void *arg)
+{
+	unsigned char space[32768] __attribute__((aligned(8)));
+	struct address_search search = { visit, arg };
+	struct ifaddrmsg all = { .ifa_family = AF_INET };
+	AUTO_FD int fd = nl_open(NETLINK_ROUTE);
+	struct nl nl;
+
+	if (fd < 0)
+		return fd;
+	nl_init(&nl, space, sizeof(space));
+	nl_begin(&nl, RTM_GETADDR, NLM_F_DUMP, &all, sizeof(all));
+	return nl_dump(fd, &nl, space, sizeof(space), visit_address, &search);
 }
 
 struct uplink {

@@ -42,12 +42,16 @@ struct rtnl_link {
 };
 /* The one of that name; -ENODEV. */
 struct rtnl_facts {
-	uint32_t index, group;
+	uint32_t index, group, mtu;
+	bool is_loopback;
 	uint64_t rx_bytes, tx_bytes;
 };
 int rtnl_look(const char *name, struct rtnl_facts *ret_facts);
 /* Of this namespace, until visit returns other than 0, which is returned. */
 int rtnl_each_link(int (*visit)(const struct rtnl_link *link, void *arg), void *arg);
+
+/* IPv4 addresses of this namespace, as rtnl_each_link. */
+int rtnl_each_address(int (*visit)(uint32_t index, const void *address, void *arg), void *arg);
 
 /* The link of the default route (the one with the lowest metric): -ENOENT if there is none. */
 int rtnl_uplink(int family, uint32_t *ret_index);

@@ -5,15 +5,10 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <seccomp.h>
-#include <stdbool.h>
-#include <stddef.h>
+#include <seccomp_programs.h> /* made by seccomp/make.c */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/auto.h"
 #include "base/err.h"
@@ -21,112 +16,11 @@
 /* The highest number that libseccomp 2.5.4 knows (set_mempolicy_home_node): what is newer has no
  * name here and is answered as if the kernel did not have it. x32 numbers are above it too. */
 #define LAST_KNOWN_NR 450
-/* NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET */
-#define CLONE_NAMESPACES 0x7e020000
 #define TIOCSTI_CMD 0x5412
 #define TIOCLINUX_CMD 0x541c
 #define FSSETXATTR_CMD 0x401c5820
 #define SETFLAGS_CMD 0x40086602
 #define SETFLAGS32_CMD 0x40046602
-
-static const char *const allowed[] = {
-#define ALLOW(name) #name,
-#include "linux/seccomp_allow.def"
-#undef ALLOW
-};
-
-/* Programs cope with a kernel that lacks these, but not with one that refuses them. */
-static const char *const missing[] = { "clone3", "keyctl", "add_key", "request_key",
-	"io_uring_setup", "io_uring_enter", "io_uring_register", "memfd_secret" };
-
-/* For a root with CAP_SYS_ADMIN in a user namespace of its own: it can mount what such a root may (tmpfs,
- * overlay, FUSE), and undo nothing that its container was given. */
-static const char *const mounting[] = { "mount", "umount", "umount2", "mount_setattr", "move_mount",
-	"open_tree", "fsopen", "fsconfig", "fsmount", "fspick" };
-static const char *const making_namespaces[] = { "unshare", "setns", "clone", "pivot_root",
-	"sethostname", "setdomainname" };
-
-static const uint32_t personalities[] = { 0, 8, 0x20000, 0x20008, 0xffffffff };
-/* Which protocols of NETLINK, the program in front decides. */
-static const uint32_t socket_domains[] = { 1 /* UNIX */, 2 /* INET */, 10 /* INET6 */,
-	16 /* NETLINK */, 17 /* PACKET */ };
-
-/* int-typed arguments: the kernel looks at the low half only, so the filter must too. */
-#define LOW(arg, value) SCMP_CMP64(arg, SCMP_CMP_MASKED_EQ, 0xffffffff, value)
-
-static int allow_unconditional(scmp_filter_ctx ctx)
-{
-	int r = 0;
-
-	for (size_t i = 0; i < N_ELEMENTS(allowed) && r == 0; i++) {
-		int nr = seccomp_syscall_resolve_name(allowed[i]);
-
-		if (nr != __NR_SCMP_ERROR)
-			r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0);
-	}
-	for (size_t i = 0; i < N_ELEMENTS(missing) && r == 0; i++) {
-		int nr = seccomp_syscall_resolve_name(missing[i]);
-
-		if (nr != __NR_SCMP_ERROR)
-			r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), nr, 0);
-	}
-	return r;
-}
-
-static int allow_by_argument(scmp_filter_ctx ctx)
-{
-	int r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
-		SCMP_CMP64(0, SCMP_CMP_MASKED_EQ, CLONE_NAMESPACES, 0));
-
-	if (r == 0)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 0);
-	for (size_t i = 0; i < N_ELEMENTS(personalities) && r == 0; i++)
-		r = seccomp_rule_add(
-			ctx, SCMP_ACT_ALLOW, SCMP_SYS(personality), 1, LOW(0, personalities[i]));
-	for (size_t i = 0; i < N_ELEMENTS(socket_domains) && r == 0; i++)
-		r = seccomp_rule_add(
-			ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, LOW(0, socket_domains[i]));
-	/* socketcall(SOCKET, ...) hides its domain behind a pointer; 32-bit C libraries of the last
-	 * ten years call socket itself. */
-	for (uint32_t call = 2; call <= 20 && r == 0; call++)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socketcall), 1, LOW(0, call));
-	return r;
-}
-
-static int allow_names(scmp_filter_ctx ctx, const char *const names[], size_t n_names)
-{
-	int r = 0;
-
-	for (size_t i = 0; i < n_names && r == 0; i++) {
-		int nr = seccomp_syscall_resolve_name(names[i]);
-
-		if (nr != __NR_SCMP_ERROR)
-			r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, nr, 0);
-	}
-	return r;
-}
-
-static int allow_more(scmp_filter_ctx ctx, enum seccomp_kind kind)
-{
-	int r = 0;
-
-	if (kind >= SECCOMP_MOUNTS)
-		r = allow_names(ctx, mounting, N_ELEMENTS(mounting));
-	if (r == 0 && kind >= SECCOMP_NAMESPACES)
-		r = allow_names(ctx, making_namespaces, N_ELEMENTS(making_namespaces));
-	return r;
-}
-
-static int add_compat_arch(scmp_filter_ctx ctx)
-{
-#if defined(__x86_64__)
-	return seccomp_arch_add(ctx, SCMP_ARCH_X86);
-#elif defined(__aarch64__)
-	return seccomp_arch_add(ctx, SCMP_ARCH_ARM);
-#else
-	return 0;
-#endif
-}
 
 #if defined(__x86_64__)
 #define NATIVE_ARCH AUDIT_ARCH_X86_64
@@ -209,56 +103,20 @@ static void write_front(struct sock_filter to[END], bool keeps_projects)
 	memcpy(to, front, sizeof(front));
 }
 
-static int export_with_front(
-	scmp_filter_ctx ctx, bool keeps_projects, void **ret_filter, size_t *ret_bytes)
-{
-	AUTO_FD int fd = memfd_create("cloche-seccomp", MFD_CLOEXEC);
-	const size_t front_bytes = END * sizeof(struct sock_filter);
-	struct stat st;
-	char *filter;
-	int r;
-
-	if (fd < 0)
-		return -errno;
-	r = seccomp_export_bpf(ctx, fd);
-	if (r < 0)
-		return r;
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	filter = malloc(front_bytes + st.st_size);
-	if (!filter)
-		return -ENOMEM;
-	write_front((struct sock_filter *)filter, keeps_projects);
-	if (pread(fd, filter + front_bytes, st.st_size, 0) != st.st_size) {
-		free(filter);
-		return -EIO;
-	}
-	*ret_filter = filter;
-	*ret_bytes = front_bytes + st.st_size;
-	return 0;
-}
+static_assert(N_ELEMENTS(seccomp_programs) == N_SECCOMP_KINDS, "one for each kind");
 
 int seccomp_filter_build(enum seccomp_kind kind, bool keeps_projects, void **ret_filter,
 	size_t *ret_bytes, struct err *err)
 {
-	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
-	int r;
+	const size_t front_bytes = END * sizeof(struct sock_filter);
+	const size_t n_bytes = seccomp_programs[kind].n_ops * sizeof(struct sock_filter);
+	char *filter = malloc(front_bytes + n_bytes);
 
-	if (!ctx)
+	if (!filter)
 		return err_system(err, -ENOMEM, "seccomp filter");
-	r = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
-	if (r == 0)
-		r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
-	if (r == 0)
-		r = add_compat_arch(ctx);
-	if (r == 0)
-		r = allow_unconditional(ctx);
-	if (r == 0)
-		r = allow_by_argument(ctx);
-	if (r == 0)
-		r = allow_more(ctx, kind);
-	if (r == 0)
-		r = export_with_front(ctx, keeps_projects, ret_filter, ret_bytes);
-	seccomp_release(ctx);
-	return r < 0 ? err_system(err, r, "seccomp filter") : 0;
+	write_front((struct sock_filter *)filter, keeps_projects);
+	memcpy(filter + front_bytes, seccomp_programs[kind].ops, n_bytes);
+	*ret_filter = filter;
+	*ret_bytes = front_bytes + n_bytes;
+	return 0;
 }

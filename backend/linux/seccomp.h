@@ -1,5 +1,5 @@
-/* seccomp.h - the default system call filter (reference: security.md 2.3). Built once at start with
- * libseccomp, kept as bytes, loaded by init before it gives up CAP_SYS_ADMIN: everything in the
+/* seccomp.h - the default system call filter (reference: security.md 2.3). Made by
+ * libseccomp when cloche is built (seccomp/make.c), loaded by init before it gives up CAP_SYS_ADMIN: everything in the
  * container inherits it. Allowed calls stand in seccomp_allow.def. Denied known ones give EPERM,
  * some ENOSYS (so that programs fall back), numbers nobody knows give ENOSYS. */
 #pragma once

@@ -14,7 +14,7 @@ enum msg_type {
 	MSG_REPLY = 1, /* struct msg_reply; seq is the request's */
 
 	/* server to shim; each is answered by MSG_REPLY */
-	MSG_HELLO = 16, /* struct msg_hello; reply: struct msg_welcome */
+	MSG_HELLO = 16, /* struct msg_hello; reply: struct msg_welcome, or struct msg_welcome_all */
 	MSG_PREPARE, /* a plan; fds: procfs, listening socket (later optional) */
 	MSG_BIRTH, /* a plan */
 	MSG_START, /* struct msg_start and the filter's bytes; reply fds: root, pts */
@@ -62,6 +62,8 @@ struct msg_reply {
 struct msg_hello {
 	uint32_t protocol, padding;
 	char nonce[40]; /* as given in argv: the shim answers only to those who know it */
+	uint32_t wants_all; /* 1: struct msg_welcome_all, where it is known and there is memory */
+	uint32_t more_padding;
 };
 struct msg_welcome {
 	struct msg_reply reply;
@@ -195,6 +197,29 @@ struct msg_process {
 	struct msg_usage usage;
 };
 enum process_state { PROCESS_STARTING, PROCESS_RUNNING, PROCESS_EXITED };
+
+/* What MSG_WATCH has given, and what was seen by it. */
+struct msg_watched {
+	uint64_t memory_limit_bytes, oom_kills, pids_hits;
+	uint32_t given; /* enum watch_file; 0: nobody looks */
+	uint32_t explains;
+};
+/* The other answer to MSG_HELLO. fds: root, kick, and those of the first processes, one after the other. */
+#define WELCOME_ALL 1 /* reply.value */
+struct msg_welcome_all {
+	struct msg_reply reply;
+	uint32_t protocol, state;
+	int32_t init_pid;
+	uint32_t n_told, told_bytes; /* behind this struct, as the shim knows them */
+	uint32_t padding;
+	struct msg_watched watch;
+};
+struct msg_told {
+	uint32_t token;
+	uint16_t n_fds; /* as in an answer to MSG_ADOPT */
+	uint16_t is_partial; /* 1: there was no room for them, see MSG_ADOPT */
+	struct msg_process process;
+};
 
 /* ---- plans: what a builder does, in order -------------------------------------------------- */
 

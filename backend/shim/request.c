@@ -515,103 +515,7 @@ static void request_bye(struct shim *shim, struct msg *msg)
 		say_dead(shim);
 }
 
-/* ---- a server that comes back ---------------------------------------------------------------- */
-
-static void add_token(struct msg_welcome *welcome, uint32_t token)
-{
-	if (welcome->n_tokens < N_ELEMENTS(welcome->tokens))
-		welcome->tokens[welcome->n_tokens++] = token;
-}
-
-static void request_hello(struct shim *shim, struct msg *msg)
-{
-	static struct msg_welcome welcome;
-	struct msg_hello body;
-	struct ended *ended;
-	struct proc *proc;
-
-	msg_body(msg, &body, sizeof(body));
-	if (strncmp(body.nonce, shim->nonce, sizeof(body.nonce)) || shim->root_fd < 0) {
-		shim_reply(shim, msg->seq, -EACCES, 0);
-		return;
-	}
-	shim->is_greeted = true;
-	welcome = (struct msg_welcome){
-		.protocol = SHIM_PROTOCOL, .state = shim->state, .init_pid = shim->init_pid
-	};
-	TAILQ_FOREACH (proc, &shim->procs, entry)
-		if (proc->report_fd < 0)
-			add_token(&welcome, proc->token);
-	TAILQ_FOREACH (ended, &shim->ended, entry)
-		add_token(&welcome, ended->end.exited.token);
-	shim_send(shim,
-		&(struct msg){ .type = MSG_REPLY,
-			.seq = msg->seq,
-			.body = &welcome,
-			.body_bytes = offsetof(struct msg_welcome, tokens) +
-				welcome.n_tokens * sizeof(welcome.tokens[0]),
-			.fds = { shim->root_fd, shim->kick_fd },
-			.n_fds = 2 });
-}
-
-static void describe_ended(const struct ended *ended, struct msg_process *ret)
-{
-	ret->exited = ended->end.exited;
-	ret->usage = ended->end.usage;
-	ret->state = PROCESS_EXITED;
-	ret->tty = ended->tty;
-	memcpy(ret->process_id, ended->process_id, strlen(ended->process_id) + 1);
-}
-
-static void describe_proc(const struct proc *proc, struct msg *answer, struct msg_process *ret)
-{
-	int input_fd = proc->tty ? proc->streams[STREAM_OUT].fd : proc->stdin_fd;
-
-	ret->exited = proc->end.exited;
-	ret->usage = proc->end.usage;
-	ret->state = proc->state;
-	ret->tty = proc->tty;
-	memcpy(ret->process_id, proc->process_id, sizeof(ret->process_id));
-	if (proc->ring_fd < 0)
-		return;
-	answer->fds[answer->n_fds++] = proc->ring_fd;
-	answer->fds[answer->n_fds++] = proc->data_fd;
-	if (input_fd >= 0)
-		answer->fds[answer->n_fds++] = input_fd;
-}
-
-static const struct ended *find_ended(const struct shim *shim, uint32_t token)
-{
-	const struct ended *ended;
-
-	TAILQ_FOREACH (ended, &shim->ended, entry)
-		if (ended->end.exited.token == token)
-			return ended;
-	return NULL;
-}
-
-static void request_adopt(struct shim *shim, struct msg *msg)
-{
-	struct msg_process body = { 0 };
-	struct msg answer = {
-		.type = MSG_REPLY, .seq = msg->seq, .body = &body, .body_bytes = sizeof(body)
-	};
-	struct proc *proc = find_for(shim, msg);
-	const struct ended *ended;
-	struct msg_token wanted;
-
-	msg_body(msg, &wanted, sizeof(wanted));
-	ended = proc ? NULL : find_ended(shim, wanted.token);
-	if (!proc && !ended) {
-		shim_reply(shim, msg->seq, -ESRCH, 0);
-		return;
-	}
-	if (proc)
-		describe_proc(proc, &answer, &body);
-	else
-		describe_ended(ended, &body);
-	shim_send(shim, &answer);
-}
+/* ---- clients of a server before ---------------------------------------------------------------- */
 
 static void request_settle(struct shim *shim, struct msg *msg)
 {
@@ -637,7 +541,7 @@ static const struct request {
 	unsigned states; /* in which it is allowed; else -EBUSY */
 	void (*handle)(struct shim *shim, struct msg *msg);
 } requests[] = {
-	{ MSG_HELLO, ANY, request_hello },
+	{ MSG_HELLO, ANY, shim_hello },
 	{ MSG_PREPARE, IN(SHIM_EMPTY), request_prepare },
 	{ MSG_BIRTH, IN(SHIM_PREPARED), request_birth },
 	{ MSG_START, IN(SHIM_BORN), forward_to_init },
@@ -650,7 +554,7 @@ static const struct request {
 	{ MSG_CLOSE_STDIN, ANY, request_close_stdin },
 	{ MSG_OPENED, ANY, request_opened },
 	{ MSG_FORGET, ANY, request_forget },
-	{ MSG_ADOPT, ANY, request_adopt },
+	{ MSG_ADOPT, ANY, shim_adopt },
 	{ MSG_WATCH, ANY, request_watch },
 	{ MSG_HOLD, ANY, hold_take },
 	{ MSG_HOLD_END, ANY, hold_end },

@@ -51,6 +51,10 @@ void shim_exited(struct shim *shim, struct msg_end *end);
 void shim_add(struct shim *shim, struct proc *proc);
 struct proc *shim_find(const struct shim *shim, uint32_t token);
 
+/* adopt.c: requests of a server that comes back. */
+void shim_hello(struct shim *shim, struct msg *msg);
+void shim_adopt(struct shim *shim, struct msg *msg);
+
 /* pea.c: processes with a root of their own. */
 void pea_request(struct shim *shim, struct msg *msg);
 /* True: it has begun, if it could. */

@@ -89,6 +89,18 @@ int watch_take(struct watch *watch, const struct msg_watch *body, int fds[], uns
 	return 0;
 }
 
+void watch_describe(struct watch *watch, struct msg_watched *ret)
+{
+	*ret = (struct msg_watched){ .memory_limit_bytes = watch->memory_limit_bytes,
+		.explains = watch->explains,
+		.oom_kills = count_oom_kills(watch),
+		.pids_hits = count_pids_hits(watch) };
+	for (int i = 0; i < N_WATCH_FILES; i++)
+		ret->given |= watch->fds[i] < 0 ? 0 : 1u << i;
+	watch->n_oom_told = watch->n_oom_kills;
+	watch->n_pids_told = watch->n_pids_hits;
+}
+
 /* ---- events ---------------------------------------------------------------------------------- */
 
 void watch_fill_polls(const struct watch *watch, struct pollfd polls[N_WATCH_POLLS])

@@ -31,6 +31,9 @@ void watch_done(struct watch *watch);
 /* Takes the descriptors, of which there are n_fds. 0 or -EPROTO. */
 int watch_take(struct watch *watch, const struct msg_watch *body, int fds[], unsigned n_fds);
 
+/* For a server that comes back: what it need not look at or give again. */
+void watch_describe(struct watch *watch, struct msg_watched *ret);
+
 void watch_fill_polls(const struct watch *watch, struct pollfd polls[N_WATCH_POLLS]);
 /* One of them is ready: looks at it. */
 void watch_hear(struct watch *watch, enum watch_poll which);

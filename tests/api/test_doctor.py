@@ -151,19 +151,20 @@ def lacking(server):
 def test_a_server_says_what_it_lacks(start_server, deny, tmp_path):
     _, expected = doctor(tmp_path)
     server = start_server()
-    assert lacking(server) == [f"{name}: {reason}. Without it: {loss}." for name, (word, reason, loss) in expected.items()
-                               if word != "works"]
+    wanted = [f"{name}: {reason}. Without it: {loss}." for name, (word, reason, loss) in expected.items() if word != "works"]
+    wait_until(lambda: lacking(server) == wanted, "all is said")
     server = start_server(prefix=(deny, "landlock_create_ruleset", "EOPNOTSUPP"))
-    assert [what for what in lacking(server) if what.startswith("Landlock: ")] == [
+    wait_until(lambda: [what for what in lacking(server) if what.startswith("Landlock: ")] == [
         "Landlock: landlock_create_ruleset: Operation not supported. Without it: the helper that packs and unpacks volumes is "
-        "confined by its mounts alone."]
+        "confined by its mounts alone."], "it is said")
     assert server.client.sh(server.client.create(), "exit 3")[0] == 3
 
 
 def test_a_server_whose_doctor_cannot_start(start_server, deny):
     """It serves, and says that it knows nothing."""
     server = start_server(prefix=(deny, "pipe2", "EMFILE"))
-    lines = [line for line in server.log_lines() if line["message"] == "cloche.environment-unknown"]
+    lines = wait_until(lambda: [line for line in server.log_lines() if line["message"] == "cloche.environment-unknown"],
+                       "it says so")
     assert len(lines) == 1 and lines[0]["data"]["errno"] == 24
     server.terminate()
 

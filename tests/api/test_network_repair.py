@@ -88,6 +88,8 @@ def test_a_table_that_cannot_be_made_is_tried_again_ever_less_often(start_server
 
 def test_the_table_of_a_server_whose_work_directory_is_gone_is_taken_over(start_server, outside):
     server = start_server(*NO_POOL)
+    server.client.create("a")  # by then there is a table
+    server.client.destroy("a")
     server.kill()
     shutil.rmtree(server.work)
     server.start()
@@ -108,7 +110,7 @@ def test_rules_that_cannot_be_put_back_harm_nobody_else(start_server, outside):
     database(server, "UPDATE rules SET rule = ? WHERE container = ?",
              "1" + " net 8.8.8.8-8.8.8.8" * 100 + " port 80-80" * 100, many)
     server.start()
-    (told,) = said(server, "rules-not-put-back")
+    (told,) = wait_until(lambda: said(server, "rules-not-put-back"), "it is told")
     assert (told["id"], told["errno"]) == (many, errno.E2BIG)
     assert server.client.sh("few", "nc -w 5 8.8.8.8 80 </dev/null")[1].decode().strip() == internet.HOST_ADDRESS
     assert server.client.sh("many", "nc -w 5 8.8.8.8 80 </dev/null")[0] != 0

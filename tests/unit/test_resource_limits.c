@@ -61,6 +61,13 @@ static void a_host_without_the_controller_says_so(void **state UNUSED)
 	assert_int_equal(limits_check(&(struct limits){ .rate_bytes = 5 }, &bare, &err), 0);
 }
 
+static int take(const struct detail *detail, void *arg)
+{
+	assert_string_equal(detail->id, "i1");
+	limits_take(arg, detail->key, detail->number);
+	return 0;
+}
+
 static void the_record_keeps_what_is_set(void **state)
 {
 	const struct limits some = { .memory_bytes = UINT64_MAX,
@@ -72,7 +79,7 @@ static void the_record_keeps_what_is_set(void **state)
 	struct record record = {
 		.id = "i1", .handle = "h1", .nonce = "n", .boot_id = "b", .limits = &some
 	};
-	struct limits found;
+	struct limits found = { 0 };
 	struct db *db;
 
 	assert_int_equal(store_open(unit_path(state, "state.db"), &db, NULL), 0);
@@ -82,12 +89,13 @@ static void the_record_keeps_what_is_set(void **state)
 	assert_int_equal(store_add(db, &record, &env, NULL, 0, NULL), 0);
 	db_close(db);
 	assert_int_equal(store_open(unit_path(state, "state.db"), &db, NULL), 0);
-	assert_int_equal(limits_load(db, "i1", &found, NULL), 0);
+	assert_int_equal(store_each_detail(db, STORE_LIMITS, take, &found, NULL), 0);
 	assert_memory_equal(&found, &some, sizeof(some));
-	assert_int_equal(limits_load(db, "i2", &found, NULL), 0);
-	assert_memory_equal(&found, &(struct limits){ 0 }, sizeof(found));
+	limits_take(&found, "of a later version", 1);
+	assert_memory_equal(&found, &some, sizeof(some));
 	assert_int_equal(store_remove(db, "i1", NULL), 0);
-	assert_int_equal(limits_load(db, "i1", &found, NULL), 0);
+	found = (struct limits){ 0 };
+	assert_int_equal(store_each_detail(db, STORE_LIMITS, take, &found, NULL), 0);
 	assert_memory_equal(&found, &(struct limits){ 0 }, sizeof(found));
 	db_close(db);
 }

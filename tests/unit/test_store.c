@@ -57,10 +57,32 @@ static int note_record(const struct record *rec, void *arg)
 	return 0;
 }
 
-static int note_property(const char *key, const char *value, void *arg)
+/* Those of one container, or of all with their ids in front. */
+struct notes {
+	const char *id;
+	struct buf text;
+};
+
+static int note_detail(const struct detail *detail, void *arg)
 {
-	buf_addf(arg, "%s=%s\n", key, value);
+	struct notes *notes = arg;
+
+	if (!notes->id)
+		buf_addf(&notes->text, "%s ", detail->id);
+	if (!notes->id || !strcmp(notes->id, detail->id))
+		buf_addf(&notes->text, "%s=%s:%jd\n", detail->key, detail->text,
+			(intmax_t)detail->number);
 	return 0;
+}
+
+static void expect_details(enum store_detail which, const char *id, const char *want)
+{
+	struct notes notes = { .id = id };
+
+	buf_init(&notes.text, 1 << 16);
+	assert_int_equal(store_each_detail(db, which, note_detail, &notes, NULL), 0);
+	assert_string_equal(buf_str(&notes.text), want);
+	buf_done(&notes.text);
 }
 
 static void expect_records(const char *want)
@@ -72,32 +94,22 @@ static void expect_records(const char *want)
 	assert_string_equal(buf_str(&text), want);
 }
 
-static void expect_properties(const char *id, const char *want)
-{
-	AUTO_BUF struct buf text;
-
-	buf_init(&text, 1 << 16);
-	assert_int_equal(store_properties(db, id, note_property, &text, NULL), 0);
-	assert_string_equal(buf_str(&text), want);
-}
-
 static void a_record_is_there_after_a_new_start_with_all_that_belongs_to_it(void **state)
 {
-	AUTO_STRV struct strv env = { 0 }, back = { 0 };
+	AUTO_STRV struct strv env = { 0 };
 	const struct property properties[] = { { (char *)"b", (char *)"2" },
 		{ (char *)"a", (char *)"" } };
 	struct record rec = record("id1", "h1");
 
 	for (int i = 0; i < 12; i++)
-		strv_addf(&env, "V%d=x", i);
+		strv_addf(&env, "V%d", i);
 	assert_int_equal(store_add(db, &rec, &env, properties, 2, NULL), 0);
 	reopen(state);
 	expect_records("id1 h1 nonce boot 7 9223372036854775807 1 1\n");
-	expect_properties("id1", "a=\nb=2\n");
-	assert_int_equal(store_env(db, "id1", &back, NULL), 0);
-	assert_int_equal(back.n_items, 12);
-	for (size_t i = 0; i < back.n_items; i++)
-		assert_string_equal(back.items[i], env.items[i]);
+	expect_details(STORE_PROPERTIES, "id1", "a=:0\nb=2:0\n");
+	expect_details(STORE_ENV, NULL,
+		"id1 =V0:0\nid1 =V1:1\nid1 =V2:2\nid1 =V3:3\nid1 =V4:4\nid1 =V5:5\n"
+		"id1 =V6:6\nid1 =V7:7\nid1 =V8:8\nid1 =V9:9\nid1 =V10:10\nid1 =V11:11\n");
 }
 
 static void a_handle_is_taken_once_and_free_again_after_removal(void **state UNUSED)
@@ -120,22 +132,19 @@ static void a_record_is_added_whole_or_not_at_all(void **state UNUSED)
 
 	assert_true(store_add(db, &rec, &env, bad, 2, NULL) < 0);
 	expect_records("");
-	expect_properties("id1", "");
+	expect_details(STORE_PROPERTIES, "id1", "");
 	assert_int_equal(add_simple("id1", "h1", NULL), 0);
 }
 
 static void a_removed_record_takes_everything_with_it(void **state UNUSED)
 {
-	AUTO_STRV struct strv back = { 0 };
-
 	assert_int_equal(add_simple("id1", "h1", NULL), 0);
 	assert_int_equal(add_simple("id2", "h2", NULL), 0);
 	assert_int_equal(store_set_property(db, "id1", "k", "v", NULL), 0);
 	assert_int_equal(store_remove(db, "id1", NULL), 0);
 	assert_int_equal(store_remove(db, "id1", NULL), 0);
-	expect_properties("id1", "");
-	assert_int_equal(store_env(db, "id1", &back, NULL), 0);
-	assert_int_equal(back.n_items, 0);
+	expect_details(STORE_PROPERTIES, "id1", "");
+	expect_details(STORE_ENV, "id1", "");
 	expect_records("id2 h2 nonce boot 7 9223372036854775807 1 1\n");
 }
 
@@ -147,7 +156,7 @@ static int collect(uint32_t token, void *arg)
 
 static void images_and_peas_are_the_containers(void **state UNUSED)
 {
-	AUTO_STRV struct strv names = { 0 }, image_env = { 0 }, none = { 0 }, env = { 0 };
+	AUTO_STRV struct strv names = { 0 }, none = { 0 }, env = { 0 };
 	uint32_t tokens = 0;
 
 	assert_int_equal(strv_add(&env, "A=1"), 0);
@@ -166,9 +175,8 @@ static void images_and_peas_are_the_containers(void **state UNUSED)
 	assert_int_equal(store_images(db, &names, NULL), 0);
 	assert_int_equal(names.n_items, 1);
 	assert_string_equal(names.items[0], "img");
-	assert_int_equal(store_image_env(db, "one", &image_env, NULL), 0);
-	assert_int_equal(image_env.n_items, 2);
-	assert_string_equal(image_env.items[1], "B=2");
+	expect_details(STORE_IMAGE_ENV, NULL, "one =A=1:0\none =B=2:1\n");
+	expect_details(STORE_PEAS, NULL, "one =:4\n");
 	assert_int_equal(store_remove(db, "one", NULL), 0);
 	assert_int_equal(store_images(db, &none, NULL), 0);
 	assert_int_equal(none.n_items, 0);
@@ -181,10 +189,10 @@ static void properties_are_set_replaced_and_removed(void **state UNUSED)
 	assert_int_equal(store_set_property(db, "id1", "a b/\xc3\xa9", "1", NULL), 0);
 	assert_int_equal(store_set_property(db, "id1", "a b/\xc3\xa9", "2", NULL), 0);
 	assert_int_equal(store_set_property(db, "id1", "A", "x'y\"z", NULL), 0);
-	expect_properties("id1", "A=x'y\"z\na b/\xc3\xa9=2\n");
+	expect_details(STORE_PROPERTIES, "id1", "A=x'y\"z:0\na b/\xc3\xa9=2:0\n");
 	assert_int_equal(store_remove_property(db, "id1", "A", NULL), 0);
 	assert_int_equal(store_remove_property(db, "id1", "absent", NULL), 0);
-	expect_properties("id1", "a b/\xc3\xa9=2\n");
+	expect_details(STORE_PROPERTIES, "id1", "a b/\xc3\xa9=2:0\n");
 	assert_true(store_set_property(db, "nobody", "a", "1", NULL) < 0);
 }
 
@@ -208,6 +216,28 @@ static void an_instance_keeps_its_name(void **state)
 	reopen(state);
 	assert_int_equal(store_instance(db, again, NULL), 0);
 	assert_string_equal(again, first);
+}
+
+static void binds_and_lowers_come_in_order(void **state UNUSED)
+{
+	const struct bind_mount binds[] = { { .src = (char *)"/b", .dst = (char *)"/2" },
+		{ .src = (char *)"/a",
+			.dst = (char *)"/1",
+			.read_write = true,
+			.from_container = true } };
+	struct record rec = record("id1", "h1");
+	const struct strv none = { 0 };
+	struct bind_mount back =
+		store_bind(&(struct detail){ .key = "/a", .text = "/1", .number = 3 });
+
+	rec.binds = binds;
+	rec.n_binds = 2;
+	assert_int_equal(store_add(db, &rec, &none, NULL, 0, NULL), 0);
+	assert_int_equal(store_add_lower(db, "id1", 0, "/of/the/container", NULL), 0);
+	assert_int_equal(store_add_lower(db, "id1", 7, "/of/a/process", NULL), 0);
+	expect_details(STORE_BINDS, NULL, "id1 /b=/2:0\nid1 /a=/1:3\n");
+	expect_details(STORE_LOWERS, NULL, "id1 =/of/the/container:0\n");
+	assert_true(back.read_write && back.from_container && !strcmp(back.dst, "/1"));
 }
 
 static int refuse(const struct record *rec UNUSED, void *arg UNUSED)
@@ -260,6 +290,7 @@ int main(void)
 		STORE_TEST(a_record_is_added_whole_or_not_at_all),
 		STORE_TEST(a_removed_record_takes_everything_with_it),
 		STORE_TEST(images_and_peas_are_the_containers),
+		STORE_TEST(binds_and_lowers_come_in_order),
 		STORE_TEST(properties_are_set_replaced_and_removed),
 		STORE_TEST(state_and_grace_time_are_changed_in_place),
 		STORE_TEST(an_instance_keeps_its_name),
