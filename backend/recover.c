@@ -16,6 +16,7 @@
 #include "base/auto.h"
 #include "base/db.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/registry.h"
 #include "container.h"
@@ -211,6 +212,8 @@ static int adopt(struct container *container, struct err *err)
 	struct msg_hello hello = { .protocol = SHIM_PROTOCOL };
 	int r = welcome ? connect_shim(container, err) : err_system(err, -ENOMEM, "adopt");
 
+	if (r == 0)
+		r = FAULT(adopt_connected, err);
 	if (r < 0)
 		return r;
 	snprintf(hello.nonce, sizeof(hello.nonce), "%s", container->nonce);
@@ -372,10 +375,14 @@ int recover(struct backend *backend, struct err *err)
 	int r = db_transaction(backend->db, load_all, &recovery, err);
 
 	if (r == 0) {
+		(void)FAULT(adopt_loaded, NULL);
 		adopt_all(&recovery);
+		(void)FAULT(adopt_answered, NULL);
 		for (size_t i = 0; i < recovery.n_all; i++)
 			settle(backend, &recovery.all[i]);
+		(void)FAULT(adopt_settled, NULL);
 		r = leftovers_sweep(backend, err);
+		(void)FAULT(adopt_swept, NULL);
 	}
 	recovery_done(&recovery);
 	if (r == 0)
