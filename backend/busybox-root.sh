@@ -29,7 +29,11 @@ cat > "$root/etc/group" <<-END
 	staff:x:50:
 	nogroup:x:65534:
 END
-chmod 0644 "$root/etc/passwd" "$root/etc/group"
+# what every container gets its own of; as in most images, the places for them are there
+: > "$root/etc/hosts"
+: > "$root/etc/hostname"
+: > "$root/etc/resolv.conf"
+chmod 0644 "$root"/etc/*
 tar --format=pax --pax-option=delete=atime,delete=ctime --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner \
 	-C "$root" -cf "$archive.tmp" .
 mv "$archive.tmp" "$archive"

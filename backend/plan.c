@@ -94,6 +94,15 @@ static void add_mkdir(struct list *list, const char *path)
 	add(list, OP_MKDIR, 0, path, "", 0, 0755);
 }
 
+/* A directory of the skeleton that the container's root gets as a mount. All are of one tmpfs: at the end
+ * of each memory group the kernel walks every file system that there is. */
+static void add_given(
+	struct list *list, const char *path, const char *target, mode_t mode, uint64_t attrs)
+{
+	add(list, OP_MKDIR, OPF_GIVEN, path, "", 0, mode);
+	add(list, OP_BIND, OPF_SKELETON_SRC, path, target, attrs, 0);
+}
+
 static void list_open(struct list *list)
 {
 	list->n_names = list->n_staged = 0;
@@ -186,9 +195,7 @@ static void add_dev(struct list *list, const struct plan_input *input)
 		{ "dev/stderr", "/proc/self/fd/2" }, { "dev/ptmx", "pts/ptmx" } };
 	char options[160];
 
-	snprintf(options, sizeof(options), "tmpfs mode=755,size=64k,nr_inodes=1k,uid=%u,gid=%u",
-		input->map.root, input->map.root);
-	add(list, OP_MOUNT, 0, "dev", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
+	add_given(list, "dev", "dev", 0755, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
 	for (size_t i = 0; i < N_ELEMENTS(nodes); i++)
 		add(list, OP_MKNOD, 0, nodes[i].path, "", 0,
 			makedev(nodes[i].major, nodes[i].minor));
@@ -202,9 +209,7 @@ static void add_dev(struct list *list, const struct plan_input *input)
 	snprintf(options, sizeof(options), "devpts newinstance,ptmxmode=0666,mode=0620,gid=%u",
 		input->map.tty_gid);
 	add(list, OP_MOUNT, 0, "dev/pts", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
-	snprintf(options, sizeof(options), "tmpfs mode=1777,uid=%u,gid=%u", input->map.root,
-		input->map.root);
-	add(list, OP_MOUNT, 0, "dev/shm", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, 0);
+	add_given(list, "shm", "dev/shm", 01777, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
 	add(list, OP_MOUNT, OPF_IN_HELPER, "dev/mqueue", "mqueue", QUIET, 0);
 }
 
@@ -240,8 +245,6 @@ static void add_cgroup_mounts(struct list *list, const struct plan_input *input)
 
 static void add_covers(struct list *list, const struct plan_input *input)
 {
-	add(list, OP_MOUNT, 0, "empty", "tmpfs mode=755,size=4k,nr_inodes=2",
-		QUIET | MOUNT_ATTR_RDONLY, 0);
 	for (size_t i = 0; i < input->masked->n_items; i++) {
 		char path[256];
 		size_t len;
@@ -290,7 +293,7 @@ static void add_link(struct list *list, const struct network_link *link)
 
 int plan_prepare(const struct plan_input *input, void **ret_blob, size_t *ret_bytes)
 {
-	static const char *const dirs[] = { "dev", "proc", "sys", "root", "lower", "own", "empty" };
+	static const char *const dirs[] = { "proc", "sys", "root", "lower", "own", "empty" };
 	struct list list AUTO(auto_list);
 
 	list_open(&list);
@@ -629,7 +632,7 @@ static const struct {
 } flag_names[] = { { OPF_IN_HELPER, "helper" }, { OPF_OPTIONAL, "optional" },
 	{ OPF_RECURSIVE, "recursive" }, { OPF_IDMAP, "idmapped" }, { OPF_SKELETON_SRC, "own" },
 	{ OPF_IN_ROOT, "in-root" }, { OPF_ROOT_ITSELF, "root" }, { OPF_PART, "part" },
-	{ OPF_ROOT_SRC, "of-root" } };
+	{ OPF_ROOT_SRC, "of-root" }, { OPF_GIVEN, "given" } };
 
 static const struct {
 	uint64_t attr;

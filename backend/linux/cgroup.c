@@ -262,20 +262,31 @@ static size_t all_rules(
 	return n;
 }
 
+static int allow_devices(int allow_fd, const struct device_rule *rules, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		char text[DEVICE_RULE_TEXT];
+
+		device_rule_print(&rules[i], text);
+		if (write(allow_fd, text, strlen(text)) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
 static int list_devices(const struct cgroups *groups, const struct hierarchy *hierarchy,
 	const char *id, bool with_fuse)
 {
 	struct device_rule rules[MAX_DEVICE_RULES];
 	size_t n = all_rules(groups, with_fuse, rules);
 	int r = GUARD(DEVICES) ? write_to(hierarchy, id, "devices.deny", "a") : 0;
+	AUTO_FREE char *path = cgroup_path(hierarchy, id, "devices.allow");
+	AUTO_FD int allow_fd = -1;
 
-	for (size_t i = 0; i < n && r == 0; i++) {
-		char text[DEVICE_RULE_TEXT];
-
-		device_rule_print(&rules[i], text);
-		r = write_to(hierarchy, id, "devices.allow", text);
-	}
-	return r;
+	if (r < 0 || !path)
+		return r < 0 ? r : -ENOMEM;
+	allow_fd = sys_open_at(AT_FDCWD, path, O_WRONLY, 0, 0);
+	return allow_fd < 0 ? allow_fd : allow_devices(allow_fd, rules, n);
 }
 
 static int program_devices(

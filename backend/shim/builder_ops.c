@@ -43,9 +43,10 @@ static int op_unshare(struct work *work, const struct op_wire *op)
 		r = work->host_mnt_fd = open_own_mounts(work);
 	if (r >= 0)
 		r = sys_unshare((int)op->number);
-	if (r == 0 && op->number & CLONE_NEWNS)
-		r = sys_make_private("/");
-	return r;
+	if (r < 0 || !(op->number & CLONE_NEWNS))
+		return r;
+	r = work->own_mnt_fd = open_own_mounts(work);
+	return r < 0 ? r : sys_make_private("/");
 }
 
 /* The kernel counts what a user namespace's users hold (inotify instances, queued signals, locked memory)
@@ -159,8 +160,7 @@ static int make_mount(const char *type, const char *options, uint64_t attrs)
 static int op_skeleton(struct work *work, const struct op_wire *op)
 {
 	AUTO_FD int at_fd = sys_open_at(AT_FDCWD, text(work, op->a), O_PATH | O_DIRECTORY, 0, 0);
-	AUTO_FD int mount_fd =
-		make_mount("tmpfs", "mode=700,size=1m,nr_inodes=4k", MOUNT_ATTR_NOSUID);
+	AUTO_FD int mount_fd = make_mount("tmpfs", "mode=700", MOUNT_ATTR_NOSUID);
 	int r;
 
 	if (at_fd < 0 || mount_fd < 0)
@@ -186,15 +186,24 @@ static int op_mount(struct work *work, const struct op_wire *op)
 	return mount_fd < 0 ? mount_fd : place_attach(work, op, mount_fd, text(work, op->a));
 }
 
-static int op_mkdir(struct work *work, const struct op_wire *op)
-{
-	return result(mkdirat(work->skeleton_fd, text(work, op->a), (mode_t)op->number));
-}
-
 static int give_to_root(const struct work *work, const char *path)
 {
 	return result(fchownat(work->skeleton_fd, path, work->plan->root_uid, work->plan->root_gid,
 		AT_SYMLINK_NOFOLLOW));
+}
+
+/* The umask takes bits away. */
+static int op_mkdir(struct work *work, const struct op_wire *op)
+{
+	const char *path = text(work, op->a);
+
+	if (mkdirat(work->skeleton_fd, path, (mode_t)op->number) < 0)
+		return -errno;
+	if (!(op->flags & OPF_GIVEN))
+		return 0;
+	if (fchmodat(work->skeleton_fd, path, (mode_t)op->number, 0) < 0)
+		return -errno;
+	return give_to_root(work, path);
 }
 
 /* The umask would take bits away, and a device must be what we asked for. */
@@ -250,17 +259,16 @@ static int open_part(const struct work *work, const char *source)
 /* As the host sees it now: it may have mounted something since we took a copy of its mounts. */
 static int clone_of_host(const struct work *work, const char *path, unsigned flags)
 {
-	AUTO_FD int own_fd = work->host_mnt_fd < 0 ? -1 : open_own_mounts(work);
 	AUTO_FD int tree_fd = -1;
 	int r;
 
 	if (work->host_mnt_fd < 0)
 		return sys_open_tree(AT_FDCWD, path, flags);
-	r = own_fd < 0 ? own_fd : sys_setns(work->host_mnt_fd, CLONE_NEWNS);
+	r = sys_setns(work->host_mnt_fd, CLONE_NEWNS);
 	if (r < 0)
 		return r;
 	tree_fd = sys_open_tree(AT_FDCWD, path, flags);
-	r = sys_setns(own_fd, CLONE_NEWNS);
+	r = sys_setns(work->own_mnt_fd, CLONE_NEWNS);
 	if (r == 0 && work->skeleton_fd >= 0)
 		r = result(fchdir(work->skeleton_fd));
 	return r < 0 ? r : TAKE_FD(tree_fd);
@@ -276,8 +284,9 @@ static int clone_source(const struct work *work, const struct op_wire *op)
 		source_fd = open_part(work, text(work, op->a));
 	else if (op->flags & OPF_ROOT_SRC)
 		source_fd = place_open_root_source(work, text(work, op->a));
-	else if (op->flags & OPF_SKELETON_SRC)
-		source_fd = place_open_skeleton(work, text(work, op->a), 0);
+	else if (op->flags & OPF_SKELETON_SRC) /* nobody else has been there yet */
+		return sys_open_tree(work->skeleton_fd, text(work, op->a),
+			OPEN_TREE_CLONE | AT_SYMLINK_NOFOLLOW);
 	else
 		return clone_of_host(work, text(work, op->a), flags & ~(unsigned)AT_EMPTY_PATH);
 	return source_fd < 0 ? source_fd : sys_open_tree(source_fd, "", flags);

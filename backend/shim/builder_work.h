@@ -12,7 +12,8 @@ struct work {
 	const struct builder *builder;
 	const struct plan_wire *plan;
 	int skeleton_fd, root_fd, init_pid_fd, userns_fd, home_fd;
-	int host_mnt_fd; /* the mount namespace that the shim is in; -1: ours still is */
+	int host_mnt_fd,
+		own_mnt_fd; /* the mount namespaces of the shim and ours; -1: they are one */
 	pid_t init_pid;
 	struct msg_built *report; /* shared with the helper */
 	int *slots; /* MAX_SLOTS mounts that are attached nowhere; -1: none */

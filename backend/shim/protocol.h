@@ -241,6 +241,7 @@ enum op_flags {
 	OPF_PART =
 		128, /* the source is "place/path": a path as seen in what is mounted at the place */
 	OPF_ROOT_SRC = 256, /* the source is a path as the container sees it */
+	OPF_GIVEN = 512, /* to the container's root */
 };
 
 struct op_wire {

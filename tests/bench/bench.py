@@ -87,7 +87,7 @@ class Bench:
         self.times = Times()
         self.missing, self.remarks = [], []
         self.targets, self.servers, self.server = [], [], None
-        self.rates, self.output_rates = collections.defaultdict(list), collections.defaultdict(list)
+        self.rates, self.costs, self.output_rates = (collections.defaultdict(list) for _ in range(3))
         self.profiles = collections.defaultdict(lambda: collections.defaultdict(list))
         self.memory, self.attach_kb, self.idle, self.rss, self.losses = {}, {}, {}, {}, {}
         self.loss_bytes, self.streams = 0, None
@@ -160,7 +160,8 @@ class Bench:
             print(f"bench.py: {name}: {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
 
     def raw(self, about):
-        found = {"about": about, "ms": dict(self.times.ms), "cycles_per_second": containers.raw(self),
+        found = {"about": about, "ms": dict(self.times.ms), "cycles_per_second": containers.by_clients(self.rates),
+                 "processor_ms_per_cycle": containers.by_clients(self.costs),
                  "output": dict(self.output_rates), "lost": {"/".join(key): v for key, v in self.losses.items()},
                  "loss_bytes": self.loss_bytes, "memory_kb": self.memory, "attach_kb": self.attach_kb,
                  "profile_us": self.profiles, "idle": self.idle, "rss_kb": self.rss}

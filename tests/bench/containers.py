@@ -3,10 +3,12 @@ import collections
 import contextlib
 import functools
 import json
+import os
 import pathlib
 import shutil
 import statistics
 import tarfile
+import time
 
 import scripts
 from common import Candidate, FAILURES, rounds
@@ -16,6 +18,7 @@ FLOORS = {"floor": ("--cgroup-tasks", "--veth"), "floor, moved": ("--cgroup-move
 TOOLS = {"runc": (Runc, "runc", ID_BASE), "crun": (Runc, "crun", ID_BASE), "bubblewrap": (Bubblewrap, "bwrap", 0),
          "podman": (Podman, "podman", 0)}
 SLOW = {"podman": 10}  # takes part in every tenth round
+PARALLEL = (1, 8, 32)  # clients
 UNPRIVILEGED = ("bubblewrap",)
 
 
@@ -36,14 +39,20 @@ def tool_cycle(bench, name, tool):
     add_cycle(bench.times, name, tool.cycle())
 
 
+def open_floor(bench, name, number=0):
+    program, tree = bench.disk / "floor", bench.disk / "tree"
+    if not program.exists():
+        Floor.build(program)
+        unpack(bench.opts.root, tree, 0)
+    floor = Floor(program, tree, bench.disk / f"state {number} of {name}", *FLOORS[name])
+    bench.stack.callback(floor.close)
+    return floor
+
+
 def open_floors(bench):
-    program = Floor.build(bench.disk / "floor")
-    tree = unpack(bench.opts.root, bench.disk / "tree", 0)
-    for name, flags in FLOORS.items():
+    for name in FLOORS:
         if bench.wants(name):
-            floor = Floor(program, tree, bench.disk / f"state of {name}", *flags)
-            bench.stack.callback(floor.close)
-            yield Candidate(name, functools.partial(tool_cycle, bench, name, floor))
+            yield Candidate(name, functools.partial(tool_cycle, bench, name, open_floor(bench, name)))
 
 
 def open_tools(bench):
@@ -116,21 +125,47 @@ def requests(bench):
 
 # ---- several clients
 
-def in_parallel(bench, target, clients, seconds):
-    """As many cycles as take about so long."""
-    alone = bench.times.ms.get(f"whole cycle/{target.name}") or [10]
-    n = max(1, min(bench.plan.n_parallel, int(seconds * 1e3 / statistics.median(alone))) // clients)
-    took, ms = target.driver.run("cycle", "fresh", clients, n)
-    bench.rates[clients, target.name].append(clients * n / took)
-    bench.times.ms[f"create, {clients} clients/{target.name}"] += ms["create"]
+def processor_ms():
+    """Of the whole machine, since it was started: in user mode, and in the kernel."""
+    ticks = [int(word) for word in pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:8]]
+    ms = 1000 / os.sysconf("SC_CLK_TCK")
+    return (ticks[0] + ticks[1]) * ms, (ticks[2] + ticks[5] + ticks[6]) * ms
+
+
+def in_parallel(bench, who, clients, cycles):
+    """As many cycles of each client as take about ten seconds for all; cycles returns seconds and milliseconds by action."""
+    alone = bench.times.ms.get(f"whole cycle/{who}") or [10]
+    n = max(1, min(bench.plan.n_parallel, int(1e4 / statistics.median(alone))) // clients)
+    before = processor_ms()
+    took, ms = cycles(clients, n)
+    bench.rates[clients, who].append(clients * n / took)
+    bench.costs[clients, who].append([(b - a) / (clients * n) for a, b in zip(before, processor_ms())])
+    bench.times.ms[f"create, {clients} clients/{who}"] += ms["create"]
+
+
+def by_floors(floors, clients, n):
+    """Each in a process of its own."""
+    begin, ms = time.perf_counter(), collections.defaultdict(list)
+    for floor in floors[:clients]:
+        floor.ask(n)
+    for floor in floors[:clients]:
+        for _ in range(n):
+            for what, values in floor.answer().items():
+                ms[what] += values
+    return time.perf_counter() - begin, ms
 
 
 def parallel(bench):
+    runners = {}
+    if bench.is_root and bench.wants("floor"):
+        floors = [open_floor(bench, "floor", 1 + i) for i in range(max(PARALLEL))]
+        runners["floor"] = functools.partial(by_floors, floors)
     for target in bench.usable():
         target.driver.learn("cycle", scripts.cycle(target.rootfs))
-    for clients in (1, 8, 32):
-        candidates = [Candidate(target.name, functools.partial(in_parallel, bench, target, clients, 10))
-                      for target in bench.usable()]
+        runners[target.name] = functools.partial(target.driver.run, "cycle", "fresh")
+    for clients in PARALLEL:
+        candidates = [Candidate(who, functools.partial(in_parallel, bench, who, clients, cycles))
+                      for who, cycles in runners.items()]
         rounds(bench.plan.n_parallel_rounds, bench.opts.pause_ms, candidates, bench.remarks, f"{clients} clients")
 
 
@@ -184,8 +219,8 @@ def concourse(bench):
                 target.volumes.destroy("image")
 
 
-def raw(bench):
-    rates = collections.defaultdict(dict)
-    for (clients, who), values in bench.rates.items():
-        rates[clients][who] = values
-    return json.loads(json.dumps(rates))
+def by_clients(figures):
+    found = collections.defaultdict(dict)
+    for (clients, who), values in figures.items():
+        found[clients][who] = values
+    return json.loads(json.dumps(found))

@@ -80,16 +80,24 @@ class Floor:
                        check=True)
         return target
 
-    def cycle(self):
-        """Milliseconds by action."""
+    def ask(self, n):
+        """Begins so many cycles."""
         try:
-            self.process.stdin.write("\n")
-            words = self.process.stdout.readline().split()
-        except BrokenPipeError:
-            words = []
+            self.process.stdin.write("\n" * n)
+            self.process.stdin.flush()
+        except BrokenPipeError as failure:
+            raise PeerFailed("the floor program has ended") from failure
+
+    def answer(self):
+        """Of the next cycle: milliseconds by action."""
+        words = self.process.stdout.readline().split()
         if not words:
             raise PeerFailed("the floor program has ended")
         return {what: [float(ms)] for what, ms in zip(words[::2], words[1::2])}
+
+    def cycle(self):
+        self.ask(1)
+        return self.answer()
 
     def close(self):
         self.process.stdin.close()
@@ -164,10 +172,11 @@ class Tool:
         with contextlib.suppress(PeerFailed, NotImplementedError):
             self.destroy()  # of a cycle that was broken off
         os.close(self.null)
-        for path in sorted(pathlib.Path("/sys/fs/cgroup").glob(f"**/{self.group}*"), reverse=True):
-            for below in [*path.glob("*/"), path]:
-                with contextlib.suppress(OSError):
-                    below.rmdir()
+        for top, names, _ in os.walk("/sys/fs/cgroup", topdown=False):  # which does not mind groups that go meanwhile
+            for name in names:
+                if any(part.startswith(self.group) for part in pathlib.PurePath(top).parts[-1:] + (name,)):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(os.path.join(top, name))
 
 
 class Runc(Tool):

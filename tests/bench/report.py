@@ -70,6 +70,15 @@ def empty_to_floor(raw):
     return mine / bare if mine and bare else None
 
 
+def cycles_of(clients, who):
+    return lambda raw: statistics.median(raw.get("cycles_per_second", {}).get(clients, {}).get(who) or [0]) or None
+
+
+def cycles_to_floor(raw):
+    mine, bare = cycles_of("8", "cloche")(raw), cycles_of("8", "floor")(raw)
+    return mine / bare if mine and bare else None
+
+
 def stream_ratio(tree, encoding, against):
     def get(raw):
         ms = raw.get("streams", {}).get("ms", {})
@@ -85,7 +94,9 @@ BUDGETS = (  # what, then: target, value, whether it is met, its form
     ("create, pool warm", *times_faster(10, "create", "runc")),
     ("run true until its exit is known", *at_most(2, "run")),
     ("destroy until the reply", *at_most(5, "destroy")),
-    ("8 clients, whole cycles", *figure("≥ 150/s", ("cycles_per_second", "8", "cloche"), lambda v: v >= 150, "{:.0f}/s")),
+    ("8 clients, whole cycles", "≥ 150/s", cycles_of("8", "cloche"), lambda v: v >= 150, "{:.0f}/s"),
+    ("the floor's, in 8 processes", "≥ 150/s, else what follows counts", cycles_of("8", "floor"), lambda v: v >= 150, "{:.0f}/s"),
+    ("8 clients, whole cycles", "≥ 0.8 × floor, in 8 processes", cycles_to_floor, lambda v: v >= 0.8, "{:.2f} ×"),
     ("memory of an idle container", *figure("≤ 0.5 MB", ("memory_kb", "1000", "a container"), lambda v: v <= 500, "{:.0f} kB")),
     ("create beside 1,000", *p99_at_most(50, "create beside 1,000")),
     ("volume create", *at_most(1, "volume create, empty")),
@@ -171,9 +182,12 @@ def scale_tables(raw):
 
 
 def parallel_table(raw):
-    rows = [(clients, who, number(statistics.median(rates)), number(max(rates)))
+    costs = raw.get("processor_ms_per_cycle", {})
+    rows = [(clients, who, number(statistics.median(rates)), number(max(rates)),
+             *(number(statistics.median(ms)) for ms in zip(*costs[clients][who])))
             for clients, by_who in raw.get("cycles_per_second", {}).items() for who, rates in by_who.items()]
-    return table("Clients at once: create, run, destroy cycles a second", ("clients", "who", "median", "max"), rows)
+    return table("Clients at once: create, run, destroy cycles a second",
+                 ("clients", "who", "median", "max", "user ms a cycle, whole machine", "kernel ms"), rows)
 
 
 def stream_tables(streams):

@@ -138,7 +138,7 @@ def test_our_server_and_another_one_by_url(tmp_path):
     other = serverproc.Server(pool=64)
     try:
         at = [f"http://127.0.0.1:{client.address[1]}" for client in (other.client, other.volumes)]
-        done = bench("--brief", "--only", "cycles+requests+concourse+loss", "--peers", "null server+floor", "--out", tmp_path,
+        done = bench("--brief", "--only", "cycles+requests+parallel+concourse+loss", "--peers", "null server+floor", "--out", tmp_path,
                      "--garden", at[0], "--baggageclaim", at[1], "--label", "other")
         assert not other.client.handles() and not other.volumes.handles()
     finally:
@@ -148,6 +148,9 @@ def test_our_server_and_another_one_by_url(tmp_path):
     assert raw["about"]["remarks"] == []
     for what in ("create", "whole cycle", "attach", "concourse check", "concourse task"):
         assert len(raw["ms"][f"{what}/cloche"]) == len(raw["ms"][f"{what}/other"]) > 0
+    for clients in ("1", "8", "32"):
+        assert set(raw["cycles_per_second"][clients]) == {"null server", "floor", "cloche", "other"}
+    assert all(kernel > 0 for rounds in raw["processor_ms_per_cycle"]["32"].values() for _, kernel in rounds)
     assert {name.rsplit("/", 1)[1] for name in raw["lost"]} == {"cloche", "other"}
     assert all(values == [0] for values in raw["lost"].values())
     text = (tmp_path / "report.md").read_text()
@@ -185,3 +188,9 @@ def test_a_figure_over_its_budget_is_said():
     assert "| run true until its exit is known | ≤ 2 ms | 1.00 ms | yes |" in text
     assert "| bytes of output lost | 0 | 7 | **no** |" in text
     assert "memory" not in text
+
+
+def test_the_floor_decides_what_several_clients_can_get():
+    text = report.budget_table({"ms": {}, "cycles_per_second": {"8": {"cloche": [90.0, 80.0, 100.0], "floor": [100.0]}}})
+    assert "| 8 clients, whole cycles | ≥ 150/s | 90/s | **no** |" in text
+    assert "| 8 clients, whole cycles | ≥ 0.8 × floor, in 8 processes | 0.90 × | yes |" in text
