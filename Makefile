@@ -23,7 +23,11 @@ WARN    := -Wall -Wextra -Wshadow -Wvla -Walloca -Wformat=2 -Wundef -Wpointer-ar
            -Wstrict-prototypes -Wmissing-prototypes -Werror
 COMMON  := -std=gnu17 -g -fno-common $(WARN)
 release  := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE
-asan     := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -Wno-format-truncation
+# what tests can have fail, see base/fault.h
+FAULTS   := -DHAS_FAULTS=1
+comma    := ,
+WRAP     := $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc strdup strndup asprintf vasprintf)
+asan     := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -Wno-format-truncation $(FAULTS)
 tsan     := -O1 -fsanitize=thread -Wno-format-truncation
 coverage := -O0 --coverage -fprofile-update=atomic
 analyze  := -O1 -fanalyzer -Wno-error
@@ -37,17 +41,18 @@ CFLAGS   += $(COMMON) $($(MODE))
 CPPFLAGS += -D_GNU_SOURCE -iquote . -iquote backend -I $(B) $(shell pkg-config --cflags $(PKGS) $(LATE) 2>/dev/null)
 LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -pthread -lm
 LDFLAGS_release := -pie -Wl,-z,relro,-z,now
+LDFLAGS_asan    := $(WRAP)
 
 # Static programs cannot carry the address and thread sanitizers: the shim gets the undefined one.
 static_release  := $(release)
-static_asan     := -O1 -fsanitize=undefined -fno-sanitize-recover=all -fPIE
+static_asan     := -O1 -fsanitize=undefined -fno-sanitize-recover=all -fPIE $(FAULTS)
 static_tsan     := -O1 -fPIE
 static_coverage := -O1 -fPIE
 static_analyze  := $(analyze) -fPIE
 STATIC   := $(COMMON) $(static_$(MODE))
 
 SRC      := $(wildcard server/*.c server/worker/*.c backend/*.c backend/base/*.c backend/linux/*.c volumes/*.c)
-SHIM_SRC := $(wildcard backend/shim/*.c) $(addprefix backend/,base/auto.c base/clock.c base/memfd.c base/msg.c base/size_text.c linux/caps.c linux/nl.c linux/ring.c linux/rtnl.c linux/sys.c linux/tcp.c)
+SHIM_SRC := $(wildcard backend/shim/*.c) $(addprefix backend/,base/auto.c base/clock.c base/memfd.c base/msg.c base/size_text.c linux/caps.c linux/nl.c linux/ring.c linux/rtnl.c linux/sys.c linux/tcp.c $(if $(filter asan,$(MODE)),base/err.c base/fault.c))
 TEST     := $(wildcard tests/unit/test_*.c)
 FUZZ     := $(filter-out %/replay_main.c,$(wildcard tests/fuzz/*.c))
 object    = $(patsubst %.c,$(B)/%.o,$(1))
@@ -60,7 +65,7 @@ all: $(B)/cloche $(B)/busybox-root.tar ## build the programs (MODE=release, asan
 $(B)/cloche: $(call object,$(SRC)) $(B)/backend/shim/check.o $(B)/backend/shim_image.o
 	@echo "  LD    $@"; $(CC) $(CFLAGS) $(LDFLAGS) $(LDFLAGS_$(MODE)) -o $@ $^ $(LDLIBS)
 $(B)/cloche-shim: $(call shim_obj,$(SHIM_SRC))
-	@echo "  LD    $@"; $(CC) $(STATIC) $(LDFLAGS) -static-pie -Wl,-z,relro,-z,now -o $@ $^
+	@echo "  LD    $@"; $(CC) $(STATIC) $(LDFLAGS) $(if $(filter asan,$(MODE)),$(WRAP)) -static-pie -Wl,-z,relro,-z,now -o $@ $^
 $(B)/backend/shim_image.o: backend/shim_image.S $(B)/cloche-shim
 	@mkdir -p $(@D)
 	@strip -o $(B)/cloche-shim.stripped $(B)/cloche-shim

@@ -15,6 +15,7 @@
 #include "backend_internal.h"
 #include "base/auto.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/msg.h"
 #include "base/registry.h"
@@ -261,6 +262,7 @@ static int greet(struct backend *backend, struct adoption *adoption)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct msg_hello hello = { .protocol = SHIM_PROTOCOL, .wants_all = 1 };
+	int r;
 
 	if (adoption->fd < 0)
 		adoption->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -269,6 +271,9 @@ static int greet(struct backend *backend, struct adoption *adoption)
 	if (adoption->fd < 0 ||
 		connect(adoption->fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return -errno;
+	r = FAULT(adopt_connected, NULL);
+	if (r < 0)
+		return r;
 	snprintf(hello.nonce, sizeof(hello.nonce), "%s", adoption->container->nonce);
 	/* it may still answer what its last server has asked */
 	if (getrandom(&adoption->seq, sizeof(adoption->seq), 0) < 0)

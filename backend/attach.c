@@ -140,6 +140,7 @@ int process_attach(struct container *container, const char *process_id, struct a
 {
 	struct process *process = process_find(container, process_id);
 	bool is_unsettled;
+	int r;
 
 	if (process && !is_started(process, &is_unsettled)) {
 		process_put(process);
@@ -147,8 +148,11 @@ int process_attach(struct container *container, const char *process_id, struct a
 	}
 	if (!process)
 		return err_set(err, ERR_NO_PROCESS, ESRCH, "unknown process: %s", process_id);
-	if (is_unsettled)
-		process_settle(process);
+	r = is_unsettled ? process_settle(process, err) : 0;
+	if (r < 0) {
+		process_put(process);
+		return r;
+	}
 	container_hold(container);
 	return attach_new(process, container, ret_attach, err);
 }

@@ -15,6 +15,7 @@
 #include "base/auto.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "binds.h"
 #include "container.h"
 #include "disk_quota.h"
@@ -97,7 +98,8 @@ static int listen_for_servers(const struct container *container)
 static int start_shim(struct container *container, struct err *err)
 {
 	const char *argv[] = { "cloche-shim", container->nonce, NULL };
-	struct spawn spawn = { container->backend->shim_exe_fd, argv, -1, -1, -1, -1, 0, NULL };
+	struct spawn spawn = { container->backend->shim_exe_fd, argv, -1, -1, -1, -1, 0,
+		FAULT_ENVIRON };
 	AUTO_FD int theirs = -1;
 	int ends[2], r;
 	pid_t pid;
@@ -149,10 +151,16 @@ static int begin(struct container *container, struct birth *birth, struct err *e
 	int r = start_shim(container, err); /* first: it starts up while we make directories */
 
 	if (r == 0)
+		r = FAULT(create_spawned, err);
+	if (r == 0)
 		r = make_dirs(birth->input.container_dir, container, err);
+	if (r == 0)
+		r = FAULT(create_on_disk, err);
 	if (r == 0)
 		r = cgroup_create(&backend->cgroups, container->id,
 			privilege_rights(container->privilege)->has_fuse, err);
+	if (r == 0)
+		r = FAULT(create_grouped, err);
 	if (r == 0 && container->lease)
 		r = network_admit(container->lease, err); /* before it has a link */
 	if (r < 0)
@@ -253,8 +261,10 @@ static int await_born(struct container *container, struct birth *birth, struct a
 static int await_all(struct container *container, struct birth *birth, struct err *err)
 {
 	AUTO(answer_done) struct answer started = { 0 };
-	int r = container->is_prepared ? 0 : await_prepared(container, birth, err);
+	int r = FAULT(create_asked, err);
 
+	if (r == 0 && !container->is_prepared)
+		r = await_prepared(container, birth, err);
 	profile_mark(container->profile, PROFILE_NAMESPACES);
 	if (r == 0)
 		r = await_born(container, birth, &started, err);
@@ -374,16 +384,18 @@ static int take_limits(struct container *container, const struct rootfs *rootfs,
 {
 	struct backend *backend = container->backend;
 	const struct limits *limits = &container->limits;
-	int r = limits_apply(
-		limits, &backend->config.limits_policy, &backend->cgroups, container->id, err);
+	int r = FAULT(create_born, err);
 
+	if (r == 0)
+		r = limits_apply(limits, &backend->config.limits_policy, &backend->cgroups,
+			container->id, err);
 	if (r == 0)
 		r = disk_quota_apply(container, rootfs, err);
 	if (r == 0 && container->lease && limits->rate_bytes)
 		r = network_limit(container->lease, limits->rate_bytes, limits->burst_bytes, err);
 	if (r == 0)
 		container_watch(container);
-	return r;
+	return r < 0 ? r : FAULT(create_limited, err);
 }
 
 int container_bear(struct container *container, const struct container_spec *spec,

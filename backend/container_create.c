@@ -8,6 +8,7 @@
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/parse.h"
 #include "base/registry.h"
@@ -223,12 +224,18 @@ static int bear(struct container *container, const struct container_spec *spec, 
 	AUTO(rootfs_done) struct rootfs rootfs = { 0 };
 	int r = keep_spec(container, spec, err);
 
+	if (r == 0)
+		r = FAULT(create_reserved, err);
 	profile_mark(container->profile, PROFILE_REST);
 	if (r == 0)
 		r = record(container, spec, err);
 	profile_mark(container->profile, PROFILE_DATABASE);
 	if (r == 0)
+		r = FAULT(create_recorded, err);
+	if (r == 0)
 		r = container_reserve_network(container, spec, err);
+	if (r == 0)
+		r = FAULT(create_addressed, err);
 	profile_mark(container->profile, PROFILE_NETWORK);
 	if (r == 0)
 		r = resolve_root(container, container->root_uri, &rootfs, err);
@@ -237,6 +244,8 @@ static int bear(struct container *container, const struct container_spec *spec, 
 		r = use_image(container, &rootfs, err);
 	profile_mark(container->profile, PROFILE_DATABASE);
 	if (r == 0)
+		r = FAULT(create_rooted, err);
+	if (r == 0)
 		r = container_bear(container, spec, &rootfs, err);
 	volume_mounted(backend->volumes, container->id);
 	profile_mark(container->profile, PROFILE_REST);
@@ -244,7 +253,11 @@ static int bear(struct container *container, const struct container_spec *spec, 
 		r = container_put_network_properties(container, err);
 	profile_mark(container->profile, PROFILE_NETWORK);
 	if (r == 0)
+		r = FAULT(create_named, err);
+	if (r == 0)
 		r = store_set_state(backend->db, container->id, CONTAINER_ACTIVE, err);
+	if (r == 0)
+		r = FAULT(create_active, err);
 	profile_mark(container->profile, PROFILE_DATABASE);
 	return r;
 }

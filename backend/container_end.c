@@ -11,6 +11,7 @@
 #include "backend_internal.h"
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/registry.h"
 #include "container.h"
@@ -114,6 +115,8 @@ static int forget(struct container *container, struct err *err)
 {
 	int r = give_lease(container, err);
 
+	if (r == 0)
+		r = FAULT(destroy_released, err);
 	return r < 0 ? r : store_remove(container->backend->db, container->id, err);
 }
 
@@ -122,17 +125,25 @@ int container_teardown(struct container *container, struct err *err)
 	struct backend *backend = container->backend;
 	int r;
 
+	(void)FAULT(destroy_begun, NULL);
 	end_shim(container);
 	container_cut_files(container);
+	r = FAULT(destroy_ended, err);
+	if (r < 0)
+		return r;
 	r = cgroup_destroy(&backend->cgroups, container->id);
 	if (r < 0)
 		return err_system(err, r, "remove cgroup %s", container->id);
 	r = pea_end_all(container, err);
 	if (r == 0)
+		r = FAULT(destroy_ungrouped, err);
+	if (r == 0)
 		r = bury_dir(container, err);
 	if (r < 0)
 		return r;
+	(void)FAULT(destroy_buried, NULL);
 	volume_detach_all(backend->volumes, container->id);
+	(void)FAULT(destroy_detached, NULL);
 	keeper_has_dead(
 		backend); /* also when the record cannot go: on a full disk that is what makes room */
 	r = forget(container, err);
@@ -146,6 +157,7 @@ int container_teardown(struct container *container, struct err *err)
 	}
 	if (r < 0)
 		return r;
+	(void)FAULT(destroy_forgotten, NULL);
 	pthread_mutex_lock(&backend->lock);
 	registry_remove(backend->containers, container->handle);
 	idpool_give(&backend->ids, container->id_range);

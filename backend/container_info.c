@@ -184,26 +184,26 @@ int property_get(struct container *container, const char *key, char **ret_value,
 	return 0;
 }
 
-/* In the record first: what a client was told survives us. */
+/* In the record before anybody is told: the lock is held until both have it. */
 static int store_property(
 	struct container *container, const char *key, const char *value, struct err *err)
 {
-	AUTO_FREE char *copy = strdup(value);
+	char *copy = strdup(value);
+	void *old = NULL;
 	int r;
 
-	if (!copy)
-		return err_system(err, -ENOMEM, "property");
 	pthread_mutex_lock(&container->lock);
-	r = store_set_property(container->backend->db, container->id, key, value, err);
-	if (r == 0) {
-		free(registry_remove(container->properties, key));
-		r = registry_add(container->properties, key, copy);
-		if (r == 0)
-			(void)TAKE_PTR(copy);
-		else
-			err_system(err, r, "property");
+	r = copy ? registry_set(container->properties, key, copy, &old) : -ENOMEM;
+	if (r < 0) {
+		old = copy;
+		err_system(err, r, "property");
+	} else {
+		r = store_set_property(container->backend->db, container->id, key, value, err);
+		if (r < 0)
+			old = registry_reset(container->properties, key, old);
 	}
 	pthread_mutex_unlock(&container->lock);
+	free(old);
 	return r;
 }
 

@@ -18,14 +18,10 @@
 static int set_own(struct container *container, const char *key, const char *value)
 {
 	char *copy = strdup(value);
-	int r;
+	void *old = NULL;
+	int r = copy ? registry_set(container->properties, key, copy, &old) : -ENOMEM;
 
-	if (!copy)
-		return -ENOMEM;
-	free(registry_remove(container->properties, key));
-	r = registry_add(container->properties, key, copy);
-	if (r < 0)
-		free(copy);
+	free(r < 0 ? copy : old);
 	return r;
 }
 

@@ -1,8 +1,10 @@
 /* What the shim holds for us: duplicates of the connections of clients, see shim/hold.h. */
+#include <errno.h>
 #include <unistd.h>
 
 #include "base/auto.h"
 #include "base/clock.h"
+#include "base/err.h"
 #include "container.h"
 #include "link.h"
 #include "process.h"
@@ -42,33 +44,53 @@ void process_let_go(struct process *process, int sock_fd)
 	tell(process, MSG_LET_GO, sock_fd, 0);
 }
 
-static uint64_t ask_unsettled(struct process *process, bool is_over)
+/* It closes what it holds: nothing more is acknowledged as far as anybody knows. */
+static bool is_shim_gone(struct container *container)
+{
+	bool yes;
+
+	pthread_mutex_lock(&container->table_lock);
+	yes = container->is_shim_gone;
+	pthread_mutex_unlock(&container->table_lock);
+	return yes;
+}
+
+/* How many, or -errno. */
+static int ask_unsettled(struct process *process, bool is_over, struct err *err)
 {
 	AUTO(answer_done) struct answer answer = { 0 };
 	struct msg_settle body = { .token = process->token, .is_over = is_over };
 	struct msg_reply reply;
+	int r = link_call(process->container->link,
+		&(struct msg){ .type = MSG_SETTLE, .body = &body, .body_bytes = sizeof(body) },
+		&answer, err);
 
-	if (link_call(process->container->link,
-		    &(struct msg){ .type = MSG_SETTLE, .body = &body, .body_bytes = sizeof(body) },
-		    &answer, NULL) < 0)
-		return 0;
+	if (r < 0)
+		return is_shim_gone(process->container) ? 0 : r;
 	answer_body(&answer, &reply, sizeof(reply));
-	return reply.code < 0 ? 0 : reply.value; /* an older shim holds nothing */
+	if (reply.code == -ENOSYS)
+		return 0; /* an older shim holds nothing */
+	return reply.code < 0 ? err_system(err, reply.code, "what clients before have got")
+			      : (int)reply.value;
 }
 
 /* What is on its way to the clients of a server before us is theirs: where we go on is known when
  * they have acknowledged it or are cut off. */
-void process_settle(struct process *process)
+int process_settle(struct process *process, struct err *err)
 {
 	int64_t end_ms = clock_ms() + SETTLE_MS;
 	unsigned pause_us = 1000;
+	int r;
 
-	while (ask_unsettled(process, clock_ms() > end_ms)) {
+	while ((r = ask_unsettled(process, clock_ms() > end_ms, err)) > 0) {
 		usleep(pause_us);
 		pause_us = pause_us < 50000 ? pause_us * 2 : pause_us;
 	}
+	if (r < 0)
+		return r;
 	output_look_again(&process->output);
 	pthread_mutex_lock(&process->lock);
 	process->is_unsettled = false;
 	pthread_mutex_unlock(&process->lock);
+	return 0;
 }

@@ -12,6 +12,7 @@
 #include "base/auto.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/registry.h"
 #include "binds.h"
@@ -344,13 +345,19 @@ static int prepare(struct pea *pea, struct err *err)
 		r = store_add_lower(backend->db, pea->container->id, pea->process->token,
 			pea->rootfs.lower, err);
 	if (r == 0)
+		r = FAULT(pea_recorded, err);
+	if (r == 0)
 		r = binds_attach(backend, pea->user_name, pea->spec->binds, pea->spec->n_binds,
 			pea->mounts, err);
 	if (r == 0)
 		r = layer_make(pea->dir, pea->rootfs.lower, err);
 	if (r == 0)
+		r = FAULT(pea_on_disk, err);
+	if (r == 0)
 		r = pea_group_make(backend, &pea->group, &pea->spec->limits,
 			privilege_rights(pea->container->privilege)->has_fuse, err);
+	if (r == 0)
+		r = FAULT(pea_grouped, err);
 	return r < 0 ? r : build_plan(pea, err);
 }
 

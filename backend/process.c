@@ -11,6 +11,7 @@
 #include "backend_internal.h"
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/parse.h"
 #include "base/registry.h"
 #include "container.h"
@@ -310,6 +311,8 @@ static int start_process_now(struct container *container, const struct process_s
 	int r = spec->image ? pea_run(container, spec, process, &answer, err)
 			    : run_in_container(container, spec, process, &answer, err);
 
+	if (r == 0)
+		r = FAULT(run_answered, err);
 	if (r < 0)
 		return r;
 	if (answer.n_fds != 3)
@@ -337,14 +340,16 @@ static int start_process(struct container *container, const struct process_spec 
 	int r;
 
 	container_begin_run(container);
-	r = container_refresh(container, err);
+	r = FAULT(run_entered, err);
+	if (r == 0)
+		r = container_refresh(container, err);
 	if (r == 0)
 		r = start_process_now(container, spec, process, err);
 	container_end_run(container);
 	return r;
 }
 
-/* The shim may still start what nobody waits for any more. */
+/* The shim may still start what nobody waits for any more, or have started what we could not take. */
 static void kill_late(struct container *container, const struct process *process)
 {
 	struct msg_signal body = { .token = process->token, .signo = SIGKILL };
@@ -364,9 +369,8 @@ static int run(struct container *container, const struct process_spec *spec,
 	if (r < 0)
 		return r;
 	r = start_process(container, spec, process, err);
-	if (r == -ETIMEDOUT)
-		kill_late(container, process);
 	if (r < 0) {
+		kill_late(container, process);
 		count_one(&container->backend->counts, COUNT_START_FAILED);
 		leave_table(container, process);
 		process_put(process);

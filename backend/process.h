@@ -59,8 +59,9 @@ void process_hold(struct process *process, struct msg_hold *body, int sock_fd);
 void process_will_end(struct process *process, int sock_fd, uint64_t end);
 /* Before it is closed. */
 void process_let_go(struct process *process, int sock_fd);
-/* What a server before us had sent is acknowledged, or will never be, from now on. Waits. */
-void process_settle(struct process *process);
+/* What a server before us had sent is acknowledged, or will never be, from now on. Waits. A failure
+ * leaves it unsettled: nobody may read yet. */
+int process_settle(struct process *process, struct err *err);
 
 /* attach.c. attach_new consumes the references to process and container, also on failure. */
 int attach_new(struct process *take_process, struct container *take_container,

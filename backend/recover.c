@@ -10,6 +10,7 @@
 #include "base/auto.h"
 #include "base/db.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/registry.h"
 #include "container.h"
@@ -307,12 +308,16 @@ int recover(struct backend *backend, struct err *err)
 	struct recovery recovery = { .backend = backend };
 	int r = db_transaction(backend->db, load_all, &recovery, err);
 
+	(void)FAULT(adopt_loaded, NULL);
 	if (r == 0)
 		r = adopt_each(&recovery, err);
+	(void)FAULT(adopt_answered, NULL);
 	if (r == 0) {
 		for (size_t i = 0; i < recovery.n_all; i++)
 			settle(backend, &recovery.all[i]);
+		(void)FAULT(adopt_settled, NULL);
 		r = leftovers_sweep(backend, err);
+		(void)FAULT(adopt_swept, NULL);
 	}
 	recovery_done(&recovery);
 	if (r == 0)

@@ -389,12 +389,13 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 	const char *method, const char *version, const char *data, size_t *n_bytes, void **slot)
 {
 	struct exchange *exchange = *slot;
-	struct request *request = &exchange->request;
+	struct request *request;
 
 	(void)arg;
 	(void)url;
 	if (!exchange)
 		return MHD_NO;
+	request = &exchange->request;
 	if (!exchange->has_begun) {
 		connection_set_phase(exchange->connection, PHASE_BODY);
 		begin(exchange, connection, method, version);

@@ -6,6 +6,7 @@
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "volumes/volumes_internal.h"
 
@@ -178,6 +179,8 @@ static int attach(struct volume *volume, const char *container, unsigned flags,
 	bool is_writer = flags & ATTACH_WRITABLE;
 	int r = claim(volume, container, flags, &mount->is_stale, err);
 
+	if (r == 0)
+		r = FAULT(attach_recorded, err);
 	if (r == 0 && is_writer)
 		r = volume_make_top(volume, err);
 	return r < 0 ? r : describe(volume, is_writer, sub_path, mount, err);
@@ -370,6 +373,7 @@ void volume_detach_all(struct volumes *volumes, const char *container)
 	if (was_attached && record_detach(volumes, container, &err) < 0)
 		LOG(LOG_WARN, "detach-not-recorded", KV_STR("container", container),
 			KV_STR("error", err.msg));
+	(void)FAULT(detach_forgotten, NULL);
 	if (has_dead)
 		sweeper_has_dead(volumes);
 }

@@ -9,6 +9,7 @@
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/parse.h"
 #include "base/registry.h"
@@ -113,20 +114,32 @@ static int go_live(struct volume *volume, struct volume_client *client, struct e
 	int r = volume->n_layers ? volume_write_layers(volume, err) : 0;
 
 	if (r == 0)
+		r = FAULT(volume_filled, err);
+	if (r == 0)
 		r = record_add(volume->owner, volume, client, err);
+	if (r == 0)
+		r = FAULT(volume_recorded, err);
 	if (r == 0 && volume_set_dir(volume, "live") < 0)
 		r = err_system(err, -errno, "move to live/");
 	if (r == 0)
-		note_made(volume);
-	return r;
+		r = FAULT(volume_moved, err);
+	if (r < 0)
+		return r;
+	note_made(volume);
+	return FAULT(volume_live, err);
 }
 
 static int make(struct volume *volume, const struct volume_spec *spec, struct volume_client *client,
 	struct err *err)
 {
-	int r = mkdirat(volume->owner->dir_fd, volume->dir, 0700) < 0 ? -errno : 0;
+	int r = FAULT(volume_reserved, err);
 
-	r = r < 0 ? err_system(err, r, "mkdir %s", volume->dir) : fill(volume, spec, err);
+	if (r == 0 && mkdirat(volume->owner->dir_fd, volume->dir, 0700) < 0)
+		r = err_system(err, -errno, "mkdir %s", volume->dir);
+	if (r == 0)
+		r = FAULT(volume_made, err);
+	if (r == 0)
+		r = fill(volume, spec, err);
 	if (r == 0 && volume_wants_owner(spec))
 		r = give_to_user(volume, spec, err);
 	return r < 0 ? r : go_live(volume, client, err);

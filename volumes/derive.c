@@ -7,6 +7,7 @@
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "volumes/volumes_internal.h"
 
 static void share_layers(struct volume *child, const struct volume *parent)
@@ -238,6 +239,8 @@ int volume_make_copy(struct volume *child, const char *handle, struct err *err)
 	if (!parent)
 		return -ENOENT;
 	r = copy_of(child, parent, err);
+	if (r == 0)
+		r = FAULT(copy_shared, err);
 	volume_put(parent);
 	return r;
 }

@@ -5,6 +5,7 @@
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/registry.h"
 #include "volumes/volumes_internal.h"
 
@@ -28,6 +29,7 @@ static int move_away(struct volume *volume, struct err *err)
 	if (r == 0 || r == -ENOENT)
 		strike_off(volume);
 	pthread_mutex_unlock(&volumes->lock);
+	(void)FAULT(volume_doomed, NULL);
 	if (r == 0 || r == -ENOENT)
 		return 0;
 	record_set_state(volume, RECORD_LIVE, &ignored);
@@ -79,6 +81,7 @@ static int destroy_all(
 	if (r < 0 && err->code != ENOSPC)
 		return r;
 	r = 0;
+	(void)FAULT(volume_dead, NULL);
 	for (size_t i = 0; i < n; i++) {
 		int r_each = take_away(list[i], &each);
 

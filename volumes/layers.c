@@ -10,6 +10,7 @@
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "linux/sys.h"
 #include "volumes/volumes_internal.h"
 
@@ -201,22 +202,76 @@ int volume_move_top(struct volume *volume, int64_t layer, bool was_plain, struct
 		r = replace_layers(volume);
 	if (r < 0)
 		return err_system(err, r, "move %s to %s", from, to);
+	r = FAULT(copy_moved, err);
+	if (r < 0)
+		return r;
 	note_moved(volumes, layer);
-	return 0;
+	return FAULT(copy_noted, err);
 }
 
-/* Lock held: lists show the volume, copies count its layers. */
-static int push_layer(struct volume *volume, int64_t id)
+/* Lists show the volume, copies count its layers. */
+static int add_layer(struct volume *volume, int64_t id, struct err *err)
 {
-	struct layer *layer = layer_get(volume->owner, id);
+	struct layer *layer;
 
-	if (!layer)
-		return -ENOMEM;
-	memmove(volume->layers + 1, volume->layers, volume->n_layers * sizeof(struct layer *));
-	volume->layers[0] = layer;
-	volume->n_layers++;
-	layer->n_refs++;
-	return 0;
+	pthread_mutex_lock(&volume->owner->lock);
+	layer = layer_get(volume->owner, id);
+	if (layer) {
+		memmove(volume->layers + 1, volume->layers,
+			volume->n_layers * sizeof(struct layer *));
+		volume->layers[0] = layer;
+		volume->n_layers++;
+		layer->n_refs++;
+	}
+	pthread_mutex_unlock(&volume->owner->lock);
+	return layer ? 0 : err_system(err, -ENOMEM, "layer");
+}
+
+/* Lock held. */
+static void pop_layer(struct volume *volume, int64_t id)
+{
+	struct layer *layer = volume->n_layers ? volume->layers[0] : NULL;
+
+	if (!layer || layer->id != id)
+		return;
+	volume->n_layers--;
+	memmove(volume->layers, volume->layers + 1, volume->n_layers * sizeof(struct layer *));
+	layer->n_refs--;
+	layer_forget(volume->owner, layer);
+}
+
+/* The tree goes back to where it was: 0, or it is not possible. */
+static int move_back(const struct volume *volume, int64_t layer, bool was_plain)
+{
+	struct volumes *volumes = volume->owner;
+	char from[PATH_BYTES], to[PATH_BYTES];
+	int r = 0;
+
+	layer_place(layer, from);
+	place(volume, was_plain ? "volume" : "upper", to);
+	if (faccessat(volumes->dir_fd, from, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0; /* it still is there */
+	if (was_plain)
+		unlinkat(volumes->dir_fd, to, AT_REMOVEDIR);
+	if (renameat(volumes->dir_fd, from, volumes->dir_fd, to) < 0)
+		r = -errno;
+	if (r < 0 && was_plain)
+		make_dir(volumes, to);
+	return r;
+}
+
+/* After a failure. What is not possible is finished at the next start instead. */
+static void undo_freeze(struct volume *volume, int64_t id, bool was_plain)
+{
+	struct err ignored;
+
+	if (move_back(volume, id, was_plain) < 0)
+		return;
+	pthread_mutex_lock(&volume->owner->lock);
+	pop_layer(volume, id);
+	pthread_mutex_unlock(&volume->owner->lock);
+	replace_layers(volume);
+	record_take_layer(volume, id, &ignored);
 }
 
 int volume_freeze(struct volume *volume, struct err *err)
@@ -233,10 +288,14 @@ int volume_freeze(struct volume *volume, struct err *err)
 	r = record_add_layer(volume, &id, err);
 	if (r < 0)
 		return r;
-	pthread_mutex_lock(&volume->owner->lock);
-	r = push_layer(volume, id);
-	pthread_mutex_unlock(&volume->owner->lock);
-	return r < 0 ? err_system(err, r, "layer") : volume_move_top(volume, id, was_plain, err);
+	r = FAULT(copy_recorded, err);
+	if (r == 0)
+		r = add_layer(volume, id, err);
+	if (r == 0)
+		r = volume_move_top(volume, id, was_plain, err);
+	if (r < 0)
+		undo_freeze(volume, id, was_plain);
+	return r;
 }
 
 /* upper/ first: where it is, everything is. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/auto.h"
 #include "base/err.h"
 #include "base/registry.h"
 #include "volumes/volumes_internal.h"
@@ -94,21 +95,24 @@ int volumes_each(struct volumes *volumes, const char *const keys[], const char *
 
 /* ---- changing -------------------------------------------------------------------------------- */
 
-static int put_property(struct volume *volume, const char *key, const char *value)
+/* What must be freed is *ret_old. Lock held. */
+static int put_property(
+	struct volume *volume, const char *key, const char *value, char **ret_old, struct err *err)
 {
 	char *copy = strdup(value);
+	void *old = NULL;
 	int r;
 
 	if (!volume->properties)
 		volume->properties = registry_new();
-	if (!copy || !volume->properties) {
+	r = copy && volume->properties ? registry_set(volume->properties, key, copy, &old)
+				       : -ENOMEM;
+	if (r < 0) {
 		free(copy);
-		return -ENOMEM;
+		return err_system(err, r, "property");
 	}
-	free(registry_remove(volume->properties, key));
-	r = registry_add(volume->properties, key, copy);
-	if (r < 0)
-		free(copy);
+	r = record_set_property(volume, key, value, err);
+	*ret_old = r < 0 ? registry_reset(volume->properties, key, old) : old;
 	return r;
 }
 
@@ -117,14 +121,13 @@ int volume_set_property(struct volumes *volumes, const char *handle, const char 
 	const char *value, struct err *err)
 {
 	struct volume *volume = volume_get(volumes, handle, err);
+	AUTO_FREE char *old = NULL;
 	int r;
 
 	if (!volume)
 		return -ENOENT;
 	pthread_mutex_lock(&volumes->lock);
-	r = record_set_property(volume, key, value, err);
-	if (r == 0 && put_property(volume, key, value) < 0)
-		r = err_system(err, -ENOMEM, "property");
+	r = put_property(volume, key, value, &old, err);
 	pthread_mutex_unlock(&volumes->lock);
 	volume_put(volume);
 	return r;

@@ -255,6 +255,26 @@ int record_add_layer(struct volume *volume, int64_t *ret_layer, struct err *err)
 	return r;
 }
 
+/* Its volume does not count it any more. */
+static int take_layer(struct db *db, void *arg, struct err *err)
+{
+	struct layer_addition *taken = arg;
+	int r = db_change(db, err, "DELETE FROM volume_layers WHERE layer = ?", "i", taken->id);
+
+	for (int64_t i = 0; i < taken->volume->n_layers && r == 0; i++)
+		r = db_change(db, err,
+			"UPDATE volume_layers SET position = ? WHERE volume = ? AND position = ?",
+			"iii", i, taken->volume->id, i + 1);
+	return r < 0 ? r : db_change(db, err, "DELETE FROM layers WHERE id = ?", "i", taken->id);
+}
+
+int record_take_layer(struct volume *volume, int64_t layer, struct err *err)
+{
+	struct layer_addition taken = { volume, layer };
+
+	return db_transaction(volume->owner->db, take_layer, &taken, err);
+}
+
 int record_add_found_layer(struct volumes *volumes, int64_t layer, struct err *err)
 {
 	return db_change(volumes->db, err, "INSERT OR IGNORE INTO layers VALUES (?, ?)", "ii",

@@ -253,8 +253,10 @@ static int read_size(int fd, uint64_t *ret_bytes, uint64_t *ret_names)
 	size_t len = 0;
 	ssize_t n;
 
-	while (len < sizeof(text) - 1 && (n = read(fd, text + len, sizeof(text) - 1 - len)) > 0)
-		len += n;
+	while (len < sizeof(text) - 1 &&
+		((n = read(fd, text + len, sizeof(text) - 1 - len)) > 0 ||
+			(n < 0 && errno == EINTR)))
+		len += n > 0 ? n : 0;
 	text[len] = '\0';
 	text[strcspn(text, "\n")] = '\0';
 	names = strchr(text, ' ');

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "base/parse.h"
 #include "base/registry.h"
@@ -32,17 +33,15 @@ int store_bury(struct volumes *volumes, const char *path)
 
 static void drop_layer(struct volumes *volumes, struct layer *layer)
 {
-	char path[PATH_BYTES], key[24];
+	char path[PATH_BYTES];
 	struct err err;
 
 	snprintf(path, sizeof(path), "layers/%lld", (long long)layer->id);
-	snprintf(key, sizeof(key), "%lld", (long long)layer->id);
 	if (store_bury(volumes, path) < 0 || record_remove_layer(volumes, layer->id, &err) < 0) {
 		LOG(LOG_WARN, "layer-not-removed", KV_STR("path", path));
 		return; /* at the next start it has no user either */
 	}
-	registry_remove(volumes->layers, key);
-	free(layer);
+	layer_forget(volumes, layer);
 }
 
 /* Its layers lose a user; those without one go to dead/. Lock held. */
@@ -66,8 +65,10 @@ static int take_apart(
 		if (r < 0)
 			err_system(err, r, "move %s to dead/", list[i]->dir);
 	}
+	(void)FAULT(volume_buried, NULL);
 	if (r == 0)
 		r = record_remove(volumes, list, n, err);
+	(void)FAULT(volume_forgotten, NULL);
 	if (r < 0) {
 		LOG(LOG_WARN, "volumes-not-removed", KV_STR("first", list[0]->handle),
 			KV_INT("count", n), KV_STR("error", err->msg));

@@ -190,6 +190,15 @@ struct layer *layer_get(struct volumes *volumes, int64_t id)
 	return layer;
 }
 
+void layer_forget(struct volumes *volumes, struct layer *layer)
+{
+	char key[24];
+
+	snprintf(key, sizeof(key), "%lld", (long long)layer->id);
+	registry_remove(volumes->layers, key);
+	free(layer);
+}
+
 bool store_path_parse(const struct volumes *volumes, const char *path,
 	char ret_handle[VOLUME_HANDLE_SIZE], const char **ret_sub_path)
 {

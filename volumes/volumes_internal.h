@@ -128,6 +128,8 @@ struct volume *volume_new(struct volumes *volumes, const char *handle);
 void volume_free(struct volume *volume);
 int volume_set_dir(struct volume *volume, const char *place); /* "init", "live" or "doomed" */
 struct layer *layer_get(struct volumes *volumes, int64_t id); /* made if unknown; NULL: no memory */
+/* Out of the table; it has no user. Lock held. */
+void layer_forget(struct volumes *volumes, struct layer *layer);
 
 /* create.c */
 /* For whom a volume is made that somebody will ask for later. */
@@ -190,6 +192,8 @@ int record_set_dead(
 int record_remove(struct volumes *volumes, struct volume *const list[], size_t n, struct err *err);
 /* A new layer over those that the volume has, its tree still to be moved there. */
 int record_add_layer(struct volume *volume, int64_t *ret_layer, struct err *err);
+/* The uppermost, which nobody else has and the volume does not count any more. */
+int record_take_layer(struct volume *volume, int64_t layer, struct err *err);
 /* A layer that was found on disk, and that the record has lost. */
 #define LAYER_FOUND (-1)
 int record_add_found_layer(struct volumes *volumes, int64_t layer, struct err *err);

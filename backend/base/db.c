@@ -30,15 +30,16 @@ struct db_row {
 	sqlite3_stmt *stmt;
 };
 
+/* what: the file, or a statement of which the beginning will do. */
 static int fail(struct db *db, struct err *err, const char *what)
 {
-	int code = sqlite3_extended_errcode(db->handle);
+	int n_chars = what[0] == '/' ? 300 : 40, code = sqlite3_extended_errcode(db->handle);
 
 	if (code == SQLITE_CONSTRAINT_UNIQUE || code == SQLITE_CONSTRAINT_PRIMARYKEY)
 		return err_set(
 			err, ERR_EXISTS, EEXIST, "state database: %s", sqlite3_errmsg(db->handle));
 	return err_set(err, ERR_SYSTEM, (code & 0xff) == SQLITE_FULL ? ENOSPC : EIO,
-		"state database: %.40s: %s", what, sqlite3_errmsg(db->handle));
+		"state database: %.*s: %s", n_chars, what, sqlite3_errmsg(db->handle));
 }
 
 static void lock_init(pthread_mutex_t *lock)

@@ -65,6 +65,27 @@ int registry_add(struct registry *reg, const char *key, void *value)
 	return 0;
 }
 
+int registry_set(struct registry *reg, const char *key, void *value, void **ret_old)
+{
+	struct entry *entry = find(reg, key);
+
+	*ret_old = entry ? entry->value : NULL;
+	if (!entry)
+		return registry_add(reg, key, value);
+	entry->value = value;
+	return 0;
+}
+
+void *registry_reset(struct registry *reg, const char *key, void *old)
+{
+	void *value;
+
+	if (!old)
+		return registry_remove(reg, key);
+	registry_set(reg, key, old, &value);
+	return value;
+}
+
 void *registry_find(const struct registry *reg, const char *key)
 {
 	struct entry *entry = find(reg, key);

@@ -11,6 +11,10 @@ void registry_free(struct registry *reg);
 
 /* -EEXIST if the key is taken, -ENOMEM. */
 int registry_add(struct registry *reg, const char *key, void *value);
+/* In the place of what the key had, which is *ret_old (NULL: nothing) and needs no memory. -ENOMEM. */
+int registry_set(struct registry *reg, const char *key, void *value, void **ret_old);
+/* Undoes that; returns the value that was set. */
+void *registry_reset(struct registry *reg, const char *key, void *old);
 void *registry_find(const struct registry *reg, const char *key); /* NULL if absent */
 void *registry_remove(struct registry *reg, const char *key); /* the value, NULL if absent */
 size_t registry_count(const struct registry *reg);

@@ -65,6 +65,8 @@ ssize_t sys_read_small(
 	if (!S_ISREG(st.st_mode))
 		return -EINVAL;
 	while ((n = read(fd, space + len, cap_bytes - len)) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
 		if (n < 0)
 			return -errno;
 		len += n;
@@ -83,7 +85,9 @@ int sys_write_file(int dir_fd, const char *path, const char *text)
 
 	if (fd < 0)
 		return fd;
-	n = write(fd, text, len);
+	do
+		n = write(fd, text, len);
+	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
 	return (size_t)n == len ? 0 : -EIO;

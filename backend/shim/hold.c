@@ -2,15 +2,13 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "base/auto.h"
-#include "base/clock.h"
 #include "linux/tcp.h"
 #include "shim/shim.h"
-
-#define LOOK_MS 50 /* no event tells of the last acknowledgement behind a peer's FIN */
 
 struct held {
 	TAILQ_ENTRY(held) entry;
@@ -217,19 +215,28 @@ unsigned hold_settle(struct shim *shim, uint32_t token, bool is_over)
 	return n;
 }
 
-/* Behind a peer's FIN the socket is always ready: it is looked at by the clock. */
-size_t hold_fill_polls(struct shim *shim, struct pollfd *polls, size_t n_room, int64_t *next_ms)
+/* Behind a peer's FIN the socket is always ready, and only an edge tells of the last acknowledgement. Without
+ * room for that it is looked at when the next server asks. */
+static void await_close(struct shim *shim, const struct held *held)
+{
+	struct epoll_event edge = { .events = EPOLLET };
+
+	if (shim->closing_fd < 0)
+		shim->closing_fd = epoll_create1(EPOLL_CLOEXEC);
+	epoll_ctl(shim->closing_fd, EPOLL_CTL_ADD, held->fd, &edge);
+}
+
+size_t hold_fill_polls(struct shim *shim, struct pollfd *polls, size_t n_room)
 {
 	const unsigned char *data;
 	struct held *held;
 	size_t n = 0;
 
-	*next_ms = 0;
+	if (n_room)
+		polls[n++] = (struct pollfd){ .fd = shim->closing_fd, .events = POLLIN };
 	TAILQ_FOREACH (held, &shim->helds, entry) {
 		if (!held->is_orphan || n == n_room)
 			continue;
-		if (held->has_peer_end)
-			*next_ms = clock_ms() + LOOK_MS;
 		polls[n] = (struct pollfd){ .fd = held->has_peer_end ? -1 : held->fd,
 			.events = POLLIN };
 		if (held->is_poured && next_piece(shim, held, &data)) {
@@ -249,15 +256,26 @@ static void hear(struct shim *shim, struct held *held)
 
 	if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
 		return;
+	if (!held->has_peer_end)
+		await_close(shim, held);
 	held->has_peer_end = true;
 	if (look(shim, held))
 		drop(shim, held);
 }
 
+/* True: one of those behind a peer's FIN may be closed. */
+static bool has_edge(const struct shim *shim, const struct pollfd *closing)
+{
+	struct epoll_event edges[16];
+
+	return closing->revents && epoll_wait(shim->closing_fd, edges, N_ELEMENTS(edges), 0) > 0;
+}
+
 void hold_serve(struct shim *shim, const struct pollfd *polls, size_t n_polls)
 {
+	bool is_edge = n_polls && has_edge(shim, &polls[0]);
 	struct held *held, *next;
-	size_t n = 0;
+	size_t n = 1;
 
 	for (held = TAILQ_FIRST(&shim->helds); held && n < n_polls; held = next) {
 		next = TAILQ_NEXT(held, entry);
@@ -265,7 +283,7 @@ void hold_serve(struct shim *shim, const struct pollfd *polls, size_t n_polls)
 			continue;
 		if (polls[n].revents & POLLOUT)
 			pour(shim, held);
-		if (polls[n++].revents & ~POLLOUT || held->has_peer_end)
+		if (polls[n++].revents & ~POLLOUT || (held->has_peer_end && is_edge))
 			hear(shim, held);
 	}
 }

@@ -22,8 +22,7 @@ void hold_all_ends(struct shim *shim);
  * is_over: none, they are reset. */
 unsigned hold_settle(struct shim *shim, uint32_t token, bool is_over);
 
-/* For the loop: fills at most n_room polls, returns how many; the next look at *next_ms (0: whatever
- * comes). */
-size_t hold_fill_polls(struct shim *shim, struct pollfd *polls, size_t n_room, int64_t *next_ms);
+/* For the loop: fills at most n_room polls, returns how many. */
+size_t hold_fill_polls(struct shim *shim, struct pollfd *polls, size_t n_room);
 /* The same list, nothing else having happened to it. */
 void hold_serve(struct shim *shim, const struct pollfd *polls, size_t n_polls);

@@ -77,6 +77,7 @@ static void shim_open(struct shim *shim, char **argv)
 		.proc_fd = -1,
 		.root_fd = -1,
 		.pts_fd = -1,
+		.closing_fd = -1,
 		.is_greeted = true };
 	TAILQ_INIT(&shim->procs);
 	TAILQ_INIT(&shim->ended);
@@ -210,7 +211,7 @@ static size_t room_for(size_t n)
 
 static size_t fill_polls(struct shim *shim, int *timeout_ms)
 {
-	size_t room = room_for(N_FIXED + POLLS_PER_PROC * shim->n_procs + shim->n_helds), n = 0;
+	size_t room = room_for(N_FIXED + POLLS_PER_PROC * shim->n_procs + 1 + shim->n_helds), n = 0;
 	int64_t now_ms = clock_ms(), next_ms = 0, at_ms;
 	struct proc *proc;
 
@@ -235,9 +236,7 @@ static size_t fill_polls(struct shim *shim, int *timeout_ms)
 			};
 	}
 	n_proc_polls = n;
-	n += hold_fill_polls(shim, polls + n, room - n, &at_ms);
-	if (at_ms && (!next_ms || at_ms < next_ms))
-		next_ms = at_ms;
+	n += hold_fill_polls(shim, polls + n, room - n);
 	*timeout_ms = !next_ms ? -1 : next_ms > now_ms ? (int)(next_ms - now_ms) : 0;
 	return n;
 }

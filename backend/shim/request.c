@@ -13,6 +13,7 @@
 
 #include "base/auto.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "linux/sys.h"
 #include "shim/builder.h"
 #include "shim/builder_process.h"
@@ -275,7 +276,7 @@ static void request_run(struct shim *shim, struct msg *msg)
 	struct proc *proc = NULL;
 
 	msg_body(msg, &run, sizeof(run));
-	if (msg->body_bytes > sizeof(run))
+	if (msg->body_bytes > sizeof(run) && (r = FAULT(run_received, NULL)) == 0)
 		proc = proc_new(&run, shim->pts_fd, child_fds, &r);
 	if (proc) {
 		proc->run_seq = msg->seq;
@@ -291,6 +292,7 @@ static void request_run(struct shim *shim, struct msg *msg)
 		return;
 	}
 	shim_add(shim, proc);
+	(void)FAULT(run_told, NULL);
 }
 
 static void started(struct shim *shim, struct proc *proc)
@@ -301,6 +303,7 @@ static void started(struct shim *shim, struct proc *proc)
 	proc->state = PROCESS_RUNNING;
 	if (proc->is_doomed)
 		kill(proc->pid, SIGKILL);
+	(void)FAULT(run_succeeded, NULL);
 	shim_send(shim,
 		&(struct msg){ .type = MSG_REPLY,
 			.seq = proc->run_seq,
@@ -367,6 +370,7 @@ void shim_exited(struct shim *shim, struct msg_end *end)
 	if (!proc)
 		return;
 	end_proc(shim, proc, end);
+	(void)FAULT(exit_noted, NULL);
 	announce(shim, proc);
 }
 

@@ -34,6 +34,7 @@ struct shim {
 	unsigned n_procs;
 	TAILQ_HEAD(, held) helds; /* hold.h; newest first */
 	unsigned n_helds;
+	int closing_fd; /* tells which of them are closed; -1 until it is needed */
 	struct watch watch;
 	TAILQ_HEAD(, ended) ended; /* delivered and forgotten but for their statuses */
 };

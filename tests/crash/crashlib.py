@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "api"))
 
 import oracle  # noqa: E402
+from cgrouplib import groups_of  # noqa: E402
 from conftest import build_tool  # noqa: E402
 from gardenlib import GUARD, Hijacked  # noqa: E402
 from volumelib import Refused  # noqa: E402
@@ -81,3 +82,17 @@ def shims_and_inits(server):
     tasks = oracle.all_tasks()
     shims = oracle.shim_pids(server, tasks)
     return sorted(shims) + sorted(pid for pid, task in tasks.items() if task.parent in shims and task.name == "garden-init")
+
+
+@contextlib.contextmanager
+def memory_group(limit_bytes):
+    """A group below this process's, v1 or v2, for those whom the kernel is to kill."""
+    groups = groups_of(os.getpid())
+    group = groups.get("memory", groups.get("unified")) / f"cloche-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        name = "memory.limit_in_bytes" if "memory" in groups else "memory.max"
+        (group / name).write_text(str(limit_bytes))
+        yield group
+    finally:
+        group.rmdir()

@@ -4,10 +4,11 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
-from crashlib import LONG, try_to  # first: it finds the tests of the API
+from crashlib import LONG, has_died, memory_group, try_to  # first: it finds the tests of the API
 import oracle
 from conftest import Container, nothing_left, server, start_server  # noqa: F401
 from gardenlib import Hijacked, wait_until
@@ -333,3 +334,58 @@ def test_4_42_a_lock_that_is_left_over(start_server, tmp_path):  # noqa: F811
     (one.work / "lock").write_text("1")  # somebody who lives: a number says nothing
     one.start()
     assert one.client.ok("GET", "/ping") == {}
+
+
+# ---- many at once, and what stands still -----------------------------------------------------------------------------
+
+def test_4_38_what_is_stopped_is_destroyed(start_server, tmp_path):  # noqa: F811
+    one = start_server(*NO_POOL, directory=tmp_path)
+    box = Container(one, "box")
+    box.run("sleep 1000 & sleep 1000 & kill -STOP $! $$").close()
+    init = init_of(only_shim(one))
+    wait_until(lambda: sum(oracle.Task(pid).state == "T" for pid in oracle.descendants([init], oracle.all_tasks())) >= 2,
+               "two are stopped")
+    pids = oracle.descendants([init], oracle.all_tasks())
+    box.destroy()
+    wait_until(lambda: not any(oracle.Task(pid).alive for pid in pids), "all are gone")
+
+
+def test_4_52_a_herd_of_creates(start_server, tmp_path):  # noqa: F811
+    """All of them come to be, and nothing of them stays."""
+    n = 500 if LONG else 40
+    one = start_server(*NO_POOL, directory=tmp_path, pool=512)
+    failures = []
+    threads = [threading.Thread(target=lambda i=i: failures.append(try_to(one.client.create, f"box-{i}"))) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [failure for failure in failures if failure] == []
+    assert len(one.client.handles()) == n
+    one.destroy_all()
+    assert one.client.handles("garden.state=all") == []
+
+
+def test_4_7_the_server_is_killed_for_memory(start_server, tmp_path):  # noqa: F811
+    """By the kernel, in a group of its own: the next one goes on with what runs."""
+    one = start_server(*NO_POOL, directory=tmp_path)
+    box = Container(one, "box")
+    process = box.run("i=0; while read x; do echo $i; i=$((i+1)); done; exit 6", id="counts")
+    process.stdin("\n")
+    process.wait_output(b"0\n")
+    with memory_group(8 << 20) as group:
+        (group / "cgroup.procs").write_text(str(one.pid))
+        for _ in range(1000):
+            try_to(one.client.request, "PUT", "/containers/box/properties/" + os.urandom(8).hex(), {"value": "v" * 900000})
+            if has_died(one):
+                break
+        assert has_died(one, 1), "the limit was not reached"
+        wait_until(lambda: not (group / "cgroup.procs").read_text(), "nobody is in the group")
+    process.close()
+    one.start()
+    again = one.client.attach("box", "counts")
+    again.stdin("\n")
+    again.wait_output(b"1\n")
+    again.end_stdin()
+    assert again.wait() == 6
+    one.client.destroy("box")

@@ -1,11 +1,15 @@
 """Issue 5: what clients get, put together, is what the process wrote, while connections are cut at random bytes and the
 server is killed."""
 import json
+import os
+import signal
 
 import pytest
 
 from exact import Collector, Follower, Source, start
 from live import IS_LONG, nothing_left, probe, randomness, root, server, start_server  # noqa: F401
+import oracle
+from gardenlib import wait_until
 from serverproc import NO_POOL
 
 MIB = 1 << 20
@@ -115,6 +119,66 @@ def test_who_holds_up_a_dead_servers_stream_is_cut_off_for_the_next_one(fresh):
     assert following.exit_status() == 0
     assert collector.sha256.hexdigest() == source.sha256()
     stalled.close()
+
+
+def n_sockets(pid):
+    return sum(os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:") for fd in os.listdir(f"/proc/{pid}/fd"))
+
+
+def waits_for_events_only(pid):
+    """It lies in poll, which has no end of its own."""
+    words = oracle.read(f"/proc/{pid}/syscall").split()
+    return len(words) > 3 and words[3] in ("0xffffffff", "0xffffffffffffffff", "0x0")
+
+
+def test_who_has_said_its_end_and_reads_nothing_wakes_nobody(fresh):
+    """A client of a dead server that has closed its half: the shim looks at it when TCP has news, not by the clock, and
+    lets go of it once all has come."""
+    (shim,) = oracle.shim_pids(fresh, oracle.all_tasks())
+    n_before = n_sockets(shim)
+    source = Source(16 * MIB // 64)
+    start(fresh, "box", "lines", "lines", str(source.n_lines))
+    stalled = Follower(fresh, "box", "lines", buffer_bytes=65536)
+    collector = Collector(source)
+    collector.add(stalled.read(100))
+    fresh.kill()
+    stalled.stream.half_close()
+    stalled.control.close()
+    # the server's is gone, the client's stream is there
+    wait_until(lambda: waits_for_events_only(shim) and n_sockets(shim) == n_before, "the shim has nothing to do")
+    for data in stalled.rest():
+        collector.add(data)
+    stalled.close()
+    wait_until(lambda: n_sockets(shim) < n_before, "the shim has let go of it")
+    fresh.start()
+    following = Follower(fresh, "box", "lines")
+    for data in following.rest():
+        collector.add(data)
+    assert following.exit_status() == 0
+    assert collector.sha256.hexdigest() == source.sha256()
+
+
+def test_nobody_reads_before_the_shim_has_said_what_was_delivered(fresh):
+    """One that hangs says nothing: the attach is refused, and a later one goes on where the first reader was."""
+    (shim,) = oracle.shim_pids(fresh, oracle.all_tasks())
+    source = Source(16 * MIB // 64)
+    start(fresh, "box", "lines", "lines", str(source.n_lines))
+    first = Follower(fresh, "box", "lines", buffer_bytes=1 << 18)
+    collector = Collector(source)
+    collector.add(first.read(100))
+    restart(fresh)
+    for data in first.rest():
+        collector.add(data)
+    os.kill(shim, signal.SIGSTOP)
+    reply = fresh.client.request("GET", "/containers/box/processes/lines")
+    os.kill(shim, signal.SIGCONT)
+    assert reply.status >= 500 and "does not answer" in reply.json["Message"], reply
+    following = Follower(fresh, "box", "lines")
+    for data in following.rest():
+        collector.add(data)
+    assert following.exit_status() == 0
+    assert collector.sha256.hexdigest() == source.sha256()
+    first.close()
 
 
 def test_what_a_client_heard_the_exit_of_is_whole(start_server, tmp_path, root):  # noqa: F811

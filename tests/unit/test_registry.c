@@ -64,6 +64,24 @@ static void a_taken_key_is_refused_and_the_first_stays(void **state UNUSED)
 	assert_int_equal(registry_count(reg), 1);
 }
 
+static void what_a_key_has_is_replaced_and_put_back(void **state UNUSED)
+{
+	AUTO_REGISTRY struct registry *reg = registry_new();
+	int first, second;
+	void *old = &first;
+
+	assert_int_equal(registry_set(reg, "key", &first, &old), 0);
+	assert_null(old);
+	alloc_fail_at(1);
+	assert_int_equal(registry_set(reg, "key", &second, &old), 0);
+	assert_int_equal(alloc_has_failed(), 0);
+	assert_ptr_equal(old, &first);
+	assert_ptr_equal(registry_reset(reg, "key", old), &second);
+	assert_ptr_equal(registry_find(reg, "key"), &first);
+	assert_ptr_equal(registry_reset(reg, "key", NULL), &first);
+	assert_null(registry_find(reg, "key"));
+}
+
 static void the_table_owns_its_keys(void **state UNUSED)
 {
 	AUTO_REGISTRY struct registry *reg = registry_new();
@@ -177,6 +195,7 @@ int main(void)
 		cmocka_unit_test(freeing_no_table_is_allowed),
 		cmocka_unit_test(what_was_added_is_found_by_its_whole_key),
 		cmocka_unit_test(a_taken_key_is_refused_and_the_first_stays),
+		cmocka_unit_test(what_a_key_has_is_replaced_and_put_back),
 		cmocka_unit_test(the_table_owns_its_keys),
 		cmocka_unit_test(a_removed_entry_is_handed_back_and_its_key_is_free),
 		cmocka_unit_test(many_entries_are_visited_in_the_order_of_insertion),

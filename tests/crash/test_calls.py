@@ -1,0 +1,70 @@
+"""System calls of the server that fail: what was asked is refused with the kernel's reason or done all the same, nothing
+is left of it, and everything works again without a restart."""
+import pytest
+from crashlib import injected, sample, try_to  # first: it finds the tests of the API
+import oracle
+import scenarios
+from conftest import nothing_left, server  # noqa: F401
+from test_kills import n_calls, the_server
+from victims import victim, victims  # noqa: F401
+
+RECORDS = "pwrite64,fsync,fdatasync,ftruncate"
+CHANGES = f"mkdir,mkdirat,mknodat,renameat,renameat2,rename,unlinkat,unlink,rmdir,symlinkat,linkat,chmod,fchmodat,{RECORDS}"
+BIRTHS = "clone,clone3,fork,vfork"
+
+
+def refused(victim, scenario, n, errno, calls, text, **more):  # noqa: F811
+    """The operation while calls fail: the failure's text, None if it succeeded."""
+    scenario.before(victim)
+    with injected(n, errno, [victim.pid], calls=calls, **more) as injector:
+        failure = try_to(scenario.act, victim)
+    print(f"{type(scenario).__name__} {n} {errno}: {injector.hits}, {failure!r}")
+    victim.check()
+    assert not failure or text in str(failure), failure
+    return failure
+
+
+@pytest.mark.parametrize("name", ["Create", "SetProperty", "NetIn", "VolumeCreate", "VolumeProperty"])
+def test_4_11_the_record_cannot_be_written(victim, name):  # noqa: F811
+    scenario = getattr(scenarios, name)()
+    assert refused(victim, scenario, "1+", "EIO", RECORDS, "disk I/O error"), "taken for success"
+    scenario.after(victim)
+    oracle.settled(victim, victim.before)
+
+
+@pytest.mark.parametrize("name", ["VolumeCreate", "VolumeCopyOfFresh"])
+def test_4_12_the_store_is_read_only(victim, name):  # noqa: F811
+    """What runs, runs on."""
+    victim.client.create("other")
+    scenario = getattr(scenarios, name)()
+    scenario.before(victim)
+    with injected("1+", "EROFS", [victim.pid], calls=CHANGES):
+        failure = try_to(scenario.act, victim)
+        assert victim.client.output("other", "echo runs") == "runs\n"
+    assert failure and ("Read-only" in str(failure) or "I/O error" in str(failure)), failure  # of the file, of the record
+    victim.client.destroy("other")
+    scenario.after(victim)
+    oracle.settled(victim, victim.before)
+
+
+@pytest.mark.parametrize("name", ["Create", "Run", "RunImage", "VolumeStreamIn"])
+@pytest.mark.parametrize("of_children", [False, True], ids=["server", "children"])
+def test_4_16_nobody_is_born(victim, name, of_children):  # noqa: F811
+    scenario = getattr(scenarios, name)()
+    calls = n_calls(victim, scenario, the_server, calls=BIRTHS, of_children=of_children)
+    for n in sample(f"births of {name} {of_children}", range(1, len(calls) + 1), 2):
+        refused(victim, scenario, n, "EAGAIN", BIRTHS, "", of_children=of_children)
+        scenario.after_loss(victim)
+        oracle.settled(victim, victim.before)
+
+
+def test_4_18_a_group_is_busy(victim):  # noqa: F811
+    """Destroyed, or there and destroyed by who asks again."""
+    victim.client.create("box")
+    with injected("1+", "EBUSY", [victim.pid], calls="rmdir,unlinkat"):
+        failure = try_to(victim.client.destroy, "box")
+    assert bool(failure) == ("box" in victim.client.handles("garden.state=all"))
+    if failure:
+        assert "busy" in str(failure), failure
+        victim.client.destroy("box")
+    oracle.settled(victim, victim.before)
