@@ -151,16 +151,10 @@ static const struct {
 	ZSTD_cParameter parameter;
 	int value;
 } settings[] = {
+	{ ZSTD_c_compressionLevel,
+		1 }, /* a tenth more bytes than 3, in little more than half the time */
 	{ ZSTD_c_checksumFlag, 1 }, { ZSTD_c_windowLog, 21 }, /* bounds the memory of a thread */
 };
-
-/* 1 makes a tenth more bytes than 3, in little more than half the time. -1 makes an eighth more than
- * that, of programs and sources, in two thirds of it, and is faster to read: the better one where it
- * is the processors that a network waits for. */
-static int level_for(unsigned n_threads)
-{
-	return n_threads > 2 ? 1 : -1;
-}
 
 struct zstd {
 	ZSTD_CCtx *z;
@@ -192,9 +186,6 @@ static int open_encoder(struct encoder *e, unsigned n_threads)
 		if (ZSTD_isError(
 			    ZSTD_CCtx_setParameter(s->z, settings[i].parameter, settings[i].value)))
 			return -EINVAL;
-	if (ZSTD_isError(
-		    ZSTD_CCtx_setParameter(s->z, ZSTD_c_compressionLevel, level_for(n_threads))))
-		return -EINVAL;
 	if (n_threads > 1 &&
 		(ZSTD_isError(ZSTD_CCtx_setParameter(s->z, ZSTD_c_nbWorkers, (int)n_threads)) ||
 			ZSTD_isError(ZSTD_CCtx_setParameter(s->z, ZSTD_c_jobSize, 2 << 20))))
