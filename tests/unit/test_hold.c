@@ -23,6 +23,20 @@ struct stage {
 	unsigned n_answers, n_asked;
 };
 
+/* Without an answer it dies of the question. */
+static int answer(struct stage *stage, const struct msg *question)
+{
+	unsigned i = stage->n_asked++;
+
+	if (stage->n_answers == 0)
+		return -EPIPE;
+	return msg_send(stage->shim_fd,
+		&(struct msg){ .type = MSG_REPLY,
+			.seq = question->seq,
+			.body = &stage->answers[i < stage->n_answers ? i : stage->n_answers - 1],
+			.body_bytes = sizeof(stage->answers[0]) });
+}
+
 static void *play_shim(void *arg)
 {
 	char space[MSG_INLINE_BYTES];
@@ -30,13 +44,8 @@ static void *play_shim(void *arg)
 	struct msg msg;
 
 	while (msg_recv(stage->shim_fd, &msg, space, 0) == 0) {
-		unsigned i = stage->n_asked++;
-		struct msg answer = { .type = MSG_REPLY, .seq = msg.seq };
-
-		answer.body = &stage->answers[i < stage->n_answers ? i : stage->n_answers - 1];
-		answer.body_bytes = sizeof(stage->answers[0]);
-		if (stage->n_answers == 0 || msg_send(stage->shim_fd, &answer) < 0)
-			shutdown(stage->shim_fd, SHUT_RDWR); /* it dies of the question */
+		if (answer(stage, &msg) < 0)
+			shutdown(stage->shim_fd, SHUT_RDWR);
 		msg_done(&msg);
 	}
 	return NULL;
