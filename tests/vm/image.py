@@ -98,13 +98,22 @@ def build_tools():
         run(["gcc", "-std=gnu17", "-D_GNU_SOURCE", "-O1", "-o", target, *parts, *options])
 
 
+def late_libraries():
+    """What cloche loads when it first needs it, which no list of its libraries tells."""
+    names = {name for path in TOP.glob("*/*_late.c") for name in re.findall(r'LATE_LIBRARY\("(.+?)"', path.read_text())}
+    known = dict(re.findall(r"(\S+) \(.*\) => (\S+)", run(["ldconfig", "-p"])))
+    return [Path(known[name]) for name in sorted(names)]
+
+
 def add_cloche(tree):
     if not (BUILD / "cloche").exists():
         raise Problem(f"{BUILD / 'cloche'} is missing: run make first")
     build_tools()
     for path in (BUILD / "cloche", BUILD / "busybox-root.tar", *(BUILD / "tests" / name for name in TOOLS)):
         tree.add_file(path, Path("/cloche") / path.relative_to(TOP))
-    tree.add_libraries(BUILD / "cloche", BUILD / "tests/deny")
+    tree.add_libraries(BUILD / "cloche", BUILD / "tests/deny", *late_libraries())
+    for library in late_libraries():
+        tree.add_file(library)
     shutil.copytree(TOP / "tests", tree.place("/cloche/tests"), ignore=TESTS_LEFT_OUT)
     shutil.copytree(TOP / "api-spec", tree.place("/cloche/api-spec"))
     for path in tree.place("/cloche").rglob("*.py"):  # so that Python need not compile them there
