@@ -123,6 +123,8 @@ int network_begin(struct network *network)
 	r = make_table(network, &err);
 	if (r < 0)
 		give_up(network, &err);
+	else
+		LOG(LOG_INFO, "network-ready", KV_STR("table", network->table));
 	network->is_starting = false;
 	pthread_cond_broadcast(&network->started);
 	pthread_mutex_unlock(&network->lock);

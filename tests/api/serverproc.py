@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import netns
@@ -24,6 +25,7 @@ BUSYBOX_ROOT = BUILD / "busybox-root.tar"
 
 SANITIZED = MODE in ("asan", "tsan")
 START_GUARD = 4 * GUARD if SANITIZED else GUARD
+NETWORK_S = 5  # older builds do not say that they have one
 REPORTS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer",
            "runtime error:")
 
@@ -93,11 +95,17 @@ class Server:
         return log_size
 
     def start(self, *more):
-        """The same, until it serves."""
+        """The same, until it serves, and has its table of rules, which clients need not wait for."""
         log_size = self.start_process(*more)
         serving = wait_until(lambda: self._serving(log_size), "cloche.serving", START_GUARD)
         self.client = Client(parse_address(serving["data"]["address"]))
         self.volumes = VolumeClient(parse_address(serving["data"]["baggageclaim"]))
+        deadline = time.monotonic() + NETWORK_S
+        while not self._has_table(log_size) and self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+
+    def _has_table(self, offset):
+        return any(line.get("message") in ("cloche.network-ready", "cloche.no-network") for line in self.log_lines(offset))
 
     def _serving(self, offset):
         for line in self.log_lines(offset):
