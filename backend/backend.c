@@ -395,6 +395,7 @@ int backend_open(const struct backend_config *config, struct backend **ret_backe
 	if (r == 0)
 		r = open_parts(backend, err);
 	if (r < 0) { /* the program ends: nothing else outlives it */
+		volumes_end(backend->volumes);
 		cgroups_close(&backend->cgroups);
 		return r;
 	}

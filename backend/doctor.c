@@ -115,6 +115,7 @@ static void *tell(void *arg)
 	kill(-pid, SIGKILL); /* it leads a session of its own */
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		continue;
+	LOG(LOG_INFO, "environment-examined", KV_STR("by", "cloche doctor"));
 	return NULL;
 }
 

@@ -244,10 +244,11 @@ def rule_elements(server):
 
 
 def waiting_builders(server):
-    """How many builders have done the first plan and wait for the second."""
+    """How many builders have done the first plan and wait for the second, with an init of that name."""
     tasks = family(server)
     shims = {pid for pid, task in tasks.items() if task.name == "cloche-shim"}
-    return sum("skb_wait" in read(f"/proc/{pid}/wchan") for pid in shims if tasks[pid].parent in shims)
+    named = {task.parent for task in tasks.values() if task.name == "garden-init"}
+    return sum("skb_wait" in read(f"/proc/{pid}/wchan") for pid in shims if tasks[pid].parent in shims & named)
 
 
 def wait_for_pool(server, timeout=10):
@@ -304,7 +305,7 @@ def snapshot(server):
         "processes": sorted(f"{t.name}" for t in tasks.values()),
         "zombies": sorted(f"{t.name} of {Task(t.parent).name}" for t in tasks.values() if t.state == "Z"),
         "mounts of the server": mount_points(server.pid),
-        "mounts of the shims": sorted(m for pid in shims for m in mount_points(pid)),
+        "mounts of the shims": sorted(m for pid in shims for m in mount_points(pid) if "/pytest-of-" not in m),
         "descriptors of the server": open_files(server.pid),
         "descriptors of the shims": sorted(f for pid in shims for f in open_files(pid)),
         "threads of the server": ["thread"] * len(listing(f"/proc/{server.pid}/task")),

@@ -25,7 +25,7 @@ BUSYBOX_ROOT = BUILD / "busybox-root.tar"
 
 SANITIZED = MODE in ("asan", "tsan")
 START_GUARD = 4 * GUARD if SANITIZED else GUARD
-NETWORK_S = 5  # older builds do not say that they have one
+SETTLE_S = 5  # older builds do not say it
 REPORTS = ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer",
            "runtime error:")
 
@@ -95,17 +95,20 @@ class Server:
         return log_size
 
     def start(self, *more):
-        """The same, until it serves, and has its table of rules, which clients need not wait for."""
+        """The same, until it serves, and has done what clients need not wait for."""
         log_size = self.start_process(*more)
         serving = wait_until(lambda: self._serving(log_size), "cloche.serving", START_GUARD)
         self.client = Client(parse_address(serving["data"]["address"]))
         self.volumes = VolumeClient(parse_address(serving["data"]["baggageclaim"]))
-        deadline = time.monotonic() + NETWORK_S
-        while not self._has_table(log_size) and self.process.poll() is None and time.monotonic() < deadline:
+        deadline = time.monotonic() + SETTLE_S
+        while not self._is_settled(log_size) and self.process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
 
-    def _has_table(self, offset):
-        return any(line.get("message") in ("cloche.network-ready", "cloche.no-network") for line in self.log_lines(offset))
+    def _is_settled(self, offset):
+        """It has its table of rules, or none, and has looked at the host."""
+        said = {line.get("message") for line in self.log_lines(offset)}
+        return said & {"cloche.network-ready", "cloche.no-network"} and \
+            said & {"cloche.environment-examined", "cloche.environment-unknown"}
 
     def _serving(self, offset):
         for line in self.log_lines(offset):

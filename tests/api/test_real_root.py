@@ -22,7 +22,7 @@ mkdir out
 for test in tests/unit/test_*.c; do
     name=$(basename "$test" .c)
     [ -e "backend/base/${name#test_}.c" ] || continue
-    gcc -std=gnu17 -D_GNU_SOURCE -O1 -Wall -I. -Ibackend -o "out/$name" "$test" backend/base/*.c \
+    gcc -std=gnu17 -D_GNU_SOURCE -O1 -Wall -iquote . -iquote backend -o "out/$name" "$test" backend/base/*.c \
         -lcmocka -lsqlite3 -pthread
     CMOCKA_MESSAGE_OUTPUT=TAP "./out/$name" > "out/$name.tap" 2> "out/$name.err" \
         || { cat "out/$name.tap" "out/$name.err"; exit 9; }
