@@ -55,7 +55,7 @@ def test_4_16_nobody_is_born(victim, name, of_children):  # noqa: F811
     for n in sample(f"births of {name} {of_children}", range(1, len(calls) + 1), 2):
         refused(victim, scenario, n, "EAGAIN", BIRTHS, "", of_children=of_children)
         scenario.after_loss(victim)
-        oracle.settled(victim, victim.before)
+        oracle.settled(victim, victim.before, timeout=150)  # whoever was told of an exit has a minute to close
 
 
 def test_4_18_a_group_is_busy(victim):  # noqa: F811
