@@ -192,8 +192,10 @@ class FewDescriptors:
         self.limits = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
 
     def leave(self, n):
-        used = [int(name) for name in os.listdir(f"/proc/{self.pid}/fd")]
-        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (max(used) + 1 + n, self.limits[1]))
+        """It takes the lowest number that is free: between those in use, too."""
+        used = {int(name) for name in os.listdir(f"/proc/{self.pid}/fd")}
+        free = [number for number in range(max(used) + n + 2) if number not in used]
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (free[n], self.limits[1]))
 
     def __enter__(self):
         return self
