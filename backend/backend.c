@@ -395,7 +395,8 @@ int backend_open(const struct backend_config *config, struct backend **ret_backe
 	if (r == 0)
 		r = open_parts(backend, err);
 	if (r < 0) { /* the program ends: nothing else outlives it */
-		volumes_end(backend->volumes);
+		if (backend->volumes)
+			volumes_await(backend->volumes, &(struct err){ 0 });
 		cgroups_close(&backend->cgroups);
 		return r;
 	}

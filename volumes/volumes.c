@@ -355,18 +355,12 @@ void volumes_halt(struct volumes *volumes)
 	(void)!write(volumes->halt_fd, &one, sizeof(one));
 }
 
-void volumes_end(struct volumes *volumes)
+void volumes_close(struct volumes *volumes)
 {
 	if (!volumes)
 		return;
 	volumes_await(volumes, &(struct err){ 0 });
 	volumes_halt(volumes);
 	sweeper_stop(volumes);
-}
-
-void volumes_close(struct volumes *volumes)
-{
-	volumes_end(volumes);
-	if (volumes)
-		free_all(volumes);
+	free_all(volumes);
 }

@@ -50,9 +50,8 @@ int volumes_await(struct volumes *volumes, struct err *err); /* -errno: no drive
 /* The close is near: creations and streams that are at work have three seconds left, then they fail
  * (-ECANCELED), as new ones do at once; deletions are left to the next start. */
 void volumes_halt(struct volumes *volumes);
-/* Halts, and waits for that: no thread is left. NULL: nothing. */
-void volumes_end(struct volumes *volumes);
-void volumes_close(struct volumes *volumes); /* the same, and it is gone */
+/* Halts, and waits for that. */
+void volumes_close(struct volumes *volumes);
 
 /* ---- making them ----------------------------------------------------------------------------- */
 

@@ -13,7 +13,7 @@ import pytest
 from archives import Member, contents, decode, encode, tar, untar
 from conftest import unique_name
 from gardenlib import head_bytes, request_bytes, wait_until
-from serverproc import without_library
+from serverproc import NO_POOL, without_library
 from test_volumes_routes import assert_error
 from volumelib import HeldImport, Refused, cow, imported, volume_path
 
@@ -215,7 +215,7 @@ def attempt(work):
 
 
 def test_descriptors_run_short(start_server, tmp_path):
-    server = start_server()
+    server = start_server(*NO_POOL)
     volumes, archive = server.volumes, encode("gzip", tar("file"))
     volumes.make("base")
     volumes.fill("base", "file")
@@ -253,7 +253,7 @@ def test_descriptors_run_short(start_server, tmp_path):
 
 def test_deletions_wait_for_descriptors(start_server):
     """What could not be deleted is, when it can be."""
-    server = start_server()
+    server = start_server(*NO_POOL)
     server.volumes.make("one")
     server.volumes.fill("one", "d/e/f/file")
     dead = server.work / "volumes/dead"
