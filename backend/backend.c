@@ -372,6 +372,15 @@ static int open_parts(struct backend *backend, struct err *err)
 	return r < 0 ? r : pool_start(backend, err);
 }
 
+/* Of a start that has failed: those that use what the caller frees. */
+static void stop_threads(struct backend *backend)
+{
+	if (backend->volumes)
+		volumes_await(backend->volumes, &(struct err){ 0 });
+	if (backend->network)
+		network_watch_stop(backend->network);
+}
+
 int backend_open(const struct backend_config *config, struct backend **ret_backend, struct err *err)
 {
 	struct image_map map = { 0 };
@@ -395,8 +404,7 @@ int backend_open(const struct backend_config *config, struct backend **ret_backe
 	if (r == 0)
 		r = open_parts(backend, err);
 	if (r < 0) { /* the program ends: nothing else outlives it */
-		if (backend->volumes)
-			volumes_await(backend->volumes, &(struct err){ 0 });
+		stop_threads(backend);
 		cgroups_close(&backend->cgroups);
 		return r;
 	}

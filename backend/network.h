@@ -40,6 +40,8 @@ int network_open(const struct network_config *config, struct db *db, const char 
  * table is made, and from now on watched. A thread does that, and nobody waits but who calls what follows. */
 void network_start(struct network *network, bool (*is_known)(const char *id, void *arg), void *arg);
 void network_close(struct network *network); /* NULL is allowed; containers keep their network */
+void network_watch_stop(
+	struct network *network); /* its thread has ended: nothing is put back any more */
 
 /* Why containers have a loopback only, or NULL. */
 const char *network_missing(struct network *network);

@@ -110,7 +110,6 @@ void network_unlimit(const struct lease *lease);
 
 /* network_watch.c */
 int network_watch_start(struct network *network);
-void network_watch_stop(struct network *network);
 void network_watch_wake(struct network *network);
 
 /* network_connections.c; the lock is held, but for the last two, which the watcher calls. */
