@@ -156,4 +156,4 @@ help: ## this text
 
 .PHONY: all deps deps-test deps-bench run test check check-api check-crash crash lint format coverage fuzz bench man install clean help
 .SECONDARY:
--include $(patsubst %.o,%.d,$(call object,$(SRC) $(TEST) backend/shim/check.c) $(call shim_obj,$(SHIM_SRC)))
+-include $(patsubst %.o,%.d,$(call object,$(SRC) $(TEST) $(wildcard tests/fuzz/*.c) backend/shim/check.c) $(call shim_obj,$(SHIM_SRC)))

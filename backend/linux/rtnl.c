@@ -235,19 +235,25 @@ static int visit_link(const struct nlmsghdr *head, void *arg)
 	return search->visit(&link, search->arg);
 }
 
-int rtnl_each_link(int (*visit)(const struct rtnl_link *link, void *arg), void *arg)
+static int dump(uint16_t type, const void *header, size_t n_bytes, nl_visit *visit, void *arg)
 {
 	unsigned char space[32768] __attribute__((aligned(8)));
-	struct link_search search = { visit, arg };
-	struct ifinfomsg all = { .ifi_family = AF_UNSPEC };
 	AUTO_FD int fd = nl_open(NETLINK_ROUTE);
 	struct nl nl;
 
 	if (fd < 0)
 		return fd;
 	nl_init(&nl, space, sizeof(space));
-	nl_begin(&nl, RTM_GETLINK, NLM_F_DUMP, &all, sizeof(all));
-	return nl_dump(fd, &nl, space, sizeof(space), visit_link, &search);
+	nl_begin(&nl, type, NLM_F_DUMP, header, n_bytes);
+	return nl_dump(fd, &nl, space, sizeof(space), visit, arg);
+}
+
+int rtnl_each_link(int (*visit)(const struct rtnl_link *link, void *arg), void *arg)
+{
+	struct link_search search = { visit, arg };
+	struct ifinfomsg all = { .ifi_family = AF_UNSPEC };
+
+	return dump(RTM_GETLINK, &all, sizeof(all), visit_link, &search);
 }
 
 static int copy_facts(const struct nlmsghdr *head, void *arg)
@@ -303,17 +309,10 @@ static int visit_address(const struct nlmsghdr *head, void *arg)
 
 int rtnl_each_address(int (*visit)(uint32_t index, const void *address, void *arg), void *arg)
 {
-	unsigned char space[32768] __attribute__((aligned(8)));
 	struct address_search search = { visit, arg };
 	struct ifaddrmsg all = { .ifa_family = AF_INET };
-	AUTO_FD int fd = nl_open(NETLINK_ROUTE);
-	struct nl nl;
 
-	if (fd < 0)
-		return fd;
-	nl_init(&nl, space, sizeof(space));
-	nl_begin(&nl, RTM_GETADDR, NLM_F_DUMP, &all, sizeof(all));
-	return nl_dump(fd, &nl, space, sizeof(space), visit_address, &search);
+	return dump(RTM_GETADDR, &all, sizeof(all), visit_address, &search);
 }
 
 struct uplink {
@@ -337,18 +336,10 @@ static int visit_route(const struct nlmsghdr *head, void *arg)
 
 int rtnl_uplink(int family, uint32_t *ret_index)
 {
-	unsigned char space[32768] __attribute__((aligned(8)));
 	struct rtmsg all = { .rtm_family = (unsigned char)family };
 	struct uplink best = { 0 };
-	AUTO_FD int fd = nl_open(NETLINK_ROUTE);
-	struct nl nl;
-	int r;
+	int r = dump(RTM_GETROUTE, &all, sizeof(all), visit_route, &best);
 
-	if (fd < 0)
-		return fd;
-	nl_init(&nl, space, sizeof(space));
-	nl_begin(&nl, RTM_GETROUTE, NLM_F_DUMP, &all, sizeof(all));
-	r = nl_dump(fd, &nl, space, sizeof(space), visit_route, &best);
 	if (r < 0)
 		return r;
 	*ret_index = best.index;

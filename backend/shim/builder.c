@@ -88,7 +88,6 @@ static void prepare(struct work *work, const struct builder *builder)
 		.userns_fd = -1,
 		.host_mnt_fd = -1,
 		.own_mnt_fd = -1,
-		.home_fd = -1,
 		.slots = slots };
 	for (int i = 0; i < MAX_SLOTS; i++)
 		slots[i] = -1;

@@ -395,20 +395,15 @@ static int op_put(struct work *work, const struct op_wire *op)
 				       : place_move(work, fd, text(work, op->a));
 }
 
-static int remember_home(struct work *work)
-{
-	work->home_fd = sys_open_at(work->builder->proc_fd, "self/ns/mnt", O_RDONLY, 0, 0);
-	return work->home_fd < 0 ? work->home_fd : 0;
-}
-
+/* A shim of an older commit has to be told before it leaves (number 0). */
 static int op_home(struct work *work, const struct op_wire *op)
 {
 	int r;
 
 	if (op->number == 0)
-		return remember_home(work);
+		return 0;
 	auto_fd(&work->root_fd); /* the container's */
-	r = sys_setns(work->home_fd, CLONE_NEWNS);
+	r = sys_setns(work->own_mnt_fd, CLONE_NEWNS);
 	return r < 0 ? r : result(fchdir(work->skeleton_fd));
 }
 

@@ -11,7 +11,7 @@
 struct work {
 	const struct builder *builder;
 	const struct plan_wire *plan;
-	int skeleton_fd, root_fd, init_pid_fd, userns_fd, home_fd;
+	int skeleton_fd, root_fd, init_pid_fd, userns_fd;
 	int host_mnt_fd,
 		own_mnt_fd; /* the mount namespaces of the shim and ours; -1: they are one */
 	pid_t init_pid;

@@ -243,7 +243,7 @@ enum op_code {
 	OP_ENTER, /* init's mount namespace; its root is the root from now on */
 	OP_KEEP, /* a: path in the root; number: where to keep a copy of what is there; attrs */
 	OP_PUT, /* a: target; number: what to put there; without OPF_IN_ROOT as OP_MOVE does */
-	OP_HOME, /* number 0: remembers the mount namespace; 1: goes back */
+	OP_HOME, /* number 1: back to the builder's own mount namespace; 0: nothing any more */
 	OP_JOIN, /* number: CLONE_NEW flags of namespaces of init's to enter, the pid one for children */
 	OP_PROGRAM, /* the process that the shim was told to run, born in the builder's groups */
 	OP_SYSCTL, /* a: below /proc/sys, of the network namespace that one is in; b: value */

@@ -101,8 +101,8 @@ class Server:
         self.client = Client(parse_address(serving["data"]["address"]))
         self.volumes = VolumeClient(parse_address(serving["data"]["baggageclaim"]))
         deadline = time.monotonic() + SETTLE_S
-        while not self._is_settled(log_size) and self.process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.002)
+        wait_until(lambda: self._is_settled(log_size) or self.process.poll() is not None or time.monotonic() > deadline,
+                   "the start's end")
 
     def _is_settled(self, offset):
         """It has its table of rules, or none, and has looked at the host."""
