@@ -248,6 +248,7 @@ class Feeder:
 
     def note(self, line):
         if line.startswith(b"ack "):
+            assert int(line[4:]) == len(self.acks), (line, self.acks[-3:])
             self.acks.append(int(line[4:]))
         else:
             assert line == b"bad", line
@@ -268,17 +269,15 @@ class Feeder:
         if how == "kill":
             self.one.kill()
         else:
-            self.follower.control.reset()
+            self.follower.stream.half_close()
+        for line in b"".join(self.follower.rest()).split(b"\n")[:-1]:
+            self.note(line.strip())
         if how == "kill":
-            for line in b"".join(self.follower.rest()).split(b"\n")[:-1]:
-                self.note(line.strip())
             assert self.follower.exit_status() is None
             self.one.start()
         else:
-            self.follower.stream.half_close()
-            for line in b"".join(self.follower.rest()).split(b"\n")[:-1]:
-                self.note(line.strip())
             self.follower.stream.close()
+            self.follower.control.reset()  # after the server's FIN: until then it may not know what we have read
         self.attach()
 
 
