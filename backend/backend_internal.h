@@ -78,6 +78,8 @@ struct container *container_new(struct backend *backend, const char *handle,
 /* Ends whatever there is of it: shim, processes, groups, directories, record, range. Idempotent;
  * what fails stays in the record for another try. */
 int container_teardown(struct container *container, struct err *err);
+/* What lists it and its range, without a look at anything else. */
+void container_drop(struct container *container);
 void container_unref(struct container *container);
 
 /* recover.c: containers of the last run are adopted, or ended; what has no record is removed. */

@@ -43,6 +43,7 @@ struct container {
 	char *handle;
 	enum privilege privilege;
 	bool is_prepared;
+	bool is_recorded; /* from here on there may be more of it than memory */
 	bool had_peas; /* processes with a root of their own, when the server started: pea.c */
 	struct profile *profile; /* of its create, NULL: none is asked for */
 	struct id_map map;

@@ -229,6 +229,7 @@ static int bear(struct container *container, const struct container_spec *spec, 
 	profile_mark(container->profile, PROFILE_REST);
 	if (r == 0)
 		r = record(container, spec, err);
+	container->is_recorded = r == 0 || container->is_prepared;
 	profile_mark(container->profile, PROFILE_DATABASE);
 	if (r == 0)
 		r = FAULT(create_recorded, err);
@@ -281,6 +282,10 @@ static void abandon(struct container *container)
 
 	if (container_teardown(container, &err) == 0)
 		return;
+	if (!container->is_recorded) { /* then nothing else has been made */
+		container_drop(container);
+		return;
+	}
 	LOG(LOG_ERROR, "failed-create-not-undone", KV_STR("handle", container->handle),
 		KV_STR("error", err.msg));
 	publish(container);

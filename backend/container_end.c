@@ -120,6 +120,17 @@ static int forget(struct container *container, struct err *err)
 	return r < 0 ? r : store_remove(container->backend->db, container->id, err);
 }
 
+void container_drop(struct container *container)
+{
+	struct backend *backend = container->backend;
+
+	pthread_mutex_lock(&backend->lock);
+	registry_remove(backend->containers, container->handle);
+	idpool_give(&backend->ids, container->id_range);
+	pthread_mutex_unlock(&backend->lock);
+	keeper_bury(backend, container); /* with the registry's reference */
+}
+
 int container_teardown(struct container *container, struct err *err)
 {
 	struct backend *backend = container->backend;
@@ -158,11 +169,7 @@ int container_teardown(struct container *container, struct err *err)
 	if (r < 0)
 		return r;
 	(void)FAULT(destroy_forgotten, NULL);
-	pthread_mutex_lock(&backend->lock);
-	registry_remove(backend->containers, container->handle);
-	idpool_give(&backend->ids, container->id_range);
-	pthread_mutex_unlock(&backend->lock);
-	keeper_bury(backend, container); /* with the registry's reference */
+	container_drop(container);
 	return 0;
 }
 

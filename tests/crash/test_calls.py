@@ -32,6 +32,39 @@ def test_4_11_the_record_cannot_be_written(victim, name):  # noqa: F811
     oracle.settled(victim, victim.before)
 
 
+def is_of_the_store(failure):
+    """Of a file, or of the record."""
+    return "Read-only" in str(failure) or "I/O error" in str(failure) or "readonly" in str(failure)
+
+
+def test_4_12_containers_on_a_store_that_is_read_only(victim):  # noqa: F811
+    """Nothing new, and what runs goes on: it is attached, run in and stopped. It is destroyed, or later."""
+    scenario = scenarios.Attach()
+    scenario.before(victim)
+    with injected("1+", "EROFS", [victim.pid], calls=CHANGES):
+        for change in (lambda one: one.client.create("new"), scenarios.SetProperty().act, scenarios.NetIn().act):
+            failure = try_to(change, victim)
+            assert failure and is_of_the_store(failure), failure
+        assert victim.client.handles("garden.state=all") == ["box"]
+        scenario.act(victim)
+        assert victim.client.output("box", "echo runs") == "runs\n"
+        waiting = victim.client.run("box", {"path": "/bin/sh", "args": ["-c", "read x"]})
+        failure = try_to(victim.client.stop, "box", True)
+        assert not failure or is_of_the_store(failure), failure
+        assert waiting.wait() == 137
+        failure = try_to(victim.client.destroy, "box")
+        assert not failure or is_of_the_store(failure), failure
+    victim.check()
+    assert bool(failure) == ("box" in victim.client.handles("garden.state=all"))
+    for handle in victim.client.handles("garden.state=all"):
+        victim.client.destroy(handle)
+    assert victim.client.handles("garden.state=all") == []
+    scenario = scenarios.Create()
+    scenario.act(victim)
+    scenario.after(victim)
+    oracle.settled(victim, victim.before)
+
+
 @pytest.mark.parametrize("name", ["VolumeCreate", "VolumeCopyOfFresh"])
 def test_4_12_the_store_is_read_only(victim, name):  # noqa: F811
     """What runs, runs on."""
@@ -41,7 +74,7 @@ def test_4_12_the_store_is_read_only(victim, name):  # noqa: F811
     with injected("1+", "EROFS", [victim.pid], calls=CHANGES):
         failure = try_to(scenario.act, victim)
         assert victim.client.output("other", "echo runs") == "runs\n"
-    assert failure and ("Read-only" in str(failure) or "I/O error" in str(failure)), failure  # of the file, of the record
+    assert failure and is_of_the_store(failure), failure
     victim.client.destroy("other")
     scenario.after(victim)
     oracle.settled(victim, victim.before)
