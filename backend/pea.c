@@ -89,7 +89,8 @@ static void *bury(void *arg)
 	struct backend *backend = arg;
 	struct ended ended;
 
-	while (read(backend->pea_fds[0], &ended, sizeof(ended)) == sizeof(ended))
+	while (TEMP_FAILURE_RETRY(read(backend->pea_fds[0], &ended, sizeof(ended))) ==
+		sizeof(ended))
 		clean(backend, ended.container, ended.token);
 	return NULL;
 }
@@ -100,7 +101,8 @@ void pea_ended(const struct process *process)
 	struct ended ended = { .token = process->token };
 
 	memcpy(ended.container, process->container->id, sizeof(ended.container));
-	(void)!write(process->container->backend->pea_fds[1], &ended, sizeof(ended));
+	(void)!TEMP_FAILURE_RETRY(
+		write(process->container->backend->pea_fds[1], &ended, sizeof(ended)));
 }
 
 int peas_start(struct backend *backend, struct err *err)
