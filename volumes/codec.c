@@ -1,6 +1,7 @@
 #include "volumes/codec.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,6 +84,7 @@ static const struct {
 };
 
 #define MAX_MAGIC_BYTES 10
+#define MOVE_BYTES (1024 * 1024)
 
 int codec_by_name(const char *name)
 {
@@ -157,6 +159,27 @@ ssize_t decoder_next(struct decoder *d, const void **ret_data)
 	if (n < 0 && !d->error[0])
 		snprintf(d->error, sizeof(d->error), "%s", strerrordesc_np((int)-n));
 	return n;
+}
+
+int64_t decoder_move(struct decoder *d, int to_fd, int64_t offset, int64_t n_bytes)
+{
+	int64_t n_left = n_bytes;
+
+	if (d->ended <= 0 || d->type != &raw_decoder || d->in.from < d->in.to)
+		return -EINVAL;
+	while (n_left > 0) {
+		size_t most = n_left < MOVE_BYTES ? (size_t)n_left : MOVE_BYTES;
+		ssize_t n = splice(d->in.fd, NULL, to_fd, &offset, most, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		n_left -= n;
+	}
+	return n_bytes - n_left;
 }
 
 const char *decoder_error(const struct decoder *d)

@@ -7,6 +7,7 @@
  * failed or ended gives the same answer for ever. */
 #pragma once
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 enum codec { CODEC_RAW, CODEC_GZIP, CODEC_ZSTD, CODEC_S2, N_CODECS };
@@ -31,6 +32,11 @@ int decoder_open(int codec, int fd, struct decoder **ret);
  * no end mark: one that is cut between two blocks looks complete. Nothing at all is a complete raw
  * stream, and one cut short in the others. */
 ssize_t decoder_next(struct decoder *d, const void **ret_data);
+
+/* Of a raw stream that comes by a pipe, behind what decoder_next has given: as many bytes as can be had
+ * up to n_bytes, to the file to_fd at offset, by the kernel alone. Fewer are all that there were.
+ * -EINVAL, and nothing has gone: this stream cannot. Otherwise splice(2)'s error, and to_fd has some. */
+int64_t decoder_move(struct decoder *d, int to_fd, int64_t offset, int64_t n_bytes);
 
 /* For a person, why decoder_next failed; lives as long as the decoder. "" if it did not. */
 const char *decoder_error(const struct decoder *d);
