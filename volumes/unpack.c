@@ -208,19 +208,16 @@ static bool can_move(
 	const struct source *source, const struct member *member, const char *tail, int64_t offset)
 {
 	return !member->has_holes && tail == source->block_end &&
-		member->size - offset >= MOVE_LEAST_BYTES;
+		member->size - offset >= MOVE_LEAST_BYTES && decoder_can_move(source->decoder);
 }
 
-/* 1: the rest of the content has gone from the stream into the file past this process, 0: it has to
- * be read. */
+/* The rest of the content goes from the stream into the file past this process. */
 static int move_rest(
 	struct source *source, int fd, int64_t offset, const struct member *member, struct err *err)
 {
 	int64_t n_left = member->size - offset;
 	int64_t n = decoder_move(source->decoder, fd, offset, n_left);
 
-	if (n == -EINVAL)
-		return 0;
 	if (n < 0)
 		return bad_entry(&member->entry, (int)n, err);
 	source->n_bytes += n;
@@ -231,7 +228,7 @@ static int move_rest(
 			"%.200s: the stream ends in the middle of it", member->entry.path);
 	if (archive_read_data_skip(source->archive) != ARCHIVE_OK)
 		return bad_archive(source, err);
-	return source->n_moved ? wrong_size(&member->entry, err) : 1;
+	return source->n_moved ? wrong_size(&member->entry, err) : 0;
 }
 
 static int fill_file(struct source *source, int fd, const struct member *member, struct err *err)
@@ -252,9 +249,7 @@ static int fill_file(struct source *source, int fd, const struct member *member,
 			return bad_entry(&member->entry, r, err);
 		end = offset + (int64_t)n_bytes;
 		if (can_move(source, member, (const char *)data + n_bytes, end))
-			r = move_rest(source, fd, end, member, err);
-		if (r)
-			return r < 0 ? r : 0;
+			return move_rest(source, fd, end, member, err);
 	}
 	if (r != ARCHIVE_EOF)
 		return bad_archive(source, err);

@@ -348,66 +348,6 @@ static void a_decoder_says_that_it_cannot_read(void **state UNUSED)
 	}
 }
 
-/* A decoder of what a pipe holds, after its first piece, which is short of the end. */
-static struct decoder *open_on_pipe(int codec, const struct buf *stream, int *ret_fd)
-{
-	struct decoder *d = NULL;
-	const void *data;
-	int ends[2];
-
-	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-	assert_true(fcntl(ends[1], F_SETPIPE_SZ, 1 << 20) >= (int)stream->len);
-	assert_int_equal(write(ends[1], stream->data, stream->len), stream->len);
-	close(ends[1]);
-	assert_int_equal(decoder_open(codec, ends[0], &d), 0);
-	assert_true(decoder_next(d, &data) > 0);
-	*ret_fd = ends[0];
-	return d;
-}
-
-static void a_raw_stream_moves_into_a_file(void **state UNUSED)
-{
-	AUTO_FREE uint8_t *data = make_material(RANDOM, 600000), *seen = calloc(1, 600000);
-	AUTO_FD int file_fd = memory_file("", 0);
-	AUTO_BUF struct buf stream;
-	AUTO_FD int fd = -1;
-	struct decoder *d;
-	const void *rest;
-
-	encode(CODEC_RAW, 0, data, 600000, 600000, &stream);
-	d = open_on_pipe(CODEC_AUTO, &stream, &fd);
-	assert_int_equal(decoder_move(d, file_fd, 10, 100000), 100000);
-	assert_true(pread(file_fd, seen, 600000, 10) == 100000);
-	assert_memory_equal(seen, data + (256 << 10), 100000);
-	assert_true(decoder_next(d, &rest) > 0);
-	assert_memory_equal(rest, data + (256 << 10) + 100000, 1000);
-	assert_int_equal(decoder_move(d, file_fd, 0, 1000), 0);
-	assert_int_equal(decoder_next(d, &rest), 0);
-	decoder_close(d);
-}
-
-static void what_cannot_move_says_so(void **state UNUSED)
-{
-	AUTO_FREE uint8_t *data = make_material(RANDOM, 600000);
-	AUTO_FD int file_fd = memory_file("", 0);
-	AUTO_FD int null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	struct decoder *d = NULL;
-
-	assert_int_equal(decoder_open(CODEC_AUTO, file_fd, &d), 0);
-	assert_int_equal(decoder_move(d, null_fd, 0, 1), -EINVAL);
-	decoder_close(d);
-	for (enum codec codec = 0; codec < N_CODECS; codec++) {
-		AUTO_BUF struct buf stream;
-		AUTO_FD int fd = -1;
-
-		encode(codec, 0, data, 600000, 600000, &stream);
-		d = open_on_pipe((int)codec, &stream, &fd);
-		assert_int_equal(
-			decoder_move(d, null_fd, 0, 1), codec == CODEC_RAW ? -EBADF : -EINVAL);
-		decoder_close(d);
-	}
-}
-
 /* The n-th allocation fails: 0 or -ENOMEM. */
 static int encode_with_failure(enum codec codec, const void *data, size_t n_bytes, long n)
 {
@@ -490,8 +430,6 @@ int main(void)
 		cmocka_unit_test(an_encoder_may_be_closed_at_any_time),
 		cmocka_unit_test(a_finished_encoder_takes_no_more),
 		cmocka_unit_test(a_decoder_says_that_it_cannot_read),
-		cmocka_unit_test(a_raw_stream_moves_into_a_file),
-		cmocka_unit_test(what_cannot_move_says_so),
 		cmocka_unit_test(no_memory_is_an_ordinary_error),
 	};
 
