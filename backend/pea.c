@@ -335,17 +335,16 @@ static int build_plan(struct pea *pea, struct err *err)
 static int prepare(struct pea *pea, struct err *err)
 {
 	struct backend *backend = pea->container->backend;
+	const struct store_image image = { pea->rootfs.image, pea->rootfs.lower, NULL };
 	int r = find_user(pea, err);
 
 	if (r == 0)
 		r = build_program(pea, err);
 	if (r == 0)
-		r = store_add_image(backend->db, pea->container->id, pea->rootfs.image, NULL, err);
-	if (r == 0)
 		r = store_add_pea(backend->db, pea->container->id, pea->process->token, err);
-	if (r == 0 && pea->rootfs.lower)
-		r = store_add_lower(backend->db, pea->container->id, pea->process->token,
-			pea->rootfs.lower, err);
+	if (r == 0)
+		r = store_add_image(
+			backend->db, pea->container->id, pea->process->token, &image, err);
 	if (r == 0)
 		r = FAULT(pea_recorded, err);
 	if (r == 0)

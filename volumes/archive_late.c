@@ -10,10 +10,11 @@
 	F(int, archive_read_free, (struct archive * a), (a), ARCHIVE_FATAL)                        \
 	F(int, archive_read_support_format_tar, (struct archive * a), (a), ARCHIVE_FATAL)          \
 	F(int, archive_read_support_format_gnutar, (struct archive * a), (a), ARCHIVE_FATAL)       \
-	F(int, archive_read_open,                                                                  \
+	F(int, archive_read_open2,                                                                 \
 		(struct archive * a, void *arg, archive_open_callback *open,                       \
-			archive_read_callback *read, archive_close_callback *close),               \
-		(a, arg, open, read, close), ARCHIVE_FATAL)                                        \
+			archive_read_callback *read, archive_skip_callback *skip,                  \
+			archive_close_callback *close),                                            \
+		(a, arg, open, read, skip, close), ARCHIVE_FATAL)                                  \
 	F(int, archive_read_next_header, (struct archive * a, struct archive_entry * *ret),        \
 		(a, ret), ARCHIVE_FATAL)                                                           \
 	F(int, archive_read_data_block,                                                            \
@@ -27,6 +28,7 @@
 	F(la_int64_t, archive_entry_uid, (struct archive_entry * entry), (entry), 0)               \
 	F(la_int64_t, archive_entry_gid, (struct archive_entry * entry), (entry), 0)               \
 	F(la_int64_t, archive_entry_size, (struct archive_entry * entry), (entry), 0)              \
+	F(int, archive_entry_sparse_count, (struct archive_entry * entry), (entry), 1)             \
 	F(time_t, archive_entry_mtime, (struct archive_entry * entry), (entry), 0)                 \
 	F(long, archive_entry_mtime_nsec, (struct archive_entry * entry), (entry), 0)              \
 	F(int, archive_entry_mtime_is_set, (struct archive_entry * entry), (entry), 0)             \

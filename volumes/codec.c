@@ -1,11 +1,13 @@
 #include "volumes/codec.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/auto.h"
 #include "volumes/codec_impl.h"
 
 /* ---- raw ------------------------------------------------------------------------------------- */
@@ -83,6 +85,7 @@ static const struct {
 };
 
 #define MAX_MAGIC_BYTES 10
+#define MOVE_BYTES (1024 * 1024)
 
 int codec_by_name(const char *name)
 {
@@ -121,6 +124,7 @@ int decoder_open(int codec, int fd, struct decoder **ret)
 	if (!d)
 		return -ENOMEM;
 	d->ended = 1;
+	d->relay_fds[0] = d->relay_fds[1] = -1;
 	input_init(&d->in, fd);
 	if (codec != CODEC_AUTO) {
 		d->type = codecs[codec].decoder;
@@ -171,7 +175,63 @@ void decoder_close(struct decoder *d)
 	if (d->type)
 		d->type->close(d->state);
 	input_done(&d->in);
+	auto_fd(&d->relay_fds[0]);
+	auto_fd(&d->relay_fds[1]);
 	free(d);
+}
+
+/* ---- past this process ----------------------------------------------------------------------- */
+
+static ssize_t splice_some(int from_fd, int to_fd, loff_t *offset, size_t n_bytes)
+{
+	ssize_t n;
+
+	do
+		n = splice(from_fd, NULL, to_fd, offset, n_bytes, 0);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : n;
+}
+
+static int open_relay(struct decoder *d)
+{
+	if (d->relay_fds[0] >= 0)
+		return 0;
+	if (pipe2(d->relay_fds, O_CLOEXEC) < 0)
+		return -errno;
+	fcntl(d->relay_fds[0], F_SETPIPE_SZ, MOVE_BYTES);
+	return 0;
+}
+
+/* Up to n_bytes, which wait in a pipe of our own: the kernel holds a pipe's lock while it writes to
+ * the file, and who fills the stream's pipe is not to wait for that. */
+static ssize_t move_some(struct decoder *d, int to_fd, loff_t *offset, size_t n_bytes)
+{
+	ssize_t n_in = splice_some(d->in.fd, d->relay_fds[1], NULL, n_bytes), n_out = 0, n = 0;
+
+	for (; n >= 0 && n_out < n_in; n_out += n)
+		n = splice_some(d->relay_fds[0], to_fd, offset, (size_t)(n_in - n_out));
+	return n < 0 ? n : n_in;
+}
+
+bool decoder_can_move(const struct decoder *d)
+{
+	return d->ended > 0 && d->type == &raw_decoder && d->in.from == d->in.to;
+}
+
+int64_t decoder_move(struct decoder *d, int to_fd, int64_t offset, int64_t n_bytes)
+{
+	int64_t n_left = n_bytes;
+	ssize_t n = open_relay(d);
+
+	if (n == 0)
+		n = 1;
+	while (n > 0 && n_left > 0) {
+		n = move_some(d, to_fd, &offset, n_left < MOVE_BYTES ? (size_t)n_left : MOVE_BYTES);
+		n_left -= n > 0 ? n : 0;
+	}
+	if (n < 0)
+		d->ended = n;
+	return n < 0 ? n : n_bytes - n_left;
 }
 
 /* ---- encoders -------------------------------------------------------------------------------- */

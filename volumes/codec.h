@@ -6,7 +6,9 @@
  * no file and no descriptor, and end in encoder_close. Errors: 0 or -errno, sticky: a stream that
  * failed or ended gives the same answer for ever. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 enum codec { CODEC_RAW, CODEC_GZIP, CODEC_ZSTD, CODEC_S2, N_CODECS };
@@ -31,6 +33,14 @@ int decoder_open(int codec, int fd, struct decoder **ret);
  * no end mark: one that is cut between two blocks looks complete. Nothing at all is a complete raw
  * stream, and one cut short in the others. */
 ssize_t decoder_next(struct decoder *d, const void **ret_data);
+
+/* Whether what comes behind the bytes that decoder_next has given can go to a file unseen: in a raw
+ * stream. */
+bool decoder_can_move(const struct decoder *d);
+
+/* The next n_bytes go to the file to_fd at offset, by the kernel alone. How many have, fewer only at the
+ * end of the stream; -errno of splice(2) or pipe(2), and to_fd has some of them. */
+int64_t decoder_move(struct decoder *d, int to_fd, int64_t offset, int64_t n_bytes);
 
 /* For a person, why decoder_next failed; lives as long as the decoder. "" if it did not. */
 const char *decoder_error(const struct decoder *d);

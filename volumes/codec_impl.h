@@ -10,6 +10,7 @@ struct decoder {
 	const struct decoder_type *type; /* NULL: not yet known, CODEC_AUTO */
 	struct input in;
 	void *state;
+	int relay_fds[2]; /* of decoder_move: a pipe; -1 before */
 	ssize_t ended; /* what decoder_next says once it has said 0 or less; 1 before */
 	char error[160];
 };

@@ -134,6 +134,7 @@ int member_read(struct member *member, struct archive_entry *header, struct err 
 		return r;
 	member->is_device = !member->is_hard_link && (type == AE_IFCHR || type == AE_IFBLK);
 	member->size = archive_entry_size(header);
+	member->has_holes = archive_entry_sparse_count(header) > 0;
 	if (!member->is_hard_link && !member->is_device && type != AE_IFREG && type != AE_IFDIR &&
 		type != AE_IFLNK && type != AE_IFIFO)
 		return err_set(err, ERR_BAD_REQUEST, EINVAL, "%.200s: unknown type", entry->path);

@@ -14,6 +14,7 @@ struct member {
 	struct writer_entry entry;
 	bool is_hard_link, is_device; /* a device has nothing but that */
 	int64_t size; /* of a regular file */
+	bool has_holes; /* what the archive has of it is not all of it */
 	struct buf path, target;
 	struct writer_xattr *xattrs;
 	size_t n_space;

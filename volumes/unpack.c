@@ -21,6 +21,7 @@
 
 #define BLOCK_BYTES 512
 #define RECORD_BYTES 10240
+#define MOVE_LEAST_BYTES (256 * 1024)
 
 struct source {
 	enum unpack_layer layer;
@@ -28,7 +29,9 @@ struct source {
 	struct decoder *decoder;
 	struct archive *archive;
 	int64_t n_bytes; /* that have come */
-	bool has_entry; /* the library insists on knowing */
+	const char *block_end; /* of what the library got last */
+	int64_t n_moved; /* content that went past the library, which does not know it yet */
+	bool has_entry; /* is to be skipped: the library insists on knowing */
 	ssize_t failed; /* what decoder_next said */
 };
 
@@ -42,10 +45,25 @@ static la_ssize_t read_more(struct archive *archive, void *data, const void **re
 	(void)archive;
 	if (n >= 0) {
 		source->n_bytes += n;
+		source->block_end = (const char *)*ret_block + n;
 		return n;
 	}
 	source->failed = n;
 	return -1;
+}
+
+/* Asks how much of an entry's rest and padding can be left out without reading it: what has been moved,
+ * which is all of that rest, or the header does not say how much there is. */
+static la_int64_t skip_moved(struct archive *archive, void *data, la_int64_t n_asked)
+{
+	struct source *source = data;
+	int64_t n = source->n_moved;
+
+	(void)archive;
+	if (n_asked < n || n_asked - n >= BLOCK_BYTES)
+		return 0;
+	source->n_moved = 0;
+	return n;
 }
 
 /* Why the library or the stream under it has stopped. */
@@ -77,7 +95,8 @@ static int open_source(struct source *source, const struct unpack_spec *spec, st
 		return err_system(err, -ENOMEM, "unpack");
 	archive_read_support_format_tar(source->archive);
 	archive_read_support_format_gnutar(source->archive);
-	if (archive_read_open(source->archive, source, NULL, read_more, NULL) != ARCHIVE_OK)
+	if (archive_read_open2(source->archive, source, NULL, read_more, skip_moved, NULL) !=
+		ARCHIVE_OK)
 		return bad_archive(source, err);
 	return 0;
 }
@@ -178,10 +197,43 @@ static int write_at(int fd, const char *data, size_t n_bytes, int64_t offset)
 	return 0;
 }
 
-static int fill_file(struct source *source, int fd, int64_t size, const struct writer_entry *entry,
-	struct err *err)
+static int wrong_size(const struct writer_entry *entry, struct err *err)
 {
-	la_int64_t offset, end = 0;
+	return err_set(err, ERR_BAD_REQUEST, EBADMSG,
+		"%.200s: its content is not of the size that its header says", entry->path);
+}
+
+/* Whether the library has nothing of it but what ends at tail, and much is still to come. */
+static bool can_move(
+	const struct source *source, const struct member *member, const char *tail, int64_t offset)
+{
+	return !member->has_holes && tail == source->block_end &&
+		member->size - offset >= MOVE_LEAST_BYTES && decoder_can_move(source->decoder);
+}
+
+/* The rest of the content goes from the stream into the file past this process. */
+static int move_rest(
+	struct source *source, int fd, int64_t offset, const struct member *member, struct err *err)
+{
+	int64_t n_left = member->size - offset;
+	int64_t n = decoder_move(source->decoder, fd, offset, n_left);
+
+	if (n < 0)
+		return bad_entry(&member->entry, (int)n, err);
+	source->n_bytes += n;
+	source->n_moved = n;
+	source->has_entry = false;
+	if (n < n_left)
+		return err_set(err, ERR_BAD_REQUEST, EBADMSG,
+			"%.200s: the stream ends in the middle of it", member->entry.path);
+	if (archive_read_data_skip(source->archive) != ARCHIVE_OK)
+		return bad_archive(source, err);
+	return source->n_moved ? wrong_size(&member->entry, err) : 0;
+}
+
+static int fill_file(struct source *source, int fd, const struct member *member, struct err *err)
+{
+	la_int64_t offset, end = 0, size = member->size;
 	const void *data;
 	size_t n_bytes;
 	int r;
@@ -189,30 +241,33 @@ static int fill_file(struct source *source, int fd, int64_t size, const struct w
 	while ((r = archive_read_data_block(source->archive, &data, &n_bytes, &offset)) ==
 		ARCHIVE_OK) {
 		if (offset < 0 || offset > size || (int64_t)n_bytes > size - offset)
-			return err_set(err, ERR_BAD_REQUEST, EBADMSG,
-				"%.200s: more content than its size says", entry->path);
+			return wrong_size(&member->entry, err);
+		if (n_bytes == 0)
+			continue;
 		r = write_at(fd, data, n_bytes, offset);
 		if (r < 0)
-			return bad_entry(entry, r, err);
-		if (n_bytes)
-			end = offset + (int64_t)n_bytes;
+			return bad_entry(&member->entry, r, err);
+		end = offset + (int64_t)n_bytes;
+		if (can_move(source, member, (const char *)data + n_bytes, end))
+			return move_rest(source, fd, end, member, err);
 	}
 	if (r != ARCHIVE_EOF)
 		return bad_archive(source, err);
 	if (end < size && ftruncate(fd, size) < 0)
-		return bad_entry(entry, -errno, err);
+		return bad_entry(&member->entry, -errno, err);
 	return 0;
 }
 
-static int unpack_file(struct source *source, struct writer *writer,
-	const struct writer_entry *entry, int64_t size, struct err *err)
+static int unpack_file(
+	struct source *source, struct writer *writer, const struct member *member, struct err *err)
 {
+	const struct writer_entry *entry = &member->entry;
 	AUTO_FD int fd = writer_begin_file(writer, entry);
 	int r;
 
 	if (fd < 0)
 		return bad_entry(entry, fd, err);
-	r = size ? fill_file(source, fd, size, entry, err) : 0;
+	r = member->size ? fill_file(source, fd, member, err) : 0;
 	if (r < 0)
 		return r;
 	r = writer_end_file(entry, fd);
@@ -228,7 +283,7 @@ static int unpack_member(
 	if (member->is_hard_link)
 		r = writer_link(writer, entry);
 	else if (S_ISREG(entry->mode))
-		return unpack_file(source, writer, entry, member->size, err);
+		return unpack_file(source, writer, member, err);
 	else
 		r = writer_make(writer, entry);
 	return r < 0 ? bad_entry(entry, r, err) : 0;

@@ -33,6 +33,21 @@ def test_56_a_large_one(volumes, volume, encoding):
     assert tree["big"].data == data and len(tree) == 202
 
 
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_56_large_ones_and_what_is_between_them(volumes, volume, form):
+    """Most of a large file does not pass through the helper, what is around it does: all ways in which the two can meet."""
+    sizes = (1 << 18, (1 << 18) + 1, (1 << 19) - 512, 1 << 19, (1 << 19) + 511, 700_001, 1 << 20, (3 << 20) + 513)
+    pool = os.urandom(max(sizes) + 8)
+    files = {f"{'long/' * (30 * (n % 2))}file-{n}": pool[n:n + size] for n, size in enumerate(sizes)}
+    members = [Member(name, data) for name, data in files.items()]
+    between = [f"small-{n}" for n in range(5)]
+    archive = tar(*members, *between, *(Member(f"again/{m.name}", m.data) for m in members[::-1]), "last", form=form)
+    assert volumes.upload(volume.handle, encoding="raw").send_all(archive, chunk=100_003).status == 204
+    tree = volume.tree()
+    assert all(tree[top + name].data == data for name, data in files.items() for top in ("", "again/"))
+    assert all(tree[name].data == f"content of {name}".encode() for name in [*between, "last"])
+
+
 def test_56_chunks_of_any_size(volumes, volume):
     data = encode("gzip", tar("file"))
     for n, size in enumerate((1, 7, 511, 512, 513, len(data))):
@@ -279,6 +294,20 @@ def test_71_every_cut_of_a_raw_archive(volumes, volume):
     for n in (*range(1, len(whole), 300), 700):
         reply = volumes.stream_in(volume.handle, archive[:n], encoding="raw")
         assert_error(reply, 400, FAILED)
+
+
+def test_71_a_cut_in_a_large_file(volumes, volume):
+    reply = volumes.stream_in(volume.handle, tar(Member("large", bytes(3 << 20)))[:2 << 20], encoding="raw")
+    assert_error(reply, 400, FAILED)
+    assert "large: the stream ends in the middle of it" in reply.json["error"]
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20, 4 << 20])
+def test_a_large_file_of_another_size_than_its_header_says(volumes, volume, size):
+    archive = tar(Member("large", bytes(2 << 20), pax={"GNU.sparse.realsize": str(size)}), form=tarfile.PAX_FORMAT)
+    reply = volumes.stream_in(volume.handle, archive + bytes(4 << 20), encoding="raw")
+    assert_error(reply, 400, FAILED)
+    assert "large: its content is not of the size that its header says" in reply.json["error"]
 
 
 def test_71_a_chunked_body_that_is_cut_short(volumes, volume):

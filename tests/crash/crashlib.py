@@ -65,12 +65,13 @@ def injected(*args, **more):
 
 
 def try_to(act, *args):
-    """What came of it: None, or how it failed."""
+    """What came of it: None, or how it failed. Nobody keeps its connections: a server may wait for their end."""
     try:
         act(*args)
         return None
     except (*CUT, *REFUSED) as failure:
-        return failure
+        failure.__context__ = failure.__cause__ = None
+        return failure.with_traceback(None)
 
 
 def has_died(server, seconds=0.01):
