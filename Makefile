@@ -75,9 +75,10 @@ $(B)/cloche-other-shim: $(call object,$(SRC)) $(B)/backend/shim/check.o $(OTHER_
 	@$(CC) -c -DSHIM_PROGRAM='"$(OTHER_SHIM)"' -o $(B)/other_shim_image.o backend/shim_image.S
 	@$(CC) $(CFLAGS) $(LDFLAGS) $(LDFLAGS_$(MODE)) -o $@ $(filter %.o,$^) $(B)/other_shim_image.o $(LDLIBS)
 # the filters of system calls
-$(B)/seccomp-make: backend/linux/seccomp/make.c backend/linux/seccomp_allow.def backend/linux/seccomp.h
+$(B)/seccomp-make: $(wildcard backend/linux/seccomp/*.c) backend/linux/seccomp_allow.def backend/linux/seccomp.h \
+		backend/linux/seccomp/squeeze.h
 	@mkdir -p $(@D)
-	@$(CC) $(CPPFLAGS) $(COMMON) -O1 -o $@ $< $(shell pkg-config --libs libseccomp)
+	@$(CC) $(CPPFLAGS) $(COMMON) -O1 -o $@ $(filter %.c,$^) $(shell pkg-config --libs libseccomp)
 $(B)/seccomp_programs.h: $(B)/seccomp-make
 	@echo "  MAKE  $@"; $< >$@.new && mv $@.new $@
 $(B)/backend/linux/seccomp.o: $(B)/seccomp_programs.h

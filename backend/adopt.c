@@ -150,7 +150,8 @@ static int add_told(struct container *container, struct welcome *welcome, struct
 		copy_told(welcome, n, &told);
 		for (unsigned i = 0; i < told.n_fds && i < 3; i++)
 			fds[i] = take_next(welcome);
-		if (!told.is_partial)
+		r = FAULT(adopt_told, err);
+		if (r == 0 && !told.is_partial)
 			r = add_process(container, told.token, &told.process, fds, err);
 	}
 	return r < 0 ? r : 0;

@@ -353,7 +353,11 @@ int container_prepare(struct container *container, struct err *err)
 	if (!dir || plan_prepare(&birth.input, &birth.prepare, &birth.prepare_bytes) < 0)
 		return err_system(err, -ENOMEM, "plan");
 	r = begin(container, &birth, err);
-	return r < 0 ? r : await_prepared(container, &birth, err);
+	if (r == 0)
+		r = await_prepared(container, &birth, err);
+	if (r == 0)
+		container_watch(container);
+	return r;
 }
 
 /* Volumes are attached and the request is checked before anything is made. */
@@ -380,7 +384,8 @@ static int make_plans(const struct container *container, struct birth *birth, st
 }
 
 /* Last, because the builder counts too; nobody can run anything yet. */
-static int take_limits(struct container *container, const struct rootfs *rootfs, struct err *err)
+static int take_limits(
+	struct container *container, const struct rootfs *rootfs, bool is_watched, struct err *err)
 {
 	struct backend *backend = container->backend;
 	const struct limits *limits = &container->limits;
@@ -393,7 +398,9 @@ static int take_limits(struct container *container, const struct rootfs *rootfs,
 		r = disk_quota_apply(container, rootfs, err);
 	if (r == 0 && container->lease && limits->rate_bytes)
 		r = network_limit(container->lease, limits->rate_bytes, limits->burst_bytes, err);
-	if (r == 0)
+	if (r == 0 && is_watched)
+		container_watch_limits(container);
+	else if (r == 0)
 		container_watch(container);
 	return r < 0 ? r : FAULT(create_limited, err);
 }
@@ -403,6 +410,7 @@ int container_bear(struct container *container, const struct container_spec *spe
 {
 	AUTO_FREE char *dir = dir_of(container);
 	AUTO(auto_birth) struct birth birth = { .input = input_of(container, dir) };
+	const bool is_unborn = container->is_prepared; /* and then watched, too */
 	int r;
 
 	if (!dir)
@@ -427,5 +435,5 @@ int container_bear(struct container *container, const struct container_spec *spe
 		r = send_rest(container, &birth, err);
 	if (r == 0)
 		r = await_all(container, &birth, err);
-	return r < 0 ? r : take_limits(container, rootfs, err);
+	return r < 0 ? r : take_limits(container, rootfs, is_unborn, err);
 }

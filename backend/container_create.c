@@ -180,17 +180,14 @@ static int resolve_root(
 /* Before anything of it is mounted. */
 static int use_image(struct container *container, const struct rootfs *rootfs, struct err *err)
 {
-	struct db *db = container->backend->db;
-	int r = 0;
+	const struct store_image image = { rootfs->image, rootfs->lower, &rootfs->env };
 
 	if (strv_copy(&container->image_env, &rootfs->env) < 0)
 		return err_system(err, -ENOMEM, "env");
-	if (rootfs->lower) {
-		container->lower = strdup(rootfs->lower);
-		r = container->lower ? store_add_lower(db, container->id, 0, rootfs->lower, err)
-				     : err_system(err, -ENOMEM, "rootfs");
-	}
-	return r < 0 ? r : store_add_image(db, container->id, rootfs->image, &rootfs->env, err);
+	container->lower = rootfs->lower ? strdup(rootfs->lower) : NULL;
+	if (rootfs->lower && !container->lower)
+		return err_system(err, -ENOMEM, "rootfs");
+	return store_add_image(container->backend->db, container->id, 0, &image, err);
 }
 
 /* What the request says of the container, beside its name and rights. */

@@ -66,7 +66,7 @@ static int count_by_helper(const struct backend *backend, int dir_fd, struct usa
 	if (pid < 0)
 		return pid;
 	while (len < sizeof(text) - 1 &&
-		(n = read(answer_fd, text + len, sizeof(text) - 1 - len)) > 0)
+		(n = TEMP_FAILURE_RETRY(read(answer_fd, text + len, sizeof(text) - 1 - len))) > 0)
 		len += (size_t)n;
 	text[len] = '\0';
 	while (waitpid(pid, &status, 0) < 0 && r == 0)

@@ -90,8 +90,8 @@ static void read_report(int text_fd, char *text, size_t text_bytes)
 	size_t len = 0;
 	ssize_t n = 1;
 
-	while (n > 0 && len < text_bytes - 1 && poll(&fd, 1, GUARD_MS) > 0) {
-		n = read(text_fd, text + len, text_bytes - 1 - len);
+	while (n > 0 && len < text_bytes - 1 && TEMP_FAILURE_RETRY(poll(&fd, 1, GUARD_MS)) > 0) {
+		n = TEMP_FAILURE_RETRY(read(text_fd, text + len, text_bytes - 1 - len));
 		len += n > 0 ? (size_t)n : 0;
 	}
 	text[len] = '\0';

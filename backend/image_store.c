@@ -43,7 +43,8 @@ static int run_unpacker(const struct rootfs_config *config, int archive_fd, int 
 	close(ends[1]);
 	if (pid < 0)
 		return pid;
-	while (len < text_bytes - 1 && (n = read(text_fd, text + len, text_bytes - 1 - len)) > 0)
+	while (len < text_bytes - 1 &&
+		(n = TEMP_FAILURE_RETRY(read(text_fd, text + len, text_bytes - 1 - len))) > 0)
 		len += n;
 	text[len] = '\0';
 	text[strcspn(text, "\n")] = '\0';

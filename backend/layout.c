@@ -48,7 +48,7 @@ static int sum_up(int fd, char ret_hex[SHA256_HEX_SIZE])
 	if (!chunk)
 		return -ENOMEM;
 	sha256_init(&sum);
-	while ((n = read(fd, chunk, CHUNK_BYTES)) > 0)
+	while ((n = TEMP_FAILURE_RETRY(read(fd, chunk, CHUNK_BYTES))) > 0)
 		sha256_add(&sum, chunk, n);
 	if (n < 0 || lseek(fd, 0, SEEK_SET) < 0)
 		return -errno;

@@ -142,7 +142,7 @@ static void read_link(struct link *link)
 			msg_done(&msg);
 		}
 	}
-	if (r == -ENODATA || r == -EPROTO || r == -ECONNRESET)
+	if (r == -ENODATA || r == -EPROTO)
 		link_gone(link);
 	if (link->has_news)
 		pthread_cond_broadcast(&link->answered);

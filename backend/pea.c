@@ -89,7 +89,8 @@ static void *bury(void *arg)
 	struct backend *backend = arg;
 	struct ended ended;
 
-	while (read(backend->pea_fds[0], &ended, sizeof(ended)) == sizeof(ended))
+	while (TEMP_FAILURE_RETRY(read(backend->pea_fds[0], &ended, sizeof(ended))) ==
+		sizeof(ended))
 		clean(backend, ended.container, ended.token);
 	return NULL;
 }
@@ -100,7 +101,8 @@ void pea_ended(const struct process *process)
 	struct ended ended = { .token = process->token };
 
 	memcpy(ended.container, process->container->id, sizeof(ended.container));
-	(void)!write(process->container->backend->pea_fds[1], &ended, sizeof(ended));
+	(void)!TEMP_FAILURE_RETRY(
+		write(process->container->backend->pea_fds[1], &ended, sizeof(ended)));
 }
 
 int peas_start(struct backend *backend, struct err *err)
@@ -333,17 +335,16 @@ static int build_plan(struct pea *pea, struct err *err)
 static int prepare(struct pea *pea, struct err *err)
 {
 	struct backend *backend = pea->container->backend;
+	const struct store_image image = { pea->rootfs.image, pea->rootfs.lower, NULL };
 	int r = find_user(pea, err);
 
 	if (r == 0)
 		r = build_program(pea, err);
 	if (r == 0)
-		r = store_add_image(backend->db, pea->container->id, pea->rootfs.image, NULL, err);
-	if (r == 0)
 		r = store_add_pea(backend->db, pea->container->id, pea->process->token, err);
-	if (r == 0 && pea->rootfs.lower)
-		r = store_add_lower(backend->db, pea->container->id, pea->process->token,
-			pea->rootfs.lower, err);
+	if (r == 0)
+		r = store_add_image(
+			backend->db, pea->container->id, pea->process->token, &image, err);
 	if (r == 0)
 		r = FAULT(pea_recorded, err);
 	if (r == 0)

@@ -99,6 +99,7 @@ static int of_layer(const struct wanted *wanted, struct metrics *ret, struct err
 	AUTO_FD int dir_fd = -1, upper_fd = -1;
 	struct usage own, image;
 	struct timespec now;
+	int64_t age_ns;
 	struct stat st;
 	int r;
 
@@ -115,9 +116,12 @@ static int of_layer(const struct wanted *wanted, struct metrics *ret, struct err
 	if (r < 0)
 		return r;
 	metrics_set_disk(ret, &own, &image);
-	if (fstat(dir_fd, &st) == 0 && clock_gettime(CLOCK_REALTIME, &now) == 0)
-		ret->age_ns = (uint64_t)(now.tv_sec - st.st_mtim.tv_sec) * 1000000000 +
-			(uint64_t)(now.tv_nsec - st.st_mtim.tv_nsec);
+	if (fstat(dir_fd, &st) == 0 && clock_gettime(CLOCK_REALTIME, &now) == 0) {
+		age_ns = (now.tv_sec - st.st_mtim.tv_sec) * 1000000000LL + now.tv_nsec -
+			st.st_mtim.tv_nsec;
+		ret->age_ns =
+			age_ns > 0 ? (uint64_t)age_ns : 0; /* the clock may have been set back */
+	}
 	return 0;
 }
 

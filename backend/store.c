@@ -198,30 +198,37 @@ int store_remove(struct db *db, const char *id, struct err *err)
 	return db_change(db, err, "DELETE FROM containers WHERE id = ?", "s", id);
 }
 
-struct image {
-	const char *id, *name;
-	const struct strv *env;
+struct addition_of_image {
+	const char *id;
+	uint32_t token;
+	const struct store_image *image;
 };
 
 static int add_image(struct db *db, void *arg, struct err *err)
 {
-	const struct image *image = arg;
+	const struct addition_of_image *add = arg;
+	const struct store_image *image = add->image;
 	int r = *image->name ? db_change(db, err, "INSERT OR IGNORE INTO images VALUES (?, ?)",
-				       "ss", image->id, image->name)
+				       "ss", add->id, image->name)
 			     : 0;
 
+	if (image->lower && r == 0)
+		r = db_change(db, err, "INSERT OR REPLACE INTO lowers VALUES (?, ?, ?)", "sis",
+			add->id, (int64_t)add->token, image->lower);
 	for (size_t i = 0; image->env && i < image->env->n_items && r == 0; i++)
-		r = db_change(db, err, "INSERT INTO image_env VALUES (?, ?, ?)", "sis", image->id,
+		r = db_change(db, err, "INSERT INTO image_env VALUES (?, ?, ?)", "sis", add->id,
 			(int64_t)i, image->env->items[i]);
 	return r;
 }
 
-int store_add_image(
-	struct db *db, const char *id, const char *name, const struct strv *env, struct err *err)
+int store_add_image(struct db *db, const char *id, uint32_t token, const struct store_image *image,
+	struct err *err)
 {
-	struct image image = { id, name, env };
+	struct addition_of_image add = { id, token, image };
 
-	return *name || (env && env->n_items) ? db_transaction(db, add_image, &image, err) : 0;
+	return *image->name || image->lower || (image->env && image->env->n_items)
+		? db_transaction(db, add_image, &add, err)
+		: 0;
 }
 
 struct visitor {
@@ -282,13 +289,6 @@ int store_remove_pea(struct db *db, const char *id, uint32_t token, struct err *
 	return r < 0 ? r
 		     : db_change(db, err, "DELETE FROM peas WHERE container = ? AND token = ?",
 			       "si", id, (int64_t)token);
-}
-
-int store_add_lower(
-	struct db *db, const char *id, uint32_t token, const char *path, struct err *err)
-{
-	return db_change(db, err, "INSERT OR REPLACE INTO lowers VALUES (?, ?, ?)", "sis", id,
-		(int64_t)token, path);
 }
 
 static int copy_path(const struct db_row *row, void *arg)

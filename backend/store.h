@@ -38,14 +38,15 @@ int store_set_cgroups(struct db *db, const struct strv *paths, struct err *err);
  * of unborn containers) gets the handle, state and grace time. -EEXIST: the handle is taken. */
 int store_add(struct db *db, const struct record *record, const struct strv *env,
 	const struct property *properties, size_t n_properties, struct err *err);
-/* A container is about to use an unpacked image ("": none); env, of a container's root, is the image's
- * own. */
-int store_add_image(
-	struct db *db, const char *id, const char *name, const struct strv *env, struct err *err);
-/* The directory that a layer lies over, for metrics: a container's (token 0) or a process's with a root of
- * its own. *ret_path is the caller's; NULL: none is recorded. */
-int store_add_lower(
-	struct db *db, const char *id, uint32_t token, const char *path, struct err *err);
+/* What a container (token 0), or a process with a root of its own, is about to have as its root. */
+struct store_image {
+	const char *name; /* of an unpacked image; "": none */
+	const char *lower; /* the directory that its layer lies over, for metrics; NULL: none */
+	const struct strv *env; /* of a container's root: the image's own; else NULL */
+};
+int store_add_image(struct db *db, const char *id, uint32_t token, const struct store_image *image,
+	struct err *err);
+/* *ret_path is the caller's; NULL: none is recorded. */
 int store_lower(struct db *db, const char *id, uint32_t token, char **ret_path, struct err *err);
 /* What containers use; STORE_ANY_IMAGE is among it if that is not known of all. */
 #define STORE_ANY_IMAGE "*"

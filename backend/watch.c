@@ -81,11 +81,24 @@ static uint64_t read_count(int fd, const char *name)
 	return count;
 }
 
+static struct msg_watch limits_of(const struct container *container)
+{
+	return (struct msg_watch){ .memory_limit_bytes = container->limits.memory_bytes,
+		.explains = container->backend->config.explains_oom };
+}
+
+static void post(struct container *container, struct msg *msg, struct msg_watch *body)
+{
+	msg->type = MSG_WATCH;
+	msg->body = body;
+	msg->body_bytes = sizeof(*body);
+	link_post(container->link, msg);
+}
+
 void container_watch(struct container *container)
 {
-	struct msg_watch body = { .memory_limit_bytes = container->limits.memory_bytes,
-		.explains = container->backend->config.explains_oom };
-	struct msg msg = { .type = MSG_WATCH, .body = &body, .body_bytes = sizeof(body) };
+	struct msg_watch body = limits_of(container);
+	struct msg msg = { 0 };
 	const struct backend *backend = container->backend;
 	const char *id = container->id;
 	int oom_fd = open_file(backend, id, "memory", "memory.oom_control", "memory.events");
@@ -103,9 +116,16 @@ void container_watch(struct container *container)
 	give(&msg, &body, WATCH_PIDS_EVENTS, pids_fd);
 	give(&msg, &body, WATCH_PIDS_PEAK,
 		open_file(backend, id, "pids", "pids.peak", "pids.peak"));
-	link_post(container->link, &msg);
+	post(container, &msg, &body);
 	for (unsigned i = 0; i < msg.n_fds; i++)
 		auto_fd(&msg.fds[i]);
+}
+
+void container_watch_limits(struct container *container)
+{
+	struct msg_watch body = limits_of(container);
+
+	post(container, &(struct msg){ 0 }, &body);
 }
 
 void watch_open(const struct backend *backend, const char *group, uint64_t memory_limit_bytes,

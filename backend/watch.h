@@ -24,6 +24,8 @@ struct container_watch {
 /* Opens the files and gives them to the shim; notes what they say already. What this host does not have is
  * not watched. Never fails: a container without it is whole. */
 void container_watch(struct container *container);
+/* It is watched, and has its limits only now. */
+void container_watch_limits(struct container *container);
 
 /* The same for a process that has groups of its own: what goes into the message that starts it. The
  * descriptors are the caller's. */

@@ -5,7 +5,6 @@
 #include <limits.h>
 #include <linux/fs.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -16,6 +15,7 @@
 #include "linux/sys.h"
 #include "volumes/links.h"
 #include "volumes/place.h"
+#include "volumes/say.h"
 #include "volumes/walk.h"
 #include "volumes/xattrs.h"
 
@@ -56,7 +56,8 @@ static int copy_range(struct copy *copy, int from_fd, int to_fd, off_t at, off_t
 {
 	while (at < end && !copy->cannot_copy_range) {
 		off_t to_at = at;
-		ssize_t n = copy_file_range(from_fd, &at, to_fd, &to_at, end - at, 0);
+		ssize_t n = TEMP_FAILURE_RETRY(
+			copy_file_range(from_fd, &at, to_fd, &to_at, end - at, 0));
 
 		if (n == 0)
 			return 0;
@@ -238,7 +239,7 @@ static int walk_leave(void *context, const struct walk_item *item)
 
 static void walk_lost(const char *path)
 {
-	fprintf(stderr, "%.300s: a link that leads nowhere, left out\n", path);
+	say(2, "%.300s: a link that leads nowhere, left out\n", path);
 }
 
 int copy(const struct copy_spec *spec, struct err *err)

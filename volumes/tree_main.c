@@ -27,6 +27,7 @@
 #include "volumes/confine.h"
 #include "volumes/copy.h"
 #include "volumes/pack.h"
+#include "volumes/say.h"
 #include "volumes/trial.h"
 #include "volumes/unpack.h"
 #include "volumes/view.h"
@@ -78,7 +79,7 @@ static int run_in(struct job *job, struct err *err)
 		return err_set(err, ERR_INVALID, EINVAL, "encoding %.50s", job->encoding);
 	r = unpack(&spec, &n_skipped, err);
 	if (r == 0 && n_skipped)
-		fprintf(stderr, "%lu devices were left out\n", n_skipped);
+		say(2, "%lu devices were left out\n", n_skipped);
 	return r;
 }
 
@@ -135,9 +136,9 @@ static int run_size(struct job *job, struct err *err)
 	uint64_t n_bytes, n_names;
 	int r = census_size(job->root_fd, &n_bytes, &n_names, err);
 
-	if (r == 0 && dprintf(1, "%" PRIu64 " %" PRIu64 "\n", n_bytes, n_names) < 0)
-		r = err_system(err, -errno, "write");
-	return r;
+	if (r == 0)
+		r = say(1, "%" PRIu64 " %" PRIu64 "\n", n_bytes, n_names);
+	return r < 0 && err->kind == ERR_NONE ? err_system(err, r, "write") : r;
 }
 
 static int run_try(struct job *job, struct err *err)
@@ -265,7 +266,7 @@ static int exit_status(int r, const struct err *err)
 {
 	if (r >= 0)
 		return TREE_DONE;
-	fprintf(stderr, "%s\n", err->msg);
+	say(2, "%s\n", err->msg);
 	return err->kind == ERR_BAD_REQUEST  ? TREE_BAD_ARCHIVE
 		: err->kind == ERR_NOT_FOUND ? TREE_NO_PATH
 					     : TREE_FAILED;
@@ -362,13 +363,13 @@ int tree_main(int argc, char **argv)
 	if (end_with(2) < 0) /* once more: a change of ids has forgotten it */
 		return TREE_FAILED;
 	if (job.ready) /* from here on the tree may be renamed */
-		fprintf(stderr, "%s", TREE_READY);
+		say(2, "%s", TREE_READY);
 	pid = pipe2(ends, O_CLOEXEC) < 0 ? -1 : fork();
 	if (pid < 0)
 		return exit_status(err_system(&err, -errno, "fork"), &err);
 	if (pid == 0)
 		work(&job, operation, ends, &err);
-	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+	if (TEMP_FAILURE_RETRY(waitpid(pid, &status, 0)) != pid || !WIFEXITED(status))
 		return exit_status(
 			err_set(&err, ERR_SYSTEM, ECHILD, "the helper was killed"), &err);
 	return WEXITSTATUS(status);

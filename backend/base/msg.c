@@ -145,11 +145,12 @@ int msg_recv(int sock_fd, struct msg *msg, void *space, int flags)
 	int r;
 
 	*msg = (struct msg){ .body = space };
+	/* a peer that leaves something unread resets the connection: told once, before what it has sent */
 	do
 		n = recvmsg(sock_fd, &packet, MSG_CMSG_CLOEXEC | flags);
-	while (n < 0 && errno == EINTR);
+	while (n < 0 && (errno == EINTR || errno == ECONNRESET));
 	if (n < 0)
-		return errno == ECONNRESET ? -ENODATA : -errno;
+		return -errno;
 	take_fds(msg, &packet, &extra_fd);
 	if (n == 0) {
 		msg_done(msg);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -350,6 +351,18 @@ int cgroup_create_in(const struct hierarchy *hierarchy, const char *id, struct e
 							: 0;
 }
 
+/* The number may be anybody's by now: the descriptor is of a member if the number still is one's. */
+static void kill_member(const char *id, pid_t pid)
+{
+	AUTO_FD int pid_fd = sys_pidfd_open(pid);
+	char path[32], groups[4096];
+
+	snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
+	if (pid_fd >= 0 && sys_read_small(AT_FDCWD, path, 0, groups, sizeof(groups)) > 0 &&
+		strstr(groups, id))
+		pidfd_send_signal(pid_fd, SIGKILL, NULL, 0);
+}
+
 /* For hosts without cgroup.kill: each pid of the file, until none is left or 100 rounds are over.
  */
 static void kill_members(const struct hierarchy *hierarchy, const char *id)
@@ -366,7 +379,7 @@ static void kill_members(const struct hierarchy *hierarchy, const char *id)
 			return;
 		while ((line = strsep(&rest, "\n")))
 			if (parse_u64(line, 1 << 22, &pid) == 0 && pid > 1)
-				kill((pid_t)pid, SIGKILL);
+				kill_member(id, (pid_t)pid);
 	}
 }
 

@@ -144,7 +144,7 @@ int probe_namespaces(struct trial *trial)
 			"clone3 with all of them (see /proc/sys/user/max_*_namespaces)");
 	r = take_userns(trial, pid);
 	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	TEMP_FAILURE_RETRY(waitpid(pid, NULL, 0));
 	return r;
 }
 
@@ -191,7 +191,7 @@ int feature_run_in_child(int (*body)(int), int fd)
 		_exit(-body(fd) & 255);
 	if (pid < 0)
 		return pid;
-	if (waitpid(pid, &status, 0) < 0 || !WIFEXITED(status))
+	if (TEMP_FAILURE_RETRY(waitpid(pid, &status, 0)) < 0 || !WIFEXITED(status))
 		return -ECHILD;
 	return -WEXITSTATUS(status);
 }

@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <stdbool.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/auto.h"
 #include "linux/conntrack.h"
@@ -30,7 +31,8 @@ static int ask_nftables(int fd)
 		char body[1024];
 	} answer;
 
-	if (send(fd, &ask, sizeof(ask), 0) < 0 || recv(fd, &answer, sizeof(answer), 0) < 0)
+	if (TEMP_FAILURE_RETRY(send(fd, &ask, sizeof(ask), 0)) < 0 ||
+		TEMP_FAILURE_RETRY(recv(fd, &answer, sizeof(answer), 0)) < 0)
 		return -errno;
 	if (answer.head.nlmsg_type != NLMSG_ERROR)
 		return 0;

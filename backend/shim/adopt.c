@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/auto.h"
+#include "base/fault.h"
 #include "shim/shim.h"
 
 static void add_token(struct msg_welcome *welcome, uint32_t token)
@@ -103,8 +104,10 @@ static bool welcome_all(struct shim *shim, uint32_t seq)
 		.fds = { shim->root_fd, shim->kick_fd },
 		.n_fds = 2 };
 
-	if (!all)
+	if (!all || FAULT(hello_full, NULL) < 0) {
+		free(all);
 		return false;
+	}
 	*all = (struct msg_welcome_all){ .reply.value = WELCOME_ALL,
 		.protocol = SHIM_PROTOCOL,
 		.state = shim->state,
@@ -113,6 +116,8 @@ static bool welcome_all(struct shim *shim, uint32_t seq)
 		.told_bytes = sizeof(struct msg_told) };
 	watch_describe(&shim->watch, &all->watch);
 	tell_all(shim, &answer, (struct msg_told *)(all + 1), n);
+	if (FAULT(hello_cut, NULL) < 0)
+		answer.body_bytes--;
 	shim_send(shim, &answer);
 	free(all);
 	return true;

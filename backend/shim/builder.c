@@ -50,7 +50,7 @@ static int walk_in_helper(struct work *work, uint32_t *step)
 			walk(work, step, true);
 		_exit(0);
 	}
-	if (waitpid(pid, &status, 0) != pid || status != 0)
+	if (TEMP_FAILURE_RETRY(waitpid(pid, &status, 0)) != pid || status != 0)
 		return work->report->code = -ECHILD;
 	while (*step < work->plan->n_ops && work->plan->ops[*step].flags & OPF_IN_HELPER)
 		++*step;

@@ -142,13 +142,20 @@ static int open_target(
 	return r < 0 ? r : TAKE_FD(fd);
 }
 
+static int open_dir_of_root(const struct work *work, const char *name)
+{
+	return sys_open_beneath(work->root_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+}
+
 int place_move(const struct work *work, int from_fd, const char *name)
 {
-	AUTO_FD int to_fd = -1;
+	AUTO_FD int to_fd = open_dir_of_root(work, name);
 
-	if (mkdirat(work->root_fd, name, 0755) < 0 && errno != EEXIST)
-		return -errno;
-	to_fd = sys_open_beneath(work->root_fd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW, 0);
+	if (to_fd == -ENOENT) {
+		if (mkdirat(work->root_fd, name, 0755) < 0)
+			return -errno;
+		to_fd = open_dir_of_root(work, name);
+	}
 	return to_fd < 0 ? to_fd : sys_move_mount(from_fd, to_fd);
 }
 

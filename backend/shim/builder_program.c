@@ -18,7 +18,7 @@
 _Noreturn void program_report(const struct work *work, uint32_t step, int code)
 {
 	struct child_report report = { step, code };
-	ssize_t n = write(work->builder->pea->fds[3], &report, sizeof(report));
+	ssize_t n = TEMP_FAILURE_RETRY(write(work->builder->pea->fds[3], &report, sizeof(report)));
 
 	_exit(n == sizeof(report) ? 127 : 126);
 }
@@ -85,6 +85,11 @@ static int limit_caps(const struct work *work)
 static int (*const join_steps[])(const struct work *work) = { join_user_namespace, lock_mounts,
 	forget_builder, become_root, limit, renew_keyring, load_filter, limit_caps };
 
+static bool tell_pid(const struct pea *pea, pid_t pid)
+{
+	return TEMP_FAILURE_RETRY(write(pea->pid_fd, &pid, sizeof(pid))) == sizeof(pid);
+}
+
 /* Not before the shim can know its number; the one that the container knows it by comes second. */
 static _Noreturn void become(const struct work *work, int go_fd)
 {
@@ -93,7 +98,7 @@ static _Noreturn void become(const struct work *work, int go_fd)
 	char go;
 	int r = 0;
 
-	if (read(go_fd, &go, 1) != 1 || write(pea->pid_fd, &pid, sizeof(pid)) != sizeof(pid))
+	if (TEMP_FAILURE_RETRY(read(go_fd, &go, 1)) != 1 || !tell_pid(pea, pid))
 		_exit(126);
 	for (size_t i = 0; i < N_ELEMENTS(join_steps) && r == 0; i++)
 		r = join_steps[i](work);
@@ -120,8 +125,7 @@ int program_make(struct work *work, const struct op_wire *op)
 	}
 	if (pid < 0)
 		return pid;
-	if (write(work->builder->pea->pid_fd, &pid, sizeof(pid)) != sizeof(pid) ||
-		write(go[1], "", 1) != 1)
+	if (!tell_pid(work->builder->pea, pid) || TEMP_FAILURE_RETRY(write(go[1], "", 1)) != 1)
 		return -EPIPE;
 	return 0;
 }

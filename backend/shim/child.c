@@ -21,7 +21,7 @@
 static _Noreturn void die(uint32_t step, int code)
 {
 	struct child_report report = { step, code };
-	ssize_t n = write(REPORT_FD, &report, sizeof(report));
+	ssize_t n = TEMP_FAILURE_RETRY(write(REPORT_FD, &report, sizeof(report)));
 
 	_exit(n == sizeof(report) ? 127 : 126);
 }

@@ -176,7 +176,9 @@ static void reap(struct shim *shim)
 	while (read(shim->signal_fd, &info, sizeof(info)) > 0)
 		continue;
 	while ((pid = wait4(-1, &status, WNOHANG, &use)) > 0)
-		if (pid != shim->init_pid) {
+		if (pid == shim->builder_pid) {
+			shim->builder_pid = 0; /* from now on the number may be anybody's */
+		} else if (pid != shim->init_pid) {
 			pea_reaped(shim, pid, status, &use);
 		} else {
 			/* what init still said comes before its end */

@@ -225,6 +225,7 @@ void pea_reaped(struct shim *shim, pid_t pid, int status, const struct rusage *u
 	TAILQ_FOREACH (proc, &shim->procs, entry)
 		if (proc->is_pea && proc->state != PROCESS_EXITED && pea_has_begun(proc) &&
 			proc->pid == pid) {
+			proc->is_doomed = false; /* the number may be anybody's */
 			end.exited.token = proc->token;
 			end.usage.pid = proc->inner_pid;
 			shim_exited(shim, &end);

@@ -29,7 +29,8 @@ enum msg_type {
 	MSG_REFRESH, /* a plan that changes the mounts of the container; fds: procfs */
 	MSG_USERNS, /* fds: procfs; reply fds: the user namespace of init */
 	MSG_RUN_IMAGE, /* struct msg_run_image and three blobs; fds: see there; reply as MSG_RUN's */
-	MSG_WATCH, /* struct msg_watch; fds: one for each WATCH_ bit of what is given, in order */
+	MSG_WATCH, /* struct msg_watch; fds: one for each WATCH_ bit of what is given, in order; with nothing
+		      given, those of before stay */
 
 	MSG_HOLD, /* struct msg_hold; fds: a client's connection; not answered, as the next two */
 	MSG_HOLD_END, /* struct msg_hold_end: the server ends it by FIN behind that offset */

@@ -75,7 +75,8 @@ int watch_take(struct watch *watch, const struct msg_watch *body, int fds[], uns
 
 	if ((unsigned)__builtin_popcount(body->given & ((1u << N_WATCH_FILES) - 1)) != n_fds)
 		return -EPROTO;
-	watch_done(watch);
+	if (body->given)
+		watch_done(watch);
 	for (int i = 0; i < N_WATCH_FILES; i++)
 		if (body->given >> i & 1) {
 			watch->fds[i] = TAKE_FD(fds[n]);

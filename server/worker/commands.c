@@ -5,12 +5,14 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <unistd.h>
 
 #include "base/auto.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/parse.h"
+#include "linux/sys.h"
 #include "server/options.h"
 #include "server/worker/cluster.h"
 #include "server/worker/config.h"
@@ -78,14 +80,21 @@ static bool is_worker(pid_t pid)
 static int tell(const char *work_dir, int signo, struct err *err)
 {
 	pid_t pid = find_server(work_dir, err);
+	AUTO_FD int pid_fd = pid < 0 ? pid : sys_pidfd_open(pid);
 
 	if (pid < 0)
 		return pid;
+	/* it still holds the lock: so the descriptor is of the one who does */
+	if (pid_fd < 0 || find_server(work_dir, err) != pid)
+		return err_set(
+			err, ERR_NOT_FOUND, ESRCH, "the server of %s has just ended", work_dir);
 	if (!is_worker(pid))
 		return err_set(err, ERR_INVALID, EINVAL,
 			"the server of %s (pid %d) belongs to no cluster: it is not `cloche worker`",
 			work_dir, pid);
-	return kill(pid, signo) < 0 ? err_system(err, -errno, "kill %d", pid) : 0;
+	return pidfd_send_signal(pid_fd, signo, NULL, 0) < 0
+		? err_system(err, -errno, "signal %d", pid)
+		: 0;
 }
 
 int tell_command(int argc, char **argv)

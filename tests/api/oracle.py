@@ -273,8 +273,8 @@ def open_paths(pid):
     return targets
 
 
-def open_files(pid):
-    return sorted(re.sub(r"\d{3,}", "N", target) for target in open_paths(pid))
+def open_files(pid, ids=()):
+    return sorted(re.sub(r"\d{3,}", "N", target) for target in without_ids(open_paths(pid), ids))
 
 
 def children(pid):
@@ -307,7 +307,7 @@ def snapshot(server):
         "mounts of the server": mount_points(server.pid),
         "mounts of the shims": sorted(m for pid in shims for m in mount_points(pid) if "/pytest-of-" not in m),
         "descriptors of the server": open_files(server.pid),
-        "descriptors of the shims": sorted(f for pid in shims for f in open_files(pid)),
+        "descriptors of the shims": sorted(f for pid in shims for f in open_files(pid, ids)),
         "threads of the server": ["thread"] * len(listing(f"/proc/{server.pid}/task")),
         "cgroup directories": cgroup_directories(server),
         "id ranges": id_ranges(server),

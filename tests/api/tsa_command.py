@@ -39,6 +39,16 @@ def is_left():
     return bool(poll.poll(0))
 
 
+def tell(event):
+    """Whether the worker is still there to hear of it."""
+    try:
+        print(json.dumps({"event": event}), flush=True)
+        return True
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes there
+        return False
+
+
 def forward(cluster, words, worker):
     ports = {words[i]: int(words[i + 1].rsplit(":", 1)[1]) for i in range(1, len(words), 2)}
     is_registered = False
@@ -50,7 +60,8 @@ def forward(cluster, words, worker):
             reply = ask(cluster, call="heartbeat" if is_registered else "register", worker=worker, pid=os.getpid(),
                         ports=[ports["--garden"], ports["--baggageclaim"]], **counts)
             if reply["status"] == 0:
-                print(json.dumps({"event": "heartbeated" if is_registered else "registered"}), flush=True)
+                if not tell("heartbeated" if is_registered else "registered"):
+                    break
                 is_registered = True
             if reply["status"] or reply.get("is_over"):
                 return reply["status"]

@@ -31,7 +31,7 @@ import readers
 import report
 import scale
 import volumes
-from common import FAILURES, Server, Target, Times
+from common import DEADLINE, FAILURES, Server, Target, Times
 from peers import Disk
 
 TOP = pathlib.Path(__file__).parents[2]
@@ -51,6 +51,9 @@ CASES = {
     "volumes": volumes.measure,
     "streams": volumes.measure_streams,
 }
+# Which a case may take: then the round that it is in is its last. With setting up and removing all of it less than ten minutes.
+SECONDS = {"cycles": 60, "requests": 15, "parallel": 60, "concourse": 20, "output": 40, "loss": 20, "readers": 20,
+           "profile": 15, "many": 100, "idle": 10, "volumes": 60, "streams": 60}
 OWN = {"readers", "profile", "many", "idle", "volumes", "streams"}  # cases about a server of ours
 PEERS = ("null server", "cloche, no pool", *containers.FLOORS, *containers.TOOLS)
 
@@ -155,8 +158,11 @@ class Bench:
                 self.missing.append(f"{name}: needs a server of our own")
                 continue
             begin = time.monotonic()
+            DEADLINE.set(0 if self.opts.no_deadlines else SECONDS[name])
             with self.part("bench.py", name):
                 CASES[name](self)
+            self.missing += DEADLINE.cut
+            DEADLINE.cut.clear()
             print(f"bench.py: {name}: {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
 
     def raw(self, about):
@@ -209,6 +215,7 @@ def options():
     parser.add_argument("--pause-ms", type=float, default=30, help="rest before each cycle")
     parser.add_argument("--only-peers", action="store_true", help="no server of ours")
     parser.add_argument("--brief", action="store_true", help="little of everything, to see that it works")
+    parser.add_argument("--no-deadlines", action="store_true", help="all rounds, however long they take")
     parser.add_argument("--program", type=pathlib.Path, default=BUILD / "cloche")
     parser.add_argument("--root", type=pathlib.Path, default=BUILD / "busybox-root.tar", help="tar of the root")
     parser.add_argument("--out", type=pathlib.Path, metavar="DIR", help="write figures.json, report.md and ratios.svg")

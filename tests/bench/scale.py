@@ -7,7 +7,7 @@ import statistics
 import time
 
 import scripts
-from common import PeerFailed, Server, Target, children
+from common import DEADLINE, PeerFailed, Server, Target, families
 
 
 def field_kb(pid, field="Pss"):
@@ -21,8 +21,9 @@ def rss_kb(pid):
 
 
 def family(pid):
-    shims = [child for child, name in children(pid) if name == "cloche-shim"]
-    return shims, [child for shim in shims for child, _ in children(shim)]
+    found = families()
+    shims = [child for child, name in found[pid] if name == "cloche-shim"]
+    return shims, [child for shim in shims for child, _ in found[shim]]
 
 
 def memory(server, n):
@@ -48,7 +49,9 @@ def create_up_to(target, have, want):
 
 def beside(bench, target, n):
     """Cycles and lists beside so many."""
-    for _ in range(bench.plan.n_beside):
+    for i in range(bench.plan.n_beside):
+        if DEADLINE.has_passed(i, bench.plan.n_beside, f"cycles beside {n:,}"):
+            break
         time.sleep(bench.opts.pause_ms / 1e3)
         _, ms = target.driver.run("cycle")
         for what in ("create", "destroy"):

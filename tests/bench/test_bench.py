@@ -11,6 +11,7 @@ HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "api")]
 
 import serverproc  # also puts all of this into a network namespace of its own
+import common
 import driver
 import leaks
 import report
@@ -42,6 +43,21 @@ def asker(program, null):
     asker = driver.Driver(program, null.address, null.address)
     yield asker
     asker.close()
+
+
+# ---- rounds
+
+def test_a_case_that_is_late_makes_a_few_rounds_and_says_how_many_it_did_not():
+    done, deadline = [], common.DEADLINE
+    deadline.set(1e-9)
+    try:
+        common.rounds(10, 0, [common.Candidate("one", lambda: done.append(1))], [], "nothing")
+    finally:
+        deadline.set(0)
+    assert len(done) == deadline.MIN_ROUNDS and deadline.cut == ["7 of 10 rounds of nothing: no time was left"]
+    deadline.cut.clear()
+    common.rounds(10, 0, [common.Candidate("one", lambda: done.append(1))], [], "nothing")
+    assert len(done) == deadline.MIN_ROUNDS + 10 and not deadline.cut
 
 
 # ---- the driver

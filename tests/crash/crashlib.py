@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "api"))
@@ -33,19 +34,24 @@ def sample(name, numbers, n):
 class Injector:
     """tests/tools/inject.c at work on some processes; .hits are the lines it said: call and process."""
 
-    def __init__(self, n, action, pids, of_children=False, calls=None):
-        options = (["-c"] if of_children else []) + (["-s", calls] if calls else [])
+    def __init__(self, n, action, pids, of_children=False, of_family=False, calls=None):
+        options = ["-c"] * of_children + ["-f"] * of_family + (["-s", calls] if calls else [])
         self.hits = []
         self.process = subprocess.Popen(
             [build_tool("inject", "-lseccomp"), *options, str(n), action, *map(str, pids)],
             stdout=subprocess.PIPE, text=True)
         first = self.process.stdout.readline()
         assert first == "ready\n", f"inject {n} {action}: {first}"
+        self.reader = threading.Thread(target=self.read)  # the pipe may be too small for all of them
+        self.reader.start()
+
+    def read(self):
+        self.hits.extend(line.strip() for line in self.process.stdout)
 
     def end(self):
         self.process.send_signal(signal.SIGTERM)
-        self.hits = [line.strip() for line in self.process.stdout]
         self.process.wait(GUARD)
+        self.reader.join()
         return self.hits
 
 
@@ -59,12 +65,13 @@ def injected(*args, **more):
 
 
 def try_to(act, *args):
-    """What came of it: None, or how it failed."""
+    """What came of it: None, or how it failed. Nobody keeps its connections: a server may wait for their end."""
     try:
         act(*args)
         return None
     except (*CUT, *REFUSED) as failure:
-        return failure
+        failure.__context__ = failure.__cause__ = None
+        return failure.with_traceback(None)
 
 
 def has_died(server, seconds=0.01):

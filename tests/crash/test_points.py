@@ -54,11 +54,12 @@ OF_SERVER = {
                     VolumeCreate),
     **dict.fromkeys(("copy_recorded", "copy_moved", "copy_noted", "copy_shared"), VolumeCopyOfFresh),
     **dict.fromkeys(("volume_dead", "volume_doomed", "volume_buried", "volume_forgotten"), VolumeDestroy),
-    **dict.fromkeys(("adopt_loaded", "adopt_connected", "adopt_answered", "adopt_settled", "adopt_swept"), Adoption),
+    **dict.fromkeys(("adopt_loaded", "adopt_connected", "adopt_answered", "adopt_told", "adopt_settled", "adopt_swept"), Adoption),
 }
 OF_SHIM = {"run_received": Run, "run_told": Run, "run_succeeded": Run, "exit_noted": Exit}
 POINTS = dict(re.findall(r"FAULT_POINT\((\w+), (\d)\)", (TOP / "backend/base/fault.def").read_text()))
-FAILING = [name for name, fails in POINTS.items() if fails == "1"]
+OF_HELLO = {"hello_full", "hello_cut"}  # test_hello.py
+FAILING = [name for name, fails in POINTS.items() if fails == "1" and name not in OF_HELLO]
 
 
 def with_point(one, name, action):
@@ -87,7 +88,7 @@ def prepare(one, scenario, name, action):
 
 
 def test_every_point_is_in_the_table():
-    assert POINTS.keys() == OF_SERVER.keys() | OF_SHIM.keys()
+    assert POINTS.keys() == OF_SERVER.keys() | OF_SHIM.keys() | OF_HELLO
     sources = "".join(path.read_text() for folder in ("backend", "server", "volumes")
                       for path in (TOP / folder).rglob("*.c"))
     assert sorted(re.findall(r"\bFAULT\((\w+),", sources)) == sorted(POINTS), "each is passed in one place"

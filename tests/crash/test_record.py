@@ -62,7 +62,7 @@ def test_4_40_a_record_is_damaged(start_server, tmp_path, record, damage, round_
     damage(path, random.Random(f"{SEED} {record} {damage.__name__} {round_}"))
     log_size = one.start_process()
     wait_until(lambda: one.process.poll() is not None or one._serving(log_size), "it serves, or says why not")
-    assert trees(one) == before
+    wait_until(lambda: trees(one) == before, "its trees, and no more those of its trials")
     if one.process.poll() is not None:
         one.is_ended = True
         assert one.process.returncode == 1 and path.name in one.log_text(log_size), one.log_text(log_size)

@@ -1,9 +1,12 @@
-/* inject.c - `inject [-c] [-s CALLS] N ACTION PID...` waits for the n-th system call that changes something, in
+/* inject.c - `inject [-c|-f] [-s CALLS] N ACTION PID...` waits for the n-th system call that changes something, in
  * whatever thread of these processes, and kills the process before it is made, or has the call fail.
- * ACTION: `kill`, the name of an errno, or `list`, which only names each one. `N+` with an errno: the n-th and
- * each one after it. -c: follow children, and count only theirs. -s: only these calls, with commas between them.
- * Says `ready` when everybody is held and `CALL PROCESS` for what is hit. Ends after a kill, at TERM, or when all
- * have ended; then everybody goes on. */
+ * ACTION: `kill`, the name of an errno, `list`, which only names each one, or `short`: a transfer moves one byte of
+ * those that were asked for. `N+STEP`: the n-th, and of those after it each
+ * STEP-th on average (in no step with a loop's calls) or each one. EINTR and `short`
+ * only where the kernel might do it: inject_transfers.c.
+ * -c: follow children, and count only theirs. -f: follow those of ours, count all. -s: only these calls, with commas
+ * between them. Says `ready` when everybody is held and `CALL PROCESS` for what is hit. Ends after a kill, at TERM, or
+ * when all have ended; then everybody goes on. */
 #include <errno.h>
 #include <fcntl.h>
 #include <dirent.h>
@@ -18,6 +21,8 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "inject_transfers.h"
 
 #define MAX_CALL 1024
 #define MAX_THREADS (1 << 22)
@@ -34,11 +39,17 @@ static bool is_counted[MAX_CALL];
 static pid_t roots[16];
 static int n_roots;
 static bool counts_children;
-static enum { LIST, KILL, FAIL } action;
+static bool counts_family; /* those that run a program of ours, too */
+static enum { LIST, KILL, FAIL, SHORTEN } action;
 static int action_errno;
 static long countdown; /* 0: over */
-static bool is_lasting;
+static long step;
+static bool is_over; /* the changed calls are waited for */
+static uint64_t random_state = 1;
+static int n_changed; /* threads in a call that is not the one they made */
 static bool is_failing[MAX_THREADS]; /* its call has been taken away, the error comes at its end */
+static struct transfer *shortened
+	[MAX_THREADS]; /* its call is another one, what it asked for comes back at its end */
 
 static void choose_calls(const char *list)
 {
@@ -162,9 +173,12 @@ static void hit(pid_t thread, pid_t pid, long nr)
 		kill(pid, SIGKILL);
 	if (action == FAIL)
 		take_call_away(thread);
+	if (action == SHORTEN)
+		shortened[thread] = transfer_shorten(thread, pid, nr);
 	printf("%s %s\n", call ? call : "?", name);
 	fflush(stdout);
 	free(call);
+	n_changed += action == FAIL || action == SHORTEN;
 	if (action == KILL)
 		_exit(0); /* which lets everybody else go */
 }
@@ -175,9 +189,23 @@ static bool is_due(void)
 		return true;
 	if (!countdown || --countdown)
 		return false;
-	if (is_lasting)
-		countdown = 1;
+	if (step > 1)
+		random_state = random_state * 6364136223846793005 + 1442695040888963407;
+	countdown = step ? 1 + (long)((random_state >> 33) % (2 * (uint64_t)step - 1)) : 0;
 	return true;
+}
+
+static bool is_possible(pid_t pid, long nr, const uint64_t args[6])
+{
+	if (action == SHORTEN)
+		return transfer_may_be_short(pid, nr, args);
+	return action != FAIL || action_errno != EINTR || call_may_block(pid, nr, args);
+}
+
+static bool is_counting(pid_t pid)
+{
+	return counts_family ? is_root(pid) || runs_our_program(pid)
+			     : is_root(pid) != counts_children;
 }
 
 static void enter_call(pid_t thread, const struct __ptrace_syscall_info *info)
@@ -188,8 +216,8 @@ static void enter_call(pid_t thread, const struct __ptrace_syscall_info *info)
 	if (nr < 0 || nr >= MAX_CALL || !is_counted[nr])
 		return;
 	pid = process_of(thread);
-	if (is_root(pid) != counts_children &&
-		!opens_only(thread, nr, (const uint64_t *)info->entry.args) && is_due())
+	if (is_counting(pid) && !opens_only(thread, nr, (const uint64_t *)info->entry.args) &&
+		is_possible(pid, nr, (const uint64_t *)info->entry.args) && is_due())
 		hit(thread, pid, nr);
 }
 
@@ -225,9 +253,13 @@ static void at_call(pid_t thread)
 {
 	struct __ptrace_syscall_info info;
 
+	if (is_failing[thread] || shortened[thread])
+		n_changed--;
 	if (is_failing[thread])
 		give_error(thread);
-	else if (ptrace(PTRACE_GET_SYSCALL_INFO, thread, sizeof(info), &info) > 0 &&
+	else if (shortened[thread])
+		transfer_restore(thread, &shortened[thread]);
+	else if (!is_over && ptrace(PTRACE_GET_SYSCALL_INFO, thread, sizeof(info), &info) > 0 &&
 		info.op == PTRACE_SYSCALL_INFO_ENTRY)
 		enter_call(thread, &info);
 }
@@ -254,25 +286,45 @@ static void parse(int argc, char **argv)
 	int option;
 	char *end;
 
-	while ((option = getopt(argc, argv, "+cs:")) != -1) {
+	while ((option = getopt(argc, argv, "+cfs:")) != -1) {
 		counts_children |= option == 'c';
+		counts_family |= option == 'f';
 		if (option == 's')
 			calls = optarg;
 	}
 	choose_calls(calls);
 	if (argc - optind < 3) {
-		fprintf(stderr, "usage: inject [-c] [-s CALLS] N[+] ACTION PID...\n");
+		fprintf(stderr, "usage: inject [-c|-f] [-s CALLS] N[+[STEP]] ACTION PID...\n");
 		exit(125);
 	}
 	countdown = strtol(argv[optind], &end, 10);
-	is_lasting = *end == '+';
-	action = !strcmp(argv[optind + 1], "list")  ? LIST
-		: !strcmp(argv[optind + 1], "kill") ? KILL
-						    : FAIL;
+	step = *end != '+' ? 0 : end[1] ? strtol(end + 1, NULL, 10) : 1;
+	action = !strcmp(argv[optind + 1], "list")   ? LIST
+		: !strcmp(argv[optind + 1], "kill")  ? KILL
+		: !strcmp(argv[optind + 1], "short") ? SHORTEN
+						     : FAIL;
 	if (action == FAIL)
 		action_errno = errno_of(argv[optind + 1]);
 	for (int i = optind + 2; i < argc && n_roots < 16; i++)
 		roots[n_roots++] = (pid_t)strtol(argv[i], NULL, 10);
+}
+
+static void forget(pid_t thread)
+{
+	if (is_failing[thread] || shortened[thread])
+		n_changed--;
+	is_failing[thread] = false;
+	shortened[thread] = NULL;
+}
+
+/* Who is left in a call that is not his own would come back from it with what he has not asked for. A
+ * call that waits begins again as it was. */
+static void end_calls(void)
+{
+	is_over = true;
+	for (pid_t thread = 1; thread < MAX_THREADS; thread++)
+		if (shortened[thread])
+			ptrace(PTRACE_INTERRUPT, thread, NULL, NULL);
 }
 
 int main(int argc, char **argv)
@@ -283,7 +335,7 @@ int main(int argc, char **argv)
 	pid_t thread;
 
 	parse(argc, argv);
-	if (counts_children)
+	if (counts_children || counts_family)
 		options |= PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK;
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGCHLD);
@@ -297,13 +349,19 @@ int main(int argc, char **argv)
 		}
 	printf("ready\n");
 	fflush(stdout);
-	while (signo != SIGTERM) {
+	while (!is_over || n_changed > 0) {
 		while ((thread = waitpid(-1, &status, WNOHANG | __WALL)) > 0)
 			if (WIFSTOPPED(status))
 				at_stop(thread, status);
+			else
+				forget(thread);
 		if (thread < 0) /* all have ended */
 			return 0;
+		if (is_over && n_changed <= 0)
+			break;
 		signo = sigwaitinfo(&signals, NULL);
+		if (signo == SIGTERM)
+			end_calls();
 	}
 	return 0;
 }

@@ -259,13 +259,17 @@ static void a_peer_that_is_gone_is_no_data_and_a_broken_pipe(void **state)
 	assert_int_equal(msg_send(pair->fds[1], &msg), -EPIPE);
 }
 
-static void a_peer_that_went_with_our_message_unread_is_no_data(void **state)
+static void what_a_peer_said_before_it_went_with_our_message_unread_arrives(void **state)
 {
 	struct pair *pair = *state;
 	struct msg msg = { 0 };
 
+	assert_int_equal(send_body(pair, "last", 5), 0);
 	assert_int_equal(msg_send(pair->fds[1], &msg), 0);
 	auto_fd(&pair->fds[0]);
+	assert_int_equal(receive(pair, &msg), 0);
+	assert_string_equal(msg.body, "last");
+	msg_done(&msg);
 	assert_int_equal(receive(pair, &msg), -ENODATA);
 }
 
@@ -526,7 +530,7 @@ int main(void)
 		PAIR_TEST(a_closed_descriptor_cannot_be_sent),
 		PAIR_TEST(nothing_to_receive_is_eagain_when_told_not_to_wait),
 		PAIR_TEST(a_peer_that_is_gone_is_no_data_and_a_broken_pipe),
-		PAIR_TEST(a_peer_that_went_with_our_message_unread_is_no_data),
+		PAIR_TEST(what_a_peer_said_before_it_went_with_our_message_unread_arrives),
 		PAIR_TEST(errors_of_the_socket_are_passed_on),
 		PAIR_TEST(a_full_socket_blocks_no_more_than_asked),
 		PAIR_TEST(garbage_is_refused_and_the_next_message_still_arrives),

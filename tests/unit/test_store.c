@@ -154,6 +154,14 @@ static int collect(uint32_t token, void *arg)
 	return 0;
 }
 
+static int add_image(
+	const char *id, uint32_t token, const char *name, const char *lower, const struct strv *env)
+{
+	const struct store_image image = { name, lower, env };
+
+	return store_add_image(db, id, token, &image, NULL);
+}
+
 static void images_and_peas_are_the_containers(void **state UNUSED)
 {
 	AUTO_STRV struct strv names = { 0 }, none = { 0 }, env = { 0 };
@@ -162,9 +170,9 @@ static void images_and_peas_are_the_containers(void **state UNUSED)
 	assert_int_equal(strv_add(&env, "A=1"), 0);
 	assert_int_equal(strv_add(&env, "B=2"), 0);
 	assert_int_equal(add_simple("one", "h1", NULL), 0);
-	assert_int_equal(store_add_image(db, "one", "img", &env, NULL), 0);
-	assert_int_equal(store_add_image(db, "one", "img", NULL, NULL), 0);
-	assert_int_equal(store_add_image(db, "one", "", NULL, NULL), 0);
+	assert_int_equal(add_image("one", 0, "img", NULL, &env), 0);
+	assert_int_equal(add_image("one", 0, "img", NULL, NULL), 0);
+	assert_int_equal(add_image("one", 0, "", NULL, NULL), 0);
 	assert_int_equal(store_add_pea(db, "one", 3, NULL), 0);
 	assert_int_equal(store_add_pea(db, "one", 4, NULL), 0);
 	assert_true(store_add_pea(db, "one", 4, NULL) < 0);
@@ -180,7 +188,7 @@ static void images_and_peas_are_the_containers(void **state UNUSED)
 	assert_int_equal(store_remove(db, "one", NULL), 0);
 	assert_int_equal(store_images(db, &none, NULL), 0);
 	assert_int_equal(none.n_items, 0);
-	assert_true(store_add_image(db, "one", "img", NULL, NULL) < 0);
+	assert_true(add_image("one", 0, "img", NULL, NULL) < 0);
 }
 
 static void properties_are_set_replaced_and_removed(void **state UNUSED)
@@ -233,8 +241,8 @@ static void binds_and_lowers_come_in_order(void **state UNUSED)
 	rec.binds = binds;
 	rec.n_binds = 2;
 	assert_int_equal(store_add(db, &rec, &none, NULL, 0, NULL), 0);
-	assert_int_equal(store_add_lower(db, "id1", 0, "/of/the/container", NULL), 0);
-	assert_int_equal(store_add_lower(db, "id1", 7, "/of/a/process", NULL), 0);
+	assert_int_equal(add_image("id1", 0, "", "/of/the/container", NULL), 0);
+	assert_int_equal(add_image("id1", 7, "", "/of/a/process", NULL), 0);
 	expect_details(STORE_BINDS, NULL, "id1 /b=/2:0\nid1 /a=/1:3\n");
 	expect_details(STORE_LOWERS, NULL, "id1 =/of/the/container:0\n");
 	assert_true(back.read_write && back.from_container && !strcmp(back.dst, "/1"));

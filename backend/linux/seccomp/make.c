@@ -1,6 +1,7 @@
-/* Runs while cloche is built: prints seccomp_programs.h, the programs that libseccomp makes of the lists of calls. To make
+/* Runs while cloche is built: prints seccomp_programs.h, the programs that libseccomp makes of the lists of calls, squeezed. To make
  * them takes libseccomp longer than all the rest of a server's start. */
 #include <errno.h>
+#include <linux/audit.h>
 #include <linux/filter.h>
 #include <seccomp.h>
 #include <stdint.h>
@@ -11,10 +12,18 @@
 
 #include "base/auto.h"
 #include "linux/seccomp.h"
+#include "linux/seccomp/squeeze.h"
 
 /* NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET */
 #define CLONE_NAMESPACES 0x7e020000
-#define MAX_OPS 4096 /* more than the kernel takes */
+
+#if defined(__x86_64__)
+#define COMPAT_ARCH SCMP_ARCH_X86
+static const uint32_t archs[] = { AUDIT_ARCH_X86_64, AUDIT_ARCH_I386 };
+#elif defined(__aarch64__)
+#define COMPAT_ARCH SCMP_ARCH_ARM
+static const uint32_t archs[] = { AUDIT_ARCH_AARCH64, AUDIT_ARCH_ARM };
+#endif
 
 static const char *const allowed[] = {
 #define ALLOW(name) #name,
@@ -104,17 +113,6 @@ static int allow_more(scmp_filter_ctx ctx, enum seccomp_kind kind)
 	return r;
 }
 
-static int add_compat_arch(scmp_filter_ctx ctx)
-{
-#if defined(__x86_64__)
-	return seccomp_arch_add(ctx, SCMP_ARCH_X86);
-#elif defined(__aarch64__)
-	return seccomp_arch_add(ctx, SCMP_ARCH_ARM);
-#else
-	return 0;
-#endif
-}
-
 static int allow_all(scmp_filter_ctx ctx, enum seccomp_kind kind)
 {
 	int r = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
@@ -122,7 +120,7 @@ static int allow_all(scmp_filter_ctx ctx, enum seccomp_kind kind)
 	if (r == 0)
 		r = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	if (r == 0)
-		r = add_compat_arch(ctx);
+		r = seccomp_arch_add(ctx, COMPAT_ARCH);
 	if (r == 0)
 		r = allow_unconditional(ctx);
 	if (r == 0)
@@ -132,16 +130,21 @@ static int allow_all(scmp_filter_ctx ctx, enum seccomp_kind kind)
 
 static int print(scmp_filter_ctx ctx, enum seccomp_kind kind)
 {
-	static struct sock_filter ops[MAX_OPS];
+	static struct sock_filter ops[SQUEEZE_MAX_OPS];
+	static struct squeezed program;
 	int fd = memfd_create("seccomp", MFD_CLOEXEC);
 	int r = fd < 0 ? -errno : seccomp_export_bpf(ctx, fd);
 	ssize_t n = r < 0 ? r : pread(fd, ops, sizeof(ops), 0);
 
 	if (n <= 0 || n == sizeof(ops))
 		return n < 0 ? (int)n : -E2BIG;
+	r = seccomp_squeeze(ops, (size_t)n / sizeof(*ops), archs, &program);
+	if (r < 0)
+		return r;
 	printf("static const struct sock_filter seccomp_program_%d[] = {\n", (int)kind);
-	for (size_t i = 0; i < (size_t)n / sizeof(*ops); i++)
-		printf("\t{ %#x, %u, %u, %#x },\n", ops[i].code, ops[i].jt, ops[i].jf, ops[i].k);
+	for (size_t i = 0; i < program.n_ops; i++)
+		printf("\t{ %#x, %u, %u, %#x },\n", program.ops[i].code, program.ops[i].jt,
+			program.ops[i].jf, program.ops[i].k);
 	printf("};\n");
 	return 0;
 }
