@@ -4,7 +4,6 @@
 #include <linux/mount.h>
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 
@@ -14,12 +13,11 @@
 #include "linux/cgroup.h"
 #include "network.h"
 #include "pea_group.h"
+#include "plan_list.h"
 #include "shim/protocol.h"
 #include "spec.h"
 #include "volumes/volumes.h"
 
-#define NAME_BYTES 3
-#define MAX_STAGED 64
 #define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC)
 
 void id_map_range(struct id_map *map, uint32_t base)
@@ -47,103 +45,6 @@ uint32_t id_map_to_host(const struct id_map *map, uint32_t id)
 	return id && map->is_one_to_one ? id : map->root + id;
 }
 
-/* ---- a list in the making ------------------------------------------------------------------- */
-
-struct list {
-	struct buf ops, strings;
-	unsigned n_names;
-	const struct volume_mount *staged[MAX_STAGED]; /* overlays that are mounted already */
-	char staged_at[MAX_STAGED][NAME_BYTES];
-	unsigned n_staged;
-};
-
-static uint32_t add_string(struct list *list, const char *text)
-{
-	uint32_t at = list->strings.len;
-
-	buf_add(&list->strings, text, strlen(text) + 1);
-	return at;
-}
-
-static void add(struct list *list, uint16_t code, uint16_t flags, const char *a, const char *b,
-	uint64_t attrs, uint64_t number)
-{
-	struct op_wire op = { .code = code,
-		.flags = flags,
-		.a = add_string(list, a),
-		.b = add_string(list, b),
-		.attrs = attrs,
-		.number = number };
-
-	buf_add(&list->ops, &op, sizeof(op));
-}
-
-/* take_path NULL: there was no memory for it, and there is no plan without it. */
-static void add_path(struct list *list, uint16_t code, uint16_t flags, char *take_path,
-	const char *b, uint64_t attrs, uint64_t number)
-{
-	if (take_path)
-		add(list, code, flags, take_path, b, attrs, number);
-	else
-		list->ops.failed = -ENOMEM;
-	free(take_path);
-}
-
-static void add_mkdir(struct list *list, const char *path)
-{
-	add(list, OP_MKDIR, 0, path, "", 0, 0755);
-}
-
-/* A directory of the skeleton that the container's root gets as a mount. All are of one tmpfs: at the end
- * of each memory group the kernel walks every file system that there is. */
-static void add_given(
-	struct list *list, const char *path, const char *target, mode_t mode, uint64_t attrs)
-{
-	add(list, OP_MKDIR, OPF_GIVEN, path, "", 0, mode);
-	add(list, OP_BIND, OPF_SKELETON_SRC, path, target, attrs, 0);
-}
-
-static void list_open(struct list *list)
-{
-	list->n_names = list->n_staged = 0;
-	buf_init(&list->ops, 1 << 20);
-	buf_init(&list->strings, 4 << 20);
-}
-
-static void auto_list(struct list *list)
-{
-	buf_done(&list->ops);
-	buf_done(&list->strings);
-}
-
-/* Offsets were counted from the start of the strings; now they count from the start of the blob. */
-static int list_close(
-	struct list *list, const struct id_map *map, void **ret_blob, size_t *ret_bytes)
-{
-	size_t ops_end = sizeof(struct plan_wire) + list->ops.len;
-	size_t total = ops_end + list->strings.len;
-	struct plan_wire *plan;
-
-	if (buf_failed(&list->ops) || buf_failed(&list->strings))
-		return buf_failed(&list->ops) ? buf_failed(&list->ops) : buf_failed(&list->strings);
-	plan = malloc(total);
-	if (!plan)
-		return -ENOMEM;
-	*plan = (struct plan_wire){ .total_bytes = total,
-		.n_ops = list->ops.len / sizeof(struct op_wire),
-		.root_uid = map->root,
-		.root_gid = map->root };
-	memcpy(plan->ops, list->ops.data, list->ops.len);
-	memcpy((char *)plan + ops_end, list->strings.data, list->strings.len);
-	for (uint32_t i = 0; i < plan->n_ops; i++) {
-		plan->ops[i].a += ops_end;
-		plan->ops[i].b += ops_end;
-	}
-	*ret_blob = plan;
-	*ret_bytes = total;
-	return 0;
-}
-
 /* ---- the first list: namespaces, init, skeleton ---------------------------------------------- */
 
 /* "tasks", not "cgroup.procs": a thread that moves only itself needs no lock of all thread groups,
@@ -157,7 +58,7 @@ static void add_groups(struct list *list, const struct plan_input *input)
 		bool is_own = input->group && pea_group_is_in(input->group, groups, i);
 
 		if (groups->all[i].joins)
-			add_path(list, OP_CGROUP_JOIN, 0,
+			list_add_path(list, OP_CGROUP_JOIN, 0,
 				cgroup_path(&groups->all[i], is_own ? input->group->id : input->id,
 					"tasks"),
 				"", 0, 0);
@@ -170,17 +71,17 @@ static void add_namespaces(struct list *list, const struct plan_input *input)
 	uint64_t flags = CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
 
 	add_groups(list, input);
-	add(list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWNS);
-	add(list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWPID);
+	list_add(list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWNS);
+	list_add(list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWPID);
 	if (*input->map.text)
 		flags |= CLONE_NEWUSER;
 	if (groups->v2 >= 0)
-		add_path(list, OP_INIT, 0, cgroup_path(&groups->all[groups->v2], input->id, NULL),
-			"", 0, flags);
+		list_add_path(list, OP_INIT, 0,
+			cgroup_path(&groups->all[groups->v2], input->id, NULL), "", 0, flags);
 	else
-		add(list, OP_INIT, 0, "", "", 0, flags);
+		list_add(list, OP_INIT, 0, "", "", 0, flags);
 	if (*input->map.text)
-		add(list, OP_ID_MAP, 0, input->map.text, "", 0, 0);
+		list_add(list, OP_ID_MAP, 0, input->map.text, "", 0, 0);
 }
 
 static void add_dev(struct list *list, const struct plan_input *input)
@@ -195,22 +96,22 @@ static void add_dev(struct list *list, const struct plan_input *input)
 		{ "dev/stderr", "/proc/self/fd/2" }, { "dev/ptmx", "pts/ptmx" } };
 	char options[160];
 
-	add_given(list, "dev", "dev", 0755, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
+	list_add_given(list, "dev", "dev", 0755, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC);
 	for (size_t i = 0; i < N_ELEMENTS(nodes); i++)
-		add(list, OP_MKNOD, 0, nodes[i].path, "", 0,
+		list_add(list, OP_MKNOD, 0, nodes[i].path, "", 0,
 			makedev(nodes[i].major, nodes[i].minor));
 	if (input->has_fuse)
-		add(list, OP_MKNOD, 0, "dev/fuse", "", 0, makedev(10, 229));
+		list_add(list, OP_MKNOD, 0, "dev/fuse", "", 0, makedev(10, 229));
 	for (size_t i = 0; i < N_ELEMENTS(links); i++)
-		add(list, OP_SYMLINK, 0, links[i][0], links[i][1], 0, 0);
-	add_mkdir(list, "dev/pts");
-	add_mkdir(list, "dev/shm");
-	add_mkdir(list, "dev/mqueue");
+		list_add(list, OP_SYMLINK, 0, links[i][0], links[i][1], 0, 0);
+	list_add_mkdir(list, "dev/pts");
+	list_add_mkdir(list, "dev/shm");
+	list_add_mkdir(list, "dev/mqueue");
 	snprintf(options, sizeof(options), "devpts newinstance,ptmxmode=0666,mode=0620,gid=%u",
 		input->map.tty_gid);
-	add(list, OP_MOUNT, 0, "dev/pts", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
-	add_given(list, "shm", "dev/shm", 01777, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
-	add(list, OP_MOUNT, OPF_IN_HELPER, "dev/mqueue", "mqueue", QUIET, 0);
+	list_add(list, OP_MOUNT, 0, "dev/pts", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
+	list_add_given(list, "shm", "dev/shm", 01777, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+	list_add(list, OP_MOUNT, OPF_IN_HELPER, "dev/mqueue", "mqueue", QUIET, 0);
 }
 
 /* Named as the host names them, each showing the container's own group and nothing above. */
@@ -221,15 +122,15 @@ static void add_cgroup_mounts(struct list *list, const struct plan_input *input)
 	bool only_v2 = groups->n_all == 1 && groups->v2 == 0;
 
 	if (!only_v2) {
-		add_mkdir(list, "cgroup");
+		list_add_mkdir(list, "cgroup");
 		for (int i = 0; i < groups->n_all; i++) {
 			char path[96];
 
 			snprintf(path, sizeof(path), "cgroup/%s",
 				groups->all[i].is_v2 ? "unified" : groups->all[i].name);
-			add_mkdir(list, path);
+			list_add_mkdir(list, path);
 		}
-		add(list, OP_BIND, OPF_SKELETON_SRC, "cgroup", "sys/fs/cgroup",
+		list_add(list, OP_BIND, OPF_SKELETON_SRC, "cgroup", "sys/fs/cgroup",
 			QUIET | MOUNT_ATTR_RDONLY, 0);
 	}
 	for (int i = 0; i < groups->n_all; i++) {
@@ -238,7 +139,7 @@ static void add_cgroup_mounts(struct list *list, const struct plan_input *input)
 		if (!only_v2)
 			snprintf(path, sizeof(path), "sys/fs/cgroup/%s",
 				groups->all[i].is_v2 ? "unified" : groups->all[i].name);
-		add_path(list, OP_BIND, 0, cgroup_path(&groups->all[i], input->id, NULL), path,
+		list_add_path(list, OP_BIND, 0, cgroup_path(&groups->all[i], input->id, NULL), path,
 			attrs, 0);
 	}
 }
@@ -253,15 +154,15 @@ static void add_covers(struct list *list, const struct plan_input *input)
 		len = strlen(path);
 		if (len && path[len - 1] == '/') {
 			path[len - 1] = '\0';
-			add(list, OP_BIND, OPF_SKELETON_SRC | OPF_OPTIONAL, "empty", path,
+			list_add(list, OP_BIND, OPF_SKELETON_SRC | OPF_OPTIONAL, "empty", path,
 				QUIET | MOUNT_ATTR_RDONLY, 0);
 		} else {
-			add(list, OP_BIND, OPF_SKELETON_SRC | OPF_OPTIONAL, "dev/null", path,
+			list_add(list, OP_BIND, OPF_SKELETON_SRC | OPF_OPTIONAL, "dev/null", path,
 				MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY, 0);
 		}
 	}
 	for (size_t i = 0; i < input->readonly->n_items; i++)
-		add(list, OP_BIND, OPF_SKELETON_SRC | OPF_OPTIONAL, input->readonly->items[i],
+		list_add(list, OP_BIND, OPF_SKELETON_SRC | OPF_OPTIONAL, input->readonly->items[i],
 			input->readonly->items[i], QUIET | MOUNT_ATTR_RDONLY, 0);
 }
 
@@ -273,21 +174,22 @@ static void add_link(struct list *list, const struct network_link *link)
 	char mtu[12];
 
 	snprintf(mtu, sizeof(mtu), "%u", link->mtu);
-	add(list, OP_SYSCTL, OPF_IN_HELPER | OPF_OPTIONAL,
+	list_add(list, OP_SYSCTL, OPF_IN_HELPER | OPF_OPTIONAL,
 		has_6 ? "net/ipv6/conf/default/accept_ra" : "net/ipv6/conf/default/disable_ipv6",
 		has_6 ? "0" : "1", 0, 0);
-	add(list, OP_VETH, 0, link->name, mtu, has_6, (uint64_t)link->group << 32 | link->bridge);
+	list_add(list, OP_VETH, 0, link->name, mtu, has_6,
+		(uint64_t)link->group << 32 | link->bridge);
 	if (*link->host_address)
-		add(list, OP_ADDRESS, 0, link->name, link->host_address, 0, 0);
+		list_add(list, OP_ADDRESS, 0, link->name, link->host_address, 0, 0);
 	if (*link->host_address_6)
-		add(list, OP_ADDRESS, 0, link->name, link->host_address_6, 0, 0);
+		list_add(list, OP_ADDRESS, 0, link->name, link->host_address_6, 0, 0);
 	if (*link->mac)
-		add(list, OP_MAC, OPF_IN_HELPER, "eth0", link->mac, 0, 0);
-	add(list, OP_ADDRESS, OPF_IN_HELPER, "eth0", link->address, 0, 0);
-	add(list, OP_ROUTE, OPF_IN_HELPER, link->gateway, "", 0, 0);
+		list_add(list, OP_MAC, OPF_IN_HELPER, "eth0", link->mac, 0, 0);
+	list_add(list, OP_ADDRESS, OPF_IN_HELPER, "eth0", link->address, 0, 0);
+	list_add(list, OP_ROUTE, OPF_IN_HELPER, link->gateway, "", 0, 0);
 	if (has_6) {
-		add(list, OP_ADDRESS, OPF_IN_HELPER, "eth0", link->address_6, 0, 0);
-		add(list, OP_ROUTE, OPF_IN_HELPER, link->gateway_6, "", 0, 0);
+		list_add(list, OP_ADDRESS, OPF_IN_HELPER, "eth0", link->address_6, 0, 0);
+		list_add(list, OP_ROUTE, OPF_IN_HELPER, link->gateway_6, "", 0, 0);
 	}
 }
 
@@ -298,14 +200,14 @@ int plan_prepare(const struct plan_input *input, void **ret_blob, size_t *ret_by
 
 	list_open(&list);
 	add_namespaces(&list, input);
-	add(&list, OP_SKELETON, 0, input->skeleton_dir, "", 0, 0);
+	list_add(&list, OP_SKELETON, 0, input->skeleton_dir, "", 0, 0);
 	for (size_t i = 0; i < N_ELEMENTS(dirs); i++)
-		add_mkdir(&list, dirs[i]);
+		list_add_mkdir(&list, dirs[i]);
 	add_dev(&list, input);
 	if (input->link)
 		add_link(&list, input->link); /* beside the other work of the helper */
-	add(&list, OP_MOUNT, OPF_IN_HELPER, "proc", "proc", QUIET, 0);
-	add(&list, OP_MOUNT, OPF_IN_HELPER, "sys", "sysfs",
+	list_add(&list, OP_MOUNT, OPF_IN_HELPER, "proc", "proc", QUIET, 0);
+	list_add(&list, OP_MOUNT, OPF_IN_HELPER, "sys", "sysfs",
 		QUIET | (input->privileged ? 0 : MOUNT_ATTR_RDONLY), 0);
 	add_cgroup_mounts(&list, input);
 	if (!input->privileged && GUARD(MASKS))
@@ -329,7 +231,7 @@ static void add_place(struct list *list, char name[NAME_BYTES])
 	name[0] = digits[n / 36];
 	name[1] = digits[n % 36];
 	name[2] = '\0';
-	add_mkdir(list, name);
+	list_add_mkdir(list, name);
 }
 
 static bool is_plain(const struct volume_mount *mount)
@@ -368,24 +270,25 @@ static void stage(struct list *list, const struct volume_mount *mount, char at[N
 
 	if (is_plain(mount)) {
 		add_place(list, at);
-		add(list, OP_BIND, OPF_IDMAP, mount->layers.items[0], at, MOUNT_ATTR_NODEV, 0);
+		list_add(list, OP_BIND, OPF_IDMAP, mount->layers.items[0], at, MOUNT_ATTR_NODEV, 0);
 		return;
 	}
 	for (size_t i = 0; i < mount->layers.n_items && len < sizeof(options) - 4; i++) {
 		add_place(list, name);
-		add(list, OP_BIND, OPF_IDMAP, mount->layers.items[i], name, MOUNT_ATTR_RDONLY, 0);
+		list_add(list, OP_BIND, OPF_IDMAP, mount->layers.items[i], name, MOUNT_ATTR_RDONLY,
+			0);
 		len += snprintf(options + len, sizeof(options) - len, "%s%s", i ? ":" : "", name);
 	}
 	if (mount->top_dir) {
 		add_place(list, name);
-		add(list, OP_BIND, OPF_IDMAP, mount->top_dir, name, 0, 0);
+		list_add(list, OP_BIND, OPF_IDMAP, mount->top_dir, name, 0, 0);
 		len += snprintf(options + len, sizeof(options) - len,
 			",upperdir=%s/upper,workdir=%s/work", name, name);
 	}
 	if (len >= sizeof(options))
 		list->ops.failed = -E2BIG;
 	add_place(list, at);
-	add(list, OP_OVERLAY, 0, at, options, attrs, 0);
+	list_add(list, OP_OVERLAY, 0, at, options, attrs, 0);
 	remember_staged(list, mount, at);
 }
 
@@ -398,7 +301,8 @@ static void add_volume(struct list *list, const struct volume_mount *mount, uint
 	char at[NAME_BYTES];
 
 	if (is_plain(mount) && !*mount->sub_path) {
-		add(list, OP_BIND, OPF_IDMAP | flags, mount->layers.items[0], target, attrs, 0);
+		list_add(
+			list, OP_BIND, OPF_IDMAP | flags, mount->layers.items[0], target, attrs, 0);
 		return;
 	}
 	if (!staged) {
@@ -409,7 +313,7 @@ static void add_volume(struct list *list, const struct volume_mount *mount, uint
 		list->ops.failed = -ENOMEM;
 		return;
 	}
-	add(list, OP_BIND, OPF_PART | flags, source, target, attrs, 0);
+	list_add(list, OP_BIND, OPF_PART | flags, source, target, attrs, 0);
 }
 
 /* volatile: what a container writes is gone with it, so nobody waits for the disk at its end (the
@@ -420,14 +324,14 @@ static void add_root(struct list *list, const struct plan_input *input)
 		add_volume(list, input->volume, OPF_ROOT_ITSELF, "root", MOUNT_ATTR_NODEV);
 		return;
 	}
-	add(list, OP_BIND, OPF_IDMAP, input->container_dir, "own", 0, 0);
+	list_add(list, OP_BIND, OPF_IDMAP, input->container_dir, "own", 0, 0);
 	if (input->raw) {
-		add(list, OP_BIND, OPF_IDMAP | OPF_ROOT_ITSELF, input->raw, "root",
+		list_add(list, OP_BIND, OPF_IDMAP | OPF_ROOT_ITSELF, input->raw, "root",
 			MOUNT_ATTR_NODEV, 0);
 		return;
 	}
-	add(list, OP_BIND, OPF_IDMAP, input->lower, "lower", MOUNT_ATTR_RDONLY, 0);
-	add(list, OP_OVERLAY, OPF_ROOT_ITSELF, "root",
+	list_add(list, OP_BIND, OPF_IDMAP, input->lower, "lower", MOUNT_ATTR_RDONLY, 0);
+	list_add(list, OP_OVERLAY, OPF_ROOT_ITSELF, "root",
 		"lowerdir=lower,upperdir=own/upper,workdir=own/work,volatile",
 		GUARD(NODEV) ? MOUNT_ATTR_NODEV : 0, 0);
 }
@@ -435,7 +339,7 @@ static void add_root(struct list *list, const struct plan_input *input)
 /* Of the container's own tree, with what is mounted in it so far. */
 static void add_bind_of_root(struct list *list, const struct bind_mount *bind)
 {
-	add(list, OP_BIND, OPF_IN_ROOT | OPF_RECURSIVE | OPF_ROOT_SRC, bind->src, bind->dst,
+	list_add(list, OP_BIND, OPF_IN_ROOT | OPF_RECURSIVE | OPF_ROOT_SRC, bind->src, bind->dst,
 		MOUNT_ATTR_NODEV | (bind->read_write ? 0 : MOUNT_ATTR_RDONLY), 0);
 }
 
@@ -446,7 +350,7 @@ static void add_binds(struct list *list, const struct plan_input *input, size_t 
 		const struct bind_mount *bind = &input->binds[i];
 
 		if (bind->from_container && kept)
-			add(list, OP_PUT, OPF_IN_ROOT, bind->dst, "", 0, kept + i);
+			list_add(list, OP_PUT, OPF_IN_ROOT, bind->dst, "", 0, kept + i);
 		else if (bind->from_container)
 			add_bind_of_root(list, bind);
 		if (bind->from_container)
@@ -456,7 +360,7 @@ static void add_binds(struct list *list, const struct plan_input *input, size_t 
 				MOUNT_ATTR_NODEV | (bind->read_write ? 0 : MOUNT_ATTR_RDONLY));
 			continue;
 		}
-		add(list, OP_BIND, OPF_IN_ROOT | OPF_RECURSIVE, bind->src, bind->dst,
+		list_add(list, OP_BIND, OPF_IN_ROOT | OPF_RECURSIVE, bind->src, bind->dst,
 			MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID |
 				(bind->read_write ? 0 : MOUNT_ATTR_RDONLY),
 			0);
@@ -466,8 +370,8 @@ static void add_binds(struct list *list, const struct plan_input *input, size_t 
 /* The container's own: its root may write it, and the image's is left as it is. */
 static void add_file(struct list *list, const char *name, const char *path, const char *content)
 {
-	add(list, OP_FILE, 0, name, content, 0, 0);
-	add(list, OP_BIND, OPF_SKELETON_SRC | OPF_IN_ROOT, name, path, QUIET, 0);
+	list_add(list, OP_FILE, 0, name, content, 0, 0);
+	list_add(list, OP_BIND, OPF_SKELETON_SRC | OPF_IN_ROOT, name, path, QUIET, 0);
 }
 
 int plan_birth(const struct plan_input *input, void **ret_blob, size_t *ret_bytes)
@@ -476,14 +380,14 @@ int plan_birth(const struct plan_input *input, void **ret_blob, size_t *ret_byte
 
 	list_open(&list);
 	add_root(&list, input);
-	add(&list, OP_MOVE, 0, "proc", "proc", 0, 0);
-	add(&list, OP_MOVE, 0, "sys", "sys", 0, 0);
-	add(&list, OP_MOVE, 0, "dev", "dev", 0, 0);
+	list_add(&list, OP_MOVE, 0, "proc", "proc", 0, 0);
+	list_add(&list, OP_MOVE, 0, "sys", "sys", 0, 0);
+	list_add(&list, OP_MOVE, 0, "dev", "dev", 0, 0);
 	add_file(&list, "hosts", "/etc/hosts", input->hosts);
 	add_file(&list, "hostname", "/etc/hostname", input->hostname_file);
 	add_file(&list, "resolv.conf", "/etc/resolv.conf", input->resolvers);
 	add_binds(&list, input, 0);
-	add(&list, OP_PIVOT, 0, "root", "", 0, 0);
+	list_add(&list, OP_PIVOT, 0, "root", "", 0, 0);
 	return list_close(&list, &input->map, ret_blob, ret_bytes);
 }
 
@@ -506,7 +410,7 @@ static void add_take(struct list *list, const struct plan_input *input, size_t i
 	}
 	if (asprintf(&source, "%s/%s", staged, *mount->sub_path ? mount->sub_path : ".") < 0)
 		source = NULL;
-	add_path(list, OP_TAKE, OPF_PART, source, "",
+	list_add_path(list, OP_TAKE, OPF_PART, source, "",
 		MOUNT_ATTR_NODEV | (input->binds[i].read_write ? 0 : MOUNT_ATTR_RDONLY), i);
 }
 
@@ -518,22 +422,22 @@ int plan_refresh(const struct plan_input *input, void **ret_blob, size_t *ret_by
 	list_open(&list);
 	if (input->n_binds > MAX_SLOTS)
 		return -E2BIG;
-	add(&list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWNS);
-	add(&list, OP_SKELETON, 0, input->skeleton_dir, "", 0, 0);
+	list_add(&list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWNS);
+	list_add(&list, OP_SKELETON, 0, input->skeleton_dir, "", 0, 0);
 	if (*input->map.text)
-		add(&list, OP_USERNS, 0, "", "", 0, 0);
+		list_add(&list, OP_USERNS, 0, "", "", 0, 0);
 	for (size_t i = 0; i < input->n_binds; i++)
 		if (is_stale(input, i))
 			add_take(&list, input, i);
-	add(&list, OP_ENTER, 0, "", "", 0, 0);
+	list_add(&list, OP_ENTER, 0, "", "", 0, 0);
 	for (size_t i = 0; i < input->n_binds; i++)
 		if (!is_stale(input, i) && !input->binds[i].from_container)
-			add(&list, OP_KEEP, 0, input->binds[i].dst, "", 0, i);
+			list_add(&list, OP_KEEP, 0, input->binds[i].dst, "", 0, i);
 	for (size_t i = 0; i < input->n_binds; i++)
 		if (input->binds[i].from_container)
 			add_bind_of_root(&list, &input->binds[i]);
 		else
-			add(&list, OP_PUT, OPF_IN_ROOT, input->binds[i].dst, "", 0, i);
+			list_add(&list, OP_PUT, OPF_IN_ROOT, input->binds[i].dst, "", 0, i);
 	return list_close(&list, &input->map, ret_blob, ret_bytes);
 }
 
@@ -549,10 +453,11 @@ static const struct {
 static void keep_shared(struct list *list, const struct plan_input *input)
 {
 	for (size_t i = 0; i < N_ELEMENTS(shared); i++)
-		add(list, OP_KEEP, shared[i].is_file ? OPF_OPTIONAL : 0, shared[i].path, "", 0, i);
+		list_add(list, OP_KEEP, shared[i].is_file ? OPF_OPTIONAL : 0, shared[i].path, "", 0,
+			i);
 	for (size_t i = 0; i < input->n_binds; i++)
 		if (input->binds[i].from_container)
-			add(list, OP_KEEP, OPF_ROOT_SRC, input->binds[i].src, "",
+			list_add(list, OP_KEEP, OPF_ROOT_SRC, input->binds[i].src, "",
 				MOUNT_ATTR_NODEV |
 					(input->binds[i].read_write ? 0 : MOUNT_ATTR_RDONLY),
 				N_ELEMENTS(shared) + i);
@@ -561,7 +466,7 @@ static void keep_shared(struct list *list, const struct plan_input *input)
 static void put_shared(struct list *list)
 {
 	for (size_t i = 0; i < N_ELEMENTS(shared); i++)
-		add(list, OP_PUT, shared[i].is_file ? OPF_OPTIONAL | OPF_IN_ROOT : 0,
+		list_add(list, OP_PUT, shared[i].is_file ? OPF_OPTIONAL | OPF_IN_ROOT : 0,
 			shared[i].path, "", 0, i);
 }
 
@@ -574,96 +479,22 @@ int plan_pea(const struct plan_input *input, void **ret_blob, size_t *ret_bytes)
 	if (input->n_binds > MAX_SLOTS - N_ELEMENTS(shared))
 		return -E2BIG;
 	add_groups(&list, input);
-	add(&list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWNS);
+	list_add(&list, OP_UNSHARE, 0, "", "", 0, CLONE_NEWNS);
 	if (*input->map.text)
-		add(&list, OP_USERNS, 0, "", "", 0, 0);
-	add(&list, OP_SKELETON, 0, input->skeleton_dir, "", 0, 0);
+		list_add(&list, OP_USERNS, 0, "", "", 0, 0);
+	list_add(&list, OP_SKELETON, 0, input->skeleton_dir, "", 0, 0);
 	for (size_t i = 0; i < N_ELEMENTS(dirs); i++)
-		add_mkdir(&list, dirs[i]);
-	add(&list, OP_HOME, 0, "", "", 0, 0);
-	add(&list, OP_ENTER, 0, "", "", 0, 0);
+		list_add_mkdir(&list, dirs[i]);
+	list_add(&list, OP_HOME, 0, "", "", 0, 0);
+	list_add(&list, OP_ENTER, 0, "", "", 0, 0);
 	keep_shared(&list, input);
-	add(&list, OP_HOME, 0, "", "", 0, 1);
+	list_add(&list, OP_HOME, 0, "", "", 0, 1);
 	add_root(&list, input);
 	put_shared(&list);
 	add_binds(&list, input, N_ELEMENTS(shared));
-	add(&list, OP_PIVOT, 0, "root", "", 0, 0);
-	add(&list, OP_JOIN, 0, "", "", 0,
+	list_add(&list, OP_PIVOT, 0, "root", "", 0, 0);
+	list_add(&list, OP_JOIN, 0, "", "", 0,
 		CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP);
-	add(&list, OP_PROGRAM, 0, "", "", 0, 0);
+	list_add(&list, OP_PROGRAM, 0, "", "", 0, 0);
 	return list_close(&list, &input->map, ret_blob, ret_bytes);
-}
-
-/* ---- as text --------------------------------------------------------------------------------- */
-
-static const char *const op_names[N_OPS] = {
-	[OP_CGROUP_JOIN] = "join cgroup",
-	[OP_UNSHARE] = "unshare",
-	[OP_INIT] = "clone init",
-	[OP_ID_MAP] = "map ids",
-	[OP_SKELETON] = "skeleton",
-	[OP_MOUNT] = "mount",
-	[OP_MKDIR] = "mkdir",
-	[OP_MKNOD] = "mknod",
-	[OP_SYMLINK] = "symlink",
-	[OP_FILE] = "write",
-	[OP_BIND] = "bind",
-	[OP_MOVE] = "move",
-	[OP_OVERLAY] = "overlay",
-	[OP_PIVOT] = "pivot",
-	[OP_USERNS] = "find the user namespace",
-	[OP_TAKE] = "take",
-	[OP_ENTER] = "enter the container",
-	[OP_KEEP] = "keep",
-	[OP_PUT] = "put",
-	[OP_HOME] = "come home",
-	[OP_JOIN] = "join the container",
-	[OP_PROGRAM] = "clone the process",
-	[OP_SYSCTL] = "set sysctl",
-	[OP_VETH] = "make veth pair",
-	[OP_ADDRESS] = "add address to",
-	[OP_ROUTE] = "add default route via",
-	[OP_MAC] = "set hardware address of",
-};
-
-static const struct {
-	uint16_t flag;
-	const char *name;
-} flag_names[] = { { OPF_IN_HELPER, "helper" }, { OPF_OPTIONAL, "optional" },
-	{ OPF_RECURSIVE, "recursive" }, { OPF_IDMAP, "idmapped" }, { OPF_SKELETON_SRC, "own" },
-	{ OPF_IN_ROOT, "in-root" }, { OPF_ROOT_ITSELF, "root" }, { OPF_PART, "part" },
-	{ OPF_ROOT_SRC, "of-root" }, { OPF_GIVEN, "given" } };
-
-static const struct {
-	uint64_t attr;
-	const char *name;
-} attr_names[] = { { MOUNT_ATTR_RDONLY, "ro" }, { MOUNT_ATTR_NOSUID, "nosuid" },
-	{ MOUNT_ATTR_NODEV, "nodev" }, { MOUNT_ATTR_NOEXEC, "noexec" } };
-
-void plan_describe(const void *blob, uint32_t step, struct buf *text)
-{
-	const struct plan_wire *plan = blob;
-	const struct op_wire *op = &plan->ops[step];
-	const char *a, *b;
-
-	if (step >= plan->n_ops) {
-		buf_addf(text, "step %u", step);
-		return;
-	}
-	a = (const char *)blob + op->a;
-	b = (const char *)blob + op->b;
-	buf_addf(text, "%s", op_names[op->code]);
-	if (*a)
-		buf_addf(text, " %.*s", (int)strcspn(a, "\n"), a);
-	if (*b && op->code != OP_FILE)
-		buf_addf(
-			text, "%s%s", op->code == OP_BIND || op->code == OP_MOVE ? " on " : " ", b);
-	if (op->number)
-		buf_addf(text, " %#llx", (unsigned long long)op->number);
-	for (size_t i = 0; i < N_ELEMENTS(attr_names); i++)
-		if (op->attrs & attr_names[i].attr)
-			buf_addf(text, " %s", attr_names[i].name);
-	for (size_t i = 0; i < N_ELEMENTS(flag_names); i++)
-		if (op->flags & flag_names[i].flag)
-			buf_addf(text, " [%s]", flag_names[i].name);
 }

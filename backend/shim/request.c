@@ -1,22 +1,16 @@
 /* What the shim does when it is told: the server's requests, each allowed in some states only, and
  * init's answers. */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/auto.h"
 #include "base/clock.h"
 #include "base/fault.h"
 #include "linux/sys.h"
-#include "shim/builder.h"
-#include "shim/builder_process.h"
 #include "shim/hold.h"
 #include "shim/shim.h"
 
@@ -68,130 +62,7 @@ static struct proc *find_for(struct shim *shim, const struct msg *msg)
 	return shim_find(shim, body.token);
 }
 
-/* ---- birth ----------------------------------------------------------------------------------- */
-
-/* The builder has one report to give: wait for it. Its death is an end of file. */
-static void await_builder(struct shim *shim, uint32_t seq, enum shim_state next)
-{
-	static unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
-	struct msg_built built = { .code = -ECHILD };
-	struct msg msg;
-
-	if (msg_recv(shim->builder_fd, &msg, space, 0) == 0) {
-		msg_body(&msg, &built, sizeof(built));
-		msg_done(&msg);
-	}
-	if (built.init_pid > 0)
-		shim->init_pid = built.init_pid;
-	if (built.code == 0)
-		shim->state = next;
-	if (built.code != 0 || next != SHIM_PREPARED)
-		auto_fd(&shim->builder_fd);
-	shim_reply(shim, seq, built.code, built.step);
-}
-
-static int fork_builder(struct shim *shim, const struct plan_wire *plan)
-{
-	int reports[2], inits[2];
-	struct builder builder = {
-		.argv0 = shim->argv0, .prepare = plan, .proc_fd = shim->proc_fd
-	};
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, reports) < 0)
-		return -errno;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, inits) < 0) {
-		close(reports[0]);
-		close(reports[1]);
-		return -errno;
-	}
-	builder.report_fd = reports[1];
-	builder.init_fd = inits[1];
-	shim->builder_fd = reports[0];
-	shim->init_fd = inits[0];
-	shim->builder_pid = fork();
-	if (shim->builder_pid == 0) {
-		close(reports[0]);
-		close(inits[0]);
-		close(shim->server_fd);
-		builder_main(&builder);
-	}
-	close(reports[1]);
-	close(inits[1]);
-	return shim->builder_pid < 0 ? -errno : 0;
-}
-
-static void request_prepare(struct shim *shim, struct msg *msg)
-{
-	int r = plan_check(msg->body, msg->body_bytes);
-
-	if (r == 0 && msg->n_fds != 2)
-		r = -EPROTO;
-	if (r == 0) {
-		shim->proc_fd = TAKE_FD(msg->fds[0]);
-		shim->listen_fd = TAKE_FD(msg->fds[1]);
-		r = fork_builder(shim, msg->body);
-	}
-	if (r < 0)
-		shim_reply(shim, msg->seq, r, 0);
-	else
-		await_builder(shim, msg->seq, SHIM_PREPARED);
-}
-
-/* Nothing runs in the container, so nothing waits for us meanwhile. */
-static void request_refresh(struct shim *shim, struct msg *msg)
-{
-	struct builder builder = { .argv0 = shim->argv0, .prepare = msg->body, .init_fd = -1 };
-	int reports[2], r = plan_check(msg->body, msg->body_bytes);
-
-	if (r == 0 && msg->n_fds != 1)
-		r = -EPROTO;
-	if (r == 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, reports) < 0)
-		r = -errno;
-	if (r < 0) {
-		shim_reply(shim, msg->seq, r, 0);
-		return;
-	}
-	builder.proc_fd = msg->fds[0];
-	builder.report_fd = reports[1];
-	shim->builder_fd = reports[0];
-	shim->builder_pid = fork();
-	if (shim->builder_pid == 0)
-		builder_refresh(&builder, shim->init_pid);
-	close(reports[1]); /* a child that was not made reports nothing either */
-	await_builder(shim, msg->seq, SHIM_RUNNING);
-}
-
-/* Init is our child and not reaped: its number is nobody else's. */
-static void request_userns(struct shim *shim, struct msg *msg)
-{
-	struct msg_reply body = { 0 };
-	AUTO_FD int fd = msg->n_fds == 1
-		? process_open(msg->fds[0], shim->init_pid, "ns/user", O_RDONLY)
-		: -EPROTO;
-
-	if (fd < 0) {
-		shim_reply(shim, msg->seq, fd, 0);
-		return;
-	}
-	shim_send(shim,
-		&(struct msg){ .type = MSG_REPLY,
-			.seq = msg->seq,
-			.body = &body,
-			.body_bytes = sizeof(body),
-			.fds = { fd },
-			.n_fds = 1 });
-}
-
-static void request_birth(struct shim *shim, struct msg *msg)
-{
-	uint32_t seq = msg->seq;
-	int r = msg_send(shim->builder_fd, msg);
-
-	if (r < 0)
-		shim_reply(shim, seq, r, 0);
-	else
-		await_builder(shim, seq, SHIM_BORN);
-}
+/* ---- init ------------------------------------------------------------------------------------ */
 
 /* Init may be about to tell us something and have no room for it: to wait for it blindly would be
  * to wait for each other. */
@@ -214,30 +85,6 @@ static void forward_to_init(struct shim *shim, struct msg *msg)
 
 	if (r < 0)
 		shim_reply(shim, msg->seq, r == -EPIPE ? -ESRCH : r, 0);
-}
-
-/* Init is ready: the server gets the root, to look into /etc/passwd, and the eventfd that wakes us.
- */
-static void init_ready(struct shim *shim, struct msg *msg)
-{
-	struct msg_reply body;
-
-	msg_body(msg, &body, sizeof(body));
-	if (body.code < 0 || msg->n_fds != 2) {
-		shim_reply(shim, msg->seq, body.code < 0 ? body.code : -EPROTO, body.step);
-		return;
-	}
-	shim->root_fd = TAKE_FD(msg->fds[0]);
-	shim->pts_fd = TAKE_FD(msg->fds[1]);
-	auto_fd(&shim->proc_fd);
-	shim->state = SHIM_RUNNING;
-	shim_send(shim,
-		&(struct msg){ .type = MSG_REPLY,
-			.seq = msg->seq,
-			.body = &body,
-			.body_bytes = sizeof(body),
-			.fds = { shim->root_fd, shim->kick_fd },
-			.n_fds = 2 });
 }
 
 /* ---- processes ------------------------------------------------------------------------------- */
@@ -546,12 +393,12 @@ static const struct request {
 	void (*handle)(struct shim *shim, struct msg *msg);
 } requests[] = {
 	{ MSG_HELLO, ANY, shim_hello },
-	{ MSG_PREPARE, IN(SHIM_EMPTY), request_prepare },
-	{ MSG_BIRTH, IN(SHIM_PREPARED), request_birth },
+	{ MSG_PREPARE, IN(SHIM_EMPTY), birth_prepare },
+	{ MSG_BIRTH, IN(SHIM_PREPARED), birth_finish },
 	{ MSG_START, IN(SHIM_BORN), forward_to_init },
 	{ MSG_RUN, IN(SHIM_RUNNING), request_run },
-	{ MSG_REFRESH, IN(SHIM_RUNNING), request_refresh },
-	{ MSG_USERNS, IN(SHIM_RUNNING), request_userns },
+	{ MSG_REFRESH, IN(SHIM_RUNNING), birth_refresh },
+	{ MSG_USERNS, IN(SHIM_RUNNING), birth_userns },
 	{ MSG_RUN_IMAGE, IN(SHIM_RUNNING), pea_request },
 	{ MSG_SIGNAL, IN(SHIM_RUNNING), request_signal },
 	{ MSG_KILL_ALL, IN(SHIM_RUNNING), forward_to_init },
@@ -587,7 +434,7 @@ void shim_from_init(struct shim *shim, struct msg *msg)
 {
 	switch (msg->type) {
 	case MSG_READY:
-		init_ready(shim, msg);
+		birth_ready(shim, msg);
 		break;
 	case MSG_EXECED:
 		init_execed(shim, msg);

@@ -52,6 +52,13 @@ void shim_exited(struct shim *shim, struct msg_end *end);
 void shim_add(struct shim *shim, struct proc *proc);
 struct proc *shim_find(const struct shim *shim, uint32_t token);
 
+/* birth.c: requests while the container is made, or made anew in part; init is ready. */
+void birth_prepare(struct shim *shim, struct msg *msg);
+void birth_finish(struct shim *shim, struct msg *msg);
+void birth_refresh(struct shim *shim, struct msg *msg);
+void birth_userns(struct shim *shim, struct msg *msg);
+void birth_ready(struct shim *shim, struct msg *msg);
+
 /* adopt.c: requests of a server that comes back. */
 void shim_hello(struct shim *shim, struct msg *msg);
 void shim_adopt(struct shim *shim, struct msg *msg);
