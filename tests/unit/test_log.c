@@ -106,12 +106,21 @@ static void a_line_has_the_shape_of_lager(void **state)
 	assert_json(sink, line, "$.data.ms", "12");
 }
 
+/* Not time(2), which lags by up to a tick behind the clock that the log asks. */
+static time_t seconds_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_sec;
+}
+
 static void the_time_is_universal_with_nanoseconds(void **state)
 {
 	static const char form[] = "dddd-dd-ddTdd:dd:dd.dddddddddZ";
 	struct sink *sink = *state;
 	AUTO_FREE char *text = NULL;
-	time_t before = time(NULL), at;
+	time_t before = seconds_now(), at;
 	struct tm tm = { 0 };
 
 	LOG(LOG_INFO, "event");
@@ -121,7 +130,7 @@ static void the_time_is_universal_with_nanoseconds(void **state)
 		assert_true(form[i] == 'd' ? text[i] >= '0' && text[i] <= '9' : text[i] == form[i]);
 	assert_non_null(strptime(text, "%Y-%m-%dT%H:%M:%S", &tm));
 	at = timegm(&tm);
-	assert_true(at >= before && at <= time(NULL));
+	assert_true(at >= before && at <= seconds_now());
 }
 
 static void an_event_without_facts_has_an_empty_data(void **state)
