@@ -1,18 +1,19 @@
 """Clients that know which bytes their kernel has acknowledged: those they have got, and no others. Each reads its
 receive queue to the end before it cuts a connection or finds it cut."""
 import ctypes
+import fcntl
 import hashlib
 import json
 import socket
 import struct
+import termios
 from urllib.parse import quote
 
 import live  # noqa: F401 - first: it makes the module below known
-from gardenlib import GUARD, Connection, request_bytes
+from gardenlib import GUARD, Connection, request_bytes, wait_until
 
 LINE_BYTES = 64
 SO_ATTACH_FILTER = 26
-TCP_QUICKACK = 12
 READ_BYTES = 1 << 18
 
 
@@ -21,11 +22,29 @@ def lines(first, n):
     return b"".join(b"%063d\n" % i for i in range(first, first + n))
 
 
-def hear_nothing_more(sock):
-    """From now on the kernel drops what comes for this socket before it looks at it."""
-    program = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0), 8)  # BPF_RET, 0 bytes
+# A socket filter sees a packet from the TCP header on: what is longer than that header is dropped.
+ONLY_HEADERS = b"".join(struct.pack("HBBI", *instruction) for instruction in (
+    (0x30, 0, 0, 12),          # ldb [12]: the header's words, in the upper half
+    (0x54, 0, 0, 0xf0),        # and #0xf0
+    (0x74, 0, 0, 2),           # rsh #2: bytes
+    (0x07, 0, 0, 0),           # tax
+    (0x80, 0, 0, 0),           # ld #len
+    (0x2d, 0, 1, 0),           # jgt x, next, over
+    (0x06, 0, 0, 0),           # ret #0
+    (0x06, 0, 0, 0xffffffff),  # ret #-1
+))
+
+
+def hear_only_acknowledgements(sock):
+    """From now on the kernel drops all data that come for this socket before it looks at them."""
+    program = ctypes.create_string_buffer(ONLY_HEADERS, len(ONLY_HEADERS))
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER,
-                    struct.pack("HxxxxxxQ", 1, ctypes.addressof(program)))
+                    struct.pack("HxxxxxxQ", len(ONLY_HEADERS) // 8, ctypes.addressof(program)))
+
+
+def queued_bytes(sock):
+    """Sent, and not acknowledged."""
+    return struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
 
 
 class Source:
@@ -123,13 +142,19 @@ class Follower:
 
     def cut_by_rst(self):
         """Vanishes between two packets: what has arrived was read and acknowledged."""
-        hear_nothing_more(self.stream.sock)
+        hear_only_acknowledgements(self.stream.sock)
         self.stream.sock.setblocking(False)
         yield from self._queued()
-        self.stream.sock.setsockopt(socket.IPPROTO_TCP, TCP_QUICKACK, 1)  # the last one may have been put off
+        self._have_acknowledged()
         yield from self._queued()
         self.stream.reset()
         self.control.reset()
+
+    def _have_acknowledged(self):
+        """A reset may overtake the acknowledgement before it, on its way through the queues of two processors. A byte
+        says once more what we have got, and when it is acknowledged, that was heard."""
+        self.stream.send(b"\n")
+        wait_until(lambda: queued_bytes(self.stream.sock) == 0, "the server's TCP has heard us")
 
     def _queued(self):
         if self.stream.buffer:

@@ -51,6 +51,7 @@ def collect(one, collector, events):
                 return follower.exit_status()
             collector.add(data)
         what = events.pop(0)[1]
+        print(f"{what} at {collector.offset}")
         if what == "kill":
             one.kill()
             for data in follower.rest():
