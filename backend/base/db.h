@@ -1,6 +1,7 @@
 /* db.h - one sqlite database: the record of what exists. WAL, synchronous=NORMAL (design.md 11: a
  * power cut ends the containers anyway). Threads: any; one connection behind one mutex, held per
- * call, or for the length of a db_transaction. Arguments are bound by a type string: s text (NULL
+ * call, or for the length of a db_transaction; what the log holds is written to the database by a
+ * thread of its own, so that callers do not wait for the disk. Arguments are bound by a type string: s text (NULL
  * allowed), i int64_t. The only user of sqlite. */
 #pragma once
 #include <stdint.h>
