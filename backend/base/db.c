@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/log.h"
 
 #define RESERVE_BYTES 131072
 #define RESERVE_PAGES 16 /* of 4 KiB, that are free in the database itself */
@@ -32,17 +34,41 @@ struct db {
 	pthread_cond_t log_is_long;
 	pthread_mutex_t log_lock; /* while that is written; taken after lock */
 	bool has_emptier, has_long_log, is_ending;
+	atomic_bool is_unsafe; /* a sync has failed */
 };
 
 struct db_row {
 	sqlite3_stmt *stmt;
 };
 
+/* After what has failed on a connection. */
+static void note_sync(struct db *db, sqlite3 *handle)
+{
+	int code = sqlite3_extended_errcode(handle);
+
+	if (code != SQLITE_IOERR_FSYNC && code != SQLITE_IOERR_DIR_FSYNC)
+		return;
+	if (!atomic_exchange(&db->is_unsafe, true))
+		LOG(LOG_ERROR, "record-not-synced",
+			KV_STR("path", sqlite3_db_filename(handle, NULL)));
+}
+
+int db_check(struct db *db, struct err *err)
+{
+	return !atomic_load(&db->is_unsafe)
+		? 0
+		: err_set(err, ERR_SYSTEM, EROFS,
+			  "state database: the disk has failed to keep %s: nothing is changed"
+			  " any more until a restart",
+			  sqlite3_db_filename(db->handle, NULL));
+}
+
 /* what: the file, or a statement of which the beginning will do. */
 static int fail(struct db *db, struct err *err, const char *what)
 {
 	int n_chars = what[0] == '/' ? 300 : 40, code = sqlite3_extended_errcode(db->handle);
 
+	note_sync(db, db->handle);
 	if (code == SQLITE_CONSTRAINT_UNIQUE || code == SQLITE_CONSTRAINT_PRIMARYKEY)
 		return err_set(
 			err, ERR_EXISTS, EEXIST, "state database: %s", sqlite3_errmsg(db->handle));
@@ -123,6 +149,7 @@ static void keep_room(struct db *db, const char *path)
 		    NULL, NULL, NULL) == SQLITE_OK)
 		sqlite3_exec(db->handle, "DROP TABLE room; PRAGMA wal_checkpoint(RESTART);", NULL,
 			NULL, NULL);
+	note_sync(db, db->handle);
 }
 
 /* What is in the log goes to the database, and the log is written from its start again. */
@@ -132,23 +159,27 @@ static bool make_room(struct db *db)
 
 	pthread_mutex_lock(&db->log_lock);
 	code = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL);
+	if (code != SQLITE_OK)
+		note_sync(db, db->handle);
 	pthread_mutex_unlock(&db->log_lock);
 	return code == SQLITE_OK;
 }
 
 /* ---- the log --------------------------------------------------------------------------------- */
 
-/* Errors mean that it gets longer, and that this is done again after the next change. */
-static void empty_log(sqlite3 *handle)
+/* Other errors mean that it gets longer, and that this is done again after the next change. */
+static void empty_log(struct db *db, sqlite3 *handle)
 {
-	sqlite3_wal_checkpoint_v2(handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	if (sqlite3_wal_checkpoint_v2(handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) !=
+		SQLITE_OK)
+		note_sync(db, handle);
 }
 
 /* By a connection of its own: meanwhile the other one goes on, at the end of the log. */
 static void empty_log_beside(struct db *db)
 {
 	pthread_mutex_lock(&db->log_lock);
-	empty_log(db->emptying);
+	empty_log(db, db->emptying);
 	pthread_mutex_unlock(&db->log_lock);
 }
 
@@ -168,7 +199,7 @@ static void *run_emptier(void *arg)
 		pthread_mutex_unlock(&db->lock);
 		empty_log_beside(db);
 		pthread_mutex_lock(&db->lock);
-		empty_log(db->handle);
+		empty_log(db, db->handle);
 	}
 	pthread_mutex_unlock(&db->lock);
 	return NULL;
@@ -200,7 +231,7 @@ static int on_commit(void *arg, sqlite3 *handle, const char *name, int n_pages)
 
 	(void)name;
 	if (n_pages >= LOG_MOST_PAGES) {
-		empty_log(handle);
+		empty_log(db, handle);
 	} else if (n_pages >= LOG_PAGES) {
 		db->has_long_log = true;
 		pthread_cond_signal(&db->log_is_long);
@@ -325,9 +356,12 @@ int db_change(struct db *db, struct err *err, const char *sql, const char *types
 	pthread_mutex_lock(&db->lock);
 	is_alone =
 		sqlite3_get_autocommit(db->handle); /* a transaction that found no room is over */
-	va_start(ap, types);
-	r = run(db, NULL, NULL, err, sql, types, ap);
-	va_end(ap);
+	r = is_alone ? db_check(db, err) : 0;
+	if (r == 0) {
+		va_start(ap, types);
+		r = run(db, NULL, NULL, err, sql, types, ap);
+		va_end(ap);
+	}
 	if (r == -ENOSPC && is_alone && make_room(db)) {
 		va_start(ap, types);
 		r = run(db, NULL, NULL, err, sql, types, ap);

@@ -15,6 +15,10 @@ struct err;
 int db_open(const char *path, const char *schema, struct db **ret_db, struct err *err);
 void db_close(struct db *db); /* NULL is allowed */
 
+/* 0, or -EROFS (ERR_SYSTEM) once a sync of the file has failed: what was written may be lost, and that the next sync succeeds
+ * means nothing (fsync(2), EIO). Nothing is changed from then on; the next db_open begins anew. */
+int db_check(struct db *db, struct err *err);
+
 /* One statement that returns no rows. -EEXIST (ERR_EXISTS) for a broken UNIQUE, else ERR_SYSTEM. */
 int db_change(struct db *db, struct err *err, const char *sql, const char *types, ...);
 

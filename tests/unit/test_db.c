@@ -1,60 +1,10 @@
-#include "unit.h"
+#include "db_things.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 #include "alloc.h"
-#include "base/auto.h"
-#include "base/db.h"
-#include "base/err.h"
-
-static const char schema[] = "CREATE TABLE IF NOT EXISTS thing("
-			     "name TEXT PRIMARY KEY, number INTEGER UNIQUE, note TEXT) STRICT;"
-			     "CREATE TABLE IF NOT EXISTS part(thing TEXT NOT NULL "
-			     "REFERENCES thing(name) DEFERRABLE INITIALLY DEFERRED) STRICT;";
-
-static void auto_db(struct db **db)
-{
-	db_close(*db);
-}
-#define AUTO_DB AUTO(auto_db)
-
-static struct db *open_db(void **state)
-{
-	struct db *db = NULL;
-	struct err err = { 0 };
-
-	if (db_open(unit_path(state, "state.db"), schema, &db, &err))
-		fail_msg("%s", err.msg);
-	return db;
-}
-
-static int add(struct db *db, const char *name, int64_t number, struct err *err)
-{
-	return db_change(
-		db, err, "INSERT INTO thing(name, number) VALUES(?, ?)", "si", name, number);
-}
-
-static int take_number(const struct db_row *row, void *arg)
-{
-	*(int64_t *)arg = db_row_int(row, 0);
-	return 0;
-}
-
-static int64_t count(struct db *db)
-{
-	int64_t n = -1;
-	struct err err = { 0 };
-
-	if (db_each(db, take_number, &n, &err, "SELECT count(*) FROM thing", ""))
-		fail_msg("%s", err.msg);
-	return n;
-}
-
 static void what_was_written_is_there_after_a_new_open(void **state)
 {
 	struct db *db = open_db(state);
@@ -325,104 +275,6 @@ static void a_full_file_is_no_space(void **state)
 	assert_int_equal(add(db, "b", 1, &err), 0);
 }
 
-/* What a full disk does to a destroy is a test of the volumes' API. */
-static void the_log_keeps_its_room(void **state)
-{
-	struct stat st;
-
-	for (int i = 0; i < 2; i++) {
-		struct db *db = open_db(state);
-
-		assert_int_equal(add(db, i ? "a" : "b", i, NULL), 0);
-		db_close(db);
-		assert_int_equal(stat(unit_path(state, "state.db-wal"), &st), 0);
-		assert_in_range(st.st_size, 131072, 400000);
-		assert_int_equal(stat(unit_path(state, "state.db"), &st), 0);
-		assert_in_range(st.st_size, 131072, 400000);
-	}
-}
-
-#define PAGE_BYTES 4096
-#define LONG_LOG 1000 /* pages */
-
-/* In changes of fifty. */
-static int add_pages(struct db *db, int n_pages)
-{
-	int r = 0;
-
-	for (int i = 0; i < n_pages && r == 0; i += 50)
-		r = db_change(db, NULL,
-			"INSERT INTO thing(name, note) VALUES"
-			" ((SELECT count(*) FROM thing), hex(zeroblob(25 * 4096)))",
-			"");
-	return r;
-}
-
-static int64_t size_of(const char *path)
-{
-	struct stat st;
-
-	assert_int_equal(stat(path, &st), 0);
-	return st.st_size;
-}
-
-static void await_pages(const char *path, int n_pages)
-{
-	while (size_of(path) < (int64_t)n_pages * PAGE_BYTES)
-		sched_yield();
-}
-
-static void a_long_log_is_emptied_while_nobody_waits(void **state)
-{
-	AUTO_DB struct db *db = open_db(state);
-
-	assert_int_equal(add_pages(db, LONG_LOG / 2), 0);
-	assert_true(size_of(unit_path(state, "state.db")) < LONG_LOG / 2 * PAGE_BYTES);
-	for (int i = 1; i < 4; i++) {
-		assert_int_equal(add_pages(db, LONG_LOG + 200), 0);
-		await_pages(unit_path(state, "state.db"), i * LONG_LOG - LONG_LOG / 2);
-	}
-	assert_true(size_of(unit_path(state, "state.db-wal")) < 5 * LONG_LOG * PAGE_BYTES);
-}
-
-static void whoever_makes_the_log_far_too_long_waits(void **state)
-{
-	AUTO_DB struct db *db = open_db(state);
-
-	assert_int_equal(
-		db_change(db, NULL,
-			"INSERT INTO thing(name, note) VALUES('a', hex(zeroblob(2100 * 4096)))",
-			""),
-		0);
-	assert_true(size_of(unit_path(state, "state.db")) > 4 * LONG_LOG * PAGE_BYTES);
-}
-
-/* In a process of its own: there are no more for somebody who is not root. */
-static int open_without_threads(void **state)
-{
-	struct rlimit none = { 0, 0 };
-	struct db *db = NULL;
-	struct err err = { 0 };
-
-	if (geteuid() == 0 && (chown(*state, 65534, 65534) < 0 || setuid(65534) < 0))
-		return 2;
-	if (setrlimit(RLIMIT_NPROC, &none) < 0)
-		return 3;
-	return db_open(unit_path(state, "state.db"), schema, &db, &err) != -EAGAIN || db ||
-		err.kind != ERR_SYSTEM;
-}
-
-static void without_a_thread_there_is_no_record(void **state)
-{
-	int status;
-	pid_t pid = fork();
-
-	if (pid == 0)
-		_exit(open_without_threads(state));
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
-}
-
 static void a_place_that_cannot_hold_a_file_is_an_error(void **state)
 {
 	struct db *db = (struct db *)state;
@@ -577,8 +429,6 @@ static void whichever_allocation_fails_the_file_stays_whole(void **state)
 	assert_true(n > 10);
 }
 
-#define DIR_TEST(name) cmocka_unit_test_setup_teardown(name, unit_make_dir, unit_remove_dir)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -597,10 +447,6 @@ int main(void)
 		DIR_TEST(a_commit_that_fails_rolls_back),
 		DIR_TEST(a_transaction_within_another_is_refused),
 		DIR_TEST(a_full_file_is_no_space),
-		DIR_TEST(the_log_keeps_its_room),
-		DIR_TEST(a_long_log_is_emptied_while_nobody_waits),
-		DIR_TEST(whoever_makes_the_log_far_too_long_waits),
-		DIR_TEST(without_a_thread_there_is_no_record),
 		DIR_TEST(a_place_that_cannot_hold_a_file_is_an_error),
 		DIR_TEST(a_broken_schema_is_an_error),
 		DIR_TEST(a_file_that_is_no_database_is_refused_and_left_alone),
