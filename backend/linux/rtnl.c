@@ -1,6 +1,7 @@
 #include "linux/rtnl.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
@@ -152,6 +153,19 @@ int rtnl_link_index(const char *name, uint32_t *ret_index)
 		return -errno;
 	*ret_index = (uint32_t)request.ifr_ifindex;
 	return 0;
+}
+
+int rtnl_find_link(const char *name, uint32_t *ret_index)
+{
+	static const char settings[] = "/proc/sys/net/ipv4/conf/";
+	char path[sizeof(settings) + IFNAMSIZ];
+	size_t n = strlen(name);
+
+	if (n >= IFNAMSIZ)
+		return -ENAMETOOLONG;
+	memcpy(path, settings, sizeof(settings) - 1);
+	memcpy(path + sizeof(settings) - 1, name, n + 1);
+	return faccessat(AT_FDCWD, path, F_OK, 0) < 0 ? -ENODEV : rtnl_link_index(name, ret_index);
 }
 
 int rtnl_delete_link(uint32_t index)
