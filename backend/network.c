@@ -313,38 +313,17 @@ static void close_bridge(struct lease *lease)
 		rtnl_delete_link(index);
 }
 
-struct link_named {
-	const char *name;
-	uint32_t group, index;
-};
-
-static int find_link(const struct rtnl_link *link, void *arg)
-{
-	struct link_named *search = arg;
-
-	if (strcmp(link->name, search->name))
-		return 0;
-	search->index = link->index;
-	search->group = link->group;
-	return 0;
-}
-
 /* The link of an earlier holder of the address may still be on its way out: then it goes now. A
  * stranger's of the same name is left alone: -EEXIST. */
 static int clear_name(const struct lease *lease)
 {
-	struct link_named search = { .name = lease->link };
-	uint32_t index;
-	int r = rtnl_find_link(lease->link, &index);
+	struct rtnl_facts link;
+	int r = rtnl_look(lease->link, &link);
 
-	if (r < 0)
-		return r == -ENODEV ? 0 : r;
-	r = rtnl_each_link(find_link, &search);
-	if (r < 0 || !search.index)
-		return r;
-	if (search.group != lease->network->group)
+	if (r == 0 && link.group != lease->network->group)
 		return -EEXIST;
-	r = rtnl_delete_link(search.index);
+	if (r == 0)
+		r = rtnl_delete_link(link.index);
 	return r == -ENODEV ? 0 : r;
 }
 

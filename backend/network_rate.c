@@ -60,10 +60,8 @@ int network_limit(struct lease *lease, uint64_t rate_bytes, uint64_t burst_bytes
 void network_unlimit(const struct lease *lease)
 {
 	struct rtnl_facts ifb;
-	uint32_t index;
 
-	if (rtnl_find_link(lease->ifb, &index) == 0 && rtnl_look(lease->ifb, &ifb) == 0 &&
-		ifb.group == lease->network->group)
+	if (rtnl_look(lease->ifb, &ifb) == 0 && ifb.group == lease->network->group)
 		rtnl_delete_link(ifb.index);
 }
 

@@ -8,6 +8,7 @@
 #include "base/db.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/registry.h"
 #include "linux/rtnl.h"
 #include "network_internal.h"
 
@@ -43,20 +44,32 @@ static void forget_strays(
 	strv_done(&strays.ids);
 }
 
-static bool is_held(const struct network *network, const char *link)
+/* Names of links, each of which a lease holds. NULL when out of memory. */
+static struct registry *held_links(const struct network *network)
 {
+	struct registry *held = registry_new();
 	struct lease *lease;
+	int r = 0;
 
 	LIST_FOREACH(lease, &network->leases, entry)
-	if (!strcmp(lease->link, link) || !strcmp(lease->source_link, link) ||
-		!strcmp(lease->ifb, link))
-		return true;
-	return false;
+	{
+		const char *names[] = { lease->link, lease->source_link, lease->ifb };
+
+		for (size_t i = 0; held && r == 0 && i < N_ELEMENTS(names); i++)
+			if (*names[i] && !registry_find(held, names[i])) /* many share a bridge */
+				r = registry_add(held, names[i], lease);
+	}
+	if (r < 0) {
+		registry_free(held);
+		held = NULL;
+	}
+	return held;
 }
 
 #define MAX_SWEPT 4096
 struct sweep {
-	struct network *network;
+	const struct network *network;
+	struct registry *held;
 	uint32_t indexes[MAX_SWEPT];
 	size_t n;
 };
@@ -69,7 +82,7 @@ static int note_link(const struct rtnl_link *link, void *arg)
 
 	if (link->group == network->group && sweep->n < MAX_SWEPT &&
 		!strncmp(link->name, network->links, strlen(network->links)) &&
-		!is_held(network, link->name))
+		!registry_find(sweep->held, link->name))
 		sweep->indexes[sweep->n++] = link->index;
 	return 0;
 }
@@ -78,10 +91,11 @@ static void sweep_links(struct network *network)
 {
 	AUTO_FREE struct sweep *sweep = calloc(1, sizeof(*sweep));
 
-	if (!sweep)
+	if (!sweep || !(sweep->held = held_links(network)))
 		return;
 	sweep->network = network;
 	rtnl_each_link(note_link, sweep);
+	registry_free(sweep->held);
 	for (size_t i = 0; i < sweep->n; i++)
 		rtnl_delete_link(sweep->indexes[i]);
 	if (sweep->n)

@@ -139,6 +139,21 @@ int rtnl_make_ifb(const char *name, uint32_t group, uint32_t mtu, uint32_t *ret_
 	return r < 0 ? r : rtnl_link_index(name, ret_index);
 }
 
+/* SIOCGIFINDEX would have the kernel load a module for a name that is nobody's, and RTM_GETLINK waits
+ * for the end of other namespaces. */
+static bool has_settings(const char *link)
+{
+	static const char settings[] = "/proc/sys/net/ipv4/conf/";
+	char path[sizeof(settings) + IFNAMSIZ];
+	size_t n = strlen(link);
+
+	if (n >= IFNAMSIZ)
+		return false;
+	memcpy(path, settings, sizeof(settings) - 1);
+	memcpy(path + sizeof(settings) - 1, link, n + 1);
+	return faccessat(AT_FDCWD, path, F_OK, 0) == 0;
+}
+
 int rtnl_link_index(const char *name, uint32_t *ret_index)
 {
 	AUTO_FD int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -157,15 +172,7 @@ int rtnl_link_index(const char *name, uint32_t *ret_index)
 
 int rtnl_find_link(const char *name, uint32_t *ret_index)
 {
-	static const char settings[] = "/proc/sys/net/ipv4/conf/";
-	char path[sizeof(settings) + IFNAMSIZ];
-	size_t n = strlen(name);
-
-	if (n >= IFNAMSIZ)
-		return -ENAMETOOLONG;
-	memcpy(path, settings, sizeof(settings) - 1);
-	memcpy(path + sizeof(settings) - 1, name, n + 1);
-	return faccessat(AT_FDCWD, path, F_OK, 0) < 0 ? -ENODEV : rtnl_link_index(name, ret_index);
+	return has_settings(name) ? rtnl_link_index(name, ret_index) : -ENODEV;
 }
 
 int rtnl_delete_link(uint32_t index)
@@ -249,6 +256,7 @@ static int visit_link(const struct nlmsghdr *head, void *arg)
 	return search->visit(&link, search->arg);
 }
 
+/* Of links without their counters, which are the most of them; addresses have no such mask. */
 static int dump(uint16_t type, const void *header, size_t n_bytes, nl_visit *visit, void *arg)
 {
 	unsigned char space[32768] __attribute__((aligned(8)));
@@ -259,6 +267,8 @@ static int dump(uint16_t type, const void *header, size_t n_bytes, nl_visit *vis
 		return fd;
 	nl_init(&nl, space, sizeof(space));
 	nl_begin(&nl, type, NLM_F_DUMP, header, n_bytes);
+	if (type == RTM_GETLINK)
+		nl_put_u32(&nl, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
 	return nl_dump(fd, &nl, space, sizeof(space), visit, arg);
 }
 
@@ -293,7 +303,7 @@ static int copy_facts(const struct nlmsghdr *head, void *arg)
 int rtnl_look(const char *name, struct rtnl_facts *ret_facts)
 {
 	unsigned char space[16384] __attribute__((aligned(8)));
-	AUTO_FD int fd = nl_open(NETLINK_ROUTE);
+	AUTO_FD int fd = has_settings(name) ? nl_open(NETLINK_ROUTE) : -ENODEV;
 	struct nl nl;
 
 	if (fd < 0)
