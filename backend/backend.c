@@ -288,6 +288,7 @@ static void init_sync(struct backend *backend)
 	pthread_mutex_init(&backend->lock, NULL);
 	pthread_mutex_init(&backend->rootfs.unpack_lock, NULL);
 	clock_cond_init(&backend->changed);
+	pthread_cond_init(&backend->died, NULL);
 }
 
 static int open_db(struct backend *backend, struct err *err)
@@ -461,6 +462,7 @@ void backend_close(struct backend *backend)
 	auto_fd(&backend->shim_exe_fd);
 	auto_fd(&backend->lock_fd);
 	pthread_cond_destroy(&backend->changed);
+	pthread_cond_destroy(&backend->died);
 	pthread_mutex_destroy(&backend->rootfs.unpack_lock);
 	pthread_mutex_destroy(&backend->lock);
 	free(backend);

@@ -56,7 +56,8 @@ struct backend {
 	struct strv masked, readonly; /* of /proc and /sys, as far as this host has them */
 
 	pthread_mutex_t lock; /* guards the rest; taken before a container's lock */
-	pthread_cond_t changed; /* for the keeper: something to delete, a new deadline, the end */
+	pthread_cond_t changed; /* for the keeper: a new deadline, the end */
+	pthread_cond_t died; /* for the sweeper: something to delete, the end */
 	struct registry *containers; /* struct container * by handle, half-made ones too */
 	struct idpool ids;
 	bool is_ending, has_dead;

@@ -264,12 +264,15 @@ static int bear(struct container *container, const struct container_spec *spec, 
 static void publish(struct container *container)
 {
 	struct backend *backend = container->backend;
+	bool has_grace;
 
 	pthread_mutex_lock(&container->lock);
 	container->state = CONTAINER_ACTIVE;
 	container->idle_since_ms = clock_ms();
+	has_grace = container->grace_ns > 0;
 	pthread_mutex_unlock(&container->lock);
-	keeper_notice(backend);
+	if (has_grace)
+		keeper_notice(backend);
 }
 
 /* What cannot be undone now stays listed, so that somebody can destroy it later. */

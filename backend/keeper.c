@@ -130,7 +130,7 @@ static void *sweep(void *arg)
 	while (!backend->is_ending) {
 		put_graves(backend);
 		if (!backend->has_dead) {
-			pthread_cond_wait(&backend->changed, &backend->lock);
+			pthread_cond_wait(&backend->died, &backend->lock);
 			continue;
 		}
 		backend->has_dead = false;
@@ -158,7 +158,8 @@ void keeper_stop(struct backend *backend)
 {
 	pthread_mutex_lock(&backend->lock);
 	backend->is_ending = true;
-	pthread_cond_broadcast(&backend->changed);
+	pthread_cond_signal(&backend->changed);
+	pthread_cond_signal(&backend->died);
 	pthread_mutex_unlock(&backend->lock);
 	pthread_join(backend->keeper, NULL);
 	pthread_join(backend->sweeper, NULL);
@@ -167,7 +168,7 @@ void keeper_stop(struct backend *backend)
 void keeper_notice(struct backend *backend)
 {
 	pthread_mutex_lock(&backend->lock);
-	pthread_cond_broadcast(&backend->changed);
+	pthread_cond_signal(&backend->changed);
 	pthread_mutex_unlock(&backend->lock);
 }
 
@@ -175,7 +176,7 @@ void keeper_has_dead(struct backend *backend)
 {
 	pthread_mutex_lock(&backend->lock);
 	backend->has_dead = true;
-	pthread_cond_broadcast(&backend->changed);
+	pthread_cond_signal(&backend->died);
 	pthread_mutex_unlock(&backend->lock);
 }
 

@@ -288,7 +288,7 @@ static int open_bridge(struct lease *lease, struct err *err)
 	uint8_t gateway_6[16];
 	int r;
 
-	if (!lease->place.is_shared || rtnl_link_index(lease->source_link, &lease->bridge) == 0)
+	if (!lease->place.is_shared || rtnl_find_link(lease->source_link, &lease->bridge) == 0)
 		return 0;
 	memcpy(bridge.mac + 2, &gateway, sizeof(gateway));
 	r = rtnl_make_bridge(&bridge, &lease->bridge);
@@ -309,7 +309,7 @@ static void close_bridge(struct lease *lease)
 	uint32_t index;
 
 	network_rules_close_bridge(lease);
-	if (rtnl_link_index(lease->source_link, &index) == 0)
+	if (rtnl_find_link(lease->source_link, &index) == 0)
 		rtnl_delete_link(index);
 }
 

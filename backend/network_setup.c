@@ -96,7 +96,7 @@ static int try_veth(const struct network *network, struct err *err)
 		return err_system(err, -errno, "network namespace");
 	snprintf(name, sizeof(name), "%strial", network->links);
 	snprintf(peer, sizeof(peer), "%strial2", network->links);
-	if (rtnl_link_index(name, &index) == 0) /* of a trial that was broken off */
+	if (rtnl_find_link(name, &index) == 0) /* of a trial that was broken off */
 		rtnl_delete_link(index);
 	r = rtnl_make_veth(&(struct rtnl_veth){ .name = name,
 		.peer_name = peer,

@@ -116,7 +116,7 @@ static int make_table(struct network *network, struct err *err)
 	network->n_repairs = 0;
 	if (r < 0)
 		return r;
-	network->watch_fd = nft_watch_open();
+	network->watch_fd = nft_watch_open(&network->nft);
 	return network->watch_fd < 0
 		? err_system(err, network->watch_fd, "changes of rules cannot be watched")
 		: 0;

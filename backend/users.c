@@ -14,6 +14,7 @@
 #include "linux/sys.h"
 
 #define FILE_CAP_BYTES (1 << 20)
+#define USUAL_BYTES (16 << 10) /* nearly all files: the heap need not grow */
 #define LINE_CAP_BYTES 65536
 
 /* One line of passwd or group, cut at its colons. Fields that are absent are "". */
@@ -193,17 +194,19 @@ int user_resolve(const char *text, const char *passwd, const char *group, uint32
 }
 
 /* NULL and 0 if there is no such file. */
-static int read_file(int root_fd, const char *path, char **ret_text, struct err *err)
+static int read_file(
+	int root_fd, const char *path, size_t cap_bytes, char **ret_text, struct err *err)
 {
-	AUTO_FREE char *space = malloc(FILE_CAP_BYTES);
+	AUTO_FREE char *space = malloc(cap_bytes);
 	ssize_t n;
 
 	*ret_text = NULL;
 	if (!space)
 		return err_system(err, -ENOMEM, "read %s", path);
 	n = sys_read_small(root_fd, GUARD(RESOLVE) ? path : path + 1,
-		GUARD(RESOLVE) ? RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS : 0, space,
-		FILE_CAP_BYTES);
+		GUARD(RESOLVE) ? RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS : 0, space, cap_bytes);
+	if (n == -EFBIG && cap_bytes < FILE_CAP_BYTES)
+		return read_file(root_fd, path, FILE_CAP_BYTES, ret_text, err);
 	if (n == -ENOENT || n == -ENOTDIR)
 		return 0;
 	if (n < 0)
@@ -216,9 +219,9 @@ int user_lookup(
 	int root_fd, const char *text, uint32_t n_ids, struct user *ret_user, struct err *err)
 {
 	AUTO_FREE char *passwd = NULL, *group = NULL;
-	int r = read_file(root_fd, "/etc/passwd", &passwd, err);
+	int r = read_file(root_fd, "/etc/passwd", USUAL_BYTES, &passwd, err);
 
 	if (r == 0)
-		r = read_file(root_fd, "/etc/group", &group, err);
+		r = read_file(root_fd, "/etc/group", USUAL_BYTES, &group, err);
 	return r < 0 ? r : user_resolve(text, passwd, group, n_ids, ret_user, err);
 }

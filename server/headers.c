@@ -39,6 +39,8 @@ void headers_note(struct headers *headers, const char *key, const char *value)
 		headers->bad_encoding |= strcasecmp(value, "chunked") != 0;
 		headers->has_body = true;
 	}
+	if (!strcasecmp(key, "Connection"))
+		headers->wants_close |= !strcasecmp(value, "close");
 	if (!strcasecmp(key, "Expect"))
 		headers->bad_expect |= strcasecmp(value, "100-continue") != 0;
 	if (is_browser_header(key, value))

@@ -7,7 +7,7 @@
 struct headers {
 	int n_host, n_length, n_encoding;
 	bool bad_length, bad_encoding, bad_expect, has_body;
-	bool bad_name;
+	bool bad_name, wants_close;
 	const char *from_browser; /* a header that only browsers send; borrowed */
 };
 

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/auto.h"
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/guard.h"
 #include "base/log.h"
@@ -48,6 +49,7 @@ struct exchange {
 	struct connection *connection;
 	char *uri;
 	bool has_begun, has_body, is_body_read;
+	bool is_last; /* the client wants the connection closed */
 	bool is_uploading; /* the route's abort is owed */
 	size_t body_cap, body_room;
 };
@@ -133,7 +135,8 @@ static const char *phrase_of(unsigned status)
 	static const struct {
 		unsigned status;
 		const char *phrase;
-	} phrases[] = { { 400, "Bad Request" }, { 403, "Forbidden" }, { 404, "Not Found" },
+	} phrases[] = { { 200, "OK" }, { 201, "Created" }, { 202, "Accepted" },
+		{ 400, "Bad Request" }, { 403, "Forbidden" }, { 404, "Not Found" },
 		{ 405, "Method Not Allowed" }, { 413, "Request Entity Too Large" },
 		{ 417, "Expectation Failed" }, { 422, "Unprocessable Entity" } };
 
@@ -173,6 +176,33 @@ static void answer_and_close(struct request *request, unsigned status, const cha
 static const char *const quiet_headers[][2] = { { "X-Content-Type-Options", "nosniff" },
 	{ "Cross-Origin-Resource-Policy", "same-origin" }, { "Cache-Control", "no-store" } };
 
+/* Nothing comes after it, so the library need not know, which would zero half of the connection's memory
+ * before it sent a byte. False: it has to do it after all. */
+static bool answer_last(struct request *request, unsigned status, const char *content_type,
+	const char *text, size_t n_bytes)
+{
+	AUTO_BUF struct buf head;
+	struct iovec parts[2] = { { .iov_len = 0 },
+		{ .iov_base = (void *)text, .iov_len = n_bytes } };
+	char date[40];
+
+	date_now(date);
+	buf_init(&head, 4096);
+	buf_addf(&head, "HTTP/1.1 %u %s\r\nDate: %s\r\nConnection: close\r\n", status,
+		phrase_of(status), date);
+	if (content_type)
+		buf_addf(&head, "Content-Type: %s\r\n", content_type);
+	for (size_t i = 0; i < N_ELEMENTS(quiet_headers); i++)
+		buf_addf(&head, "%s: %s\r\n", quiet_headers[i][0], quiet_headers[i][1]);
+	buf_addf(&head, "Content-Length: %zu\r\n\r\n", n_bytes);
+	if (buf_failed(&head) < 0)
+		return false;
+	request->is_answered = request->is_taken = true;
+	parts[0] = (struct iovec){ (void *)buf_str(&head), strlen(buf_str(&head)) };
+	sock_writev(request->fd, parts, N_ELEMENTS(parts), -1);
+	return true;
+}
+
 void reply_bytes(struct request *request, unsigned status, const char *content_type,
 	const char *allow, const char *text, size_t n_bytes)
 {
@@ -184,6 +214,9 @@ void reply_bytes(struct request *request, unsigned status, const char *content_t
 		answer_and_close(request, status, content_type, allow, text, n_bytes);
 		return;
 	}
+	if (((const struct exchange *)request)->is_last && status <= 202 &&
+		answer_last(request, status, content_type, text, n_bytes))
+		return;
 	request->is_answered = true;
 	response = MHD_create_response_from_buffer(n_bytes, (void *)text, MHD_RESPMEM_MUST_COPY);
 	if (!response)
@@ -299,6 +332,8 @@ static void begin(struct exchange *exchange, struct MHD_Connection *connection, 
 	request->is_http_1_0 = !strcmp(version, "HTTP/1.0");
 	MHD_get_connection_values(connection, MHD_HEADER_KIND, check_header, &check);
 	exchange->has_body = check.has_body;
+	exchange->is_last =
+		check.wants_close && !request->is_http_1_0 && strcmp(method, "HEAD") != 0;
 	fault = !GUARD(FRAMING) ? NULL : headers_fault(&check, request->is_http_1_0);
 	if (fault)
 		answer_error_and_close(request, ERR_BAD_REQUEST, 400, fault);

@@ -2,9 +2,11 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -420,19 +422,34 @@ int nft_find_closed_forward(char ret_table[64])
 	return r < 0 ? r : *ret_table ? 0 : -ENOENT;
 }
 
-int nft_watch_open(void)
+/* All that a datagram says is of one transaction, so of one sender. What we do ourselves wakes nobody. */
+static int refuse_own(int watch_fd, const struct nft *nft)
+{
+	struct sock_filter ops[] = { BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+					     offsetof(struct nlmsghdr, nlmsg_pid)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htonl(nft->port), 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, 0), BPF_STMT(BPF_RET | BPF_K, UINT32_MAX) };
+	struct sock_fprog program = { N_ELEMENTS(ops), ops };
+
+	return setsockopt(watch_fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0
+		? -errno
+		: 0;
+}
+
+int nft_watch_open(const struct nft *nft)
 {
 	AUTO_FD int fd = nl_open(NETLINK_NETFILTER);
 	struct sockaddr_nl own = { .nl_family = AF_NETLINK,
 		.nl_groups = 1u << (NFNLGRP_NFTABLES - 1) };
-	int room = WATCH_ROOM_BYTES;
+	int room = WATCH_ROOM_BYTES, r;
 
 	if (fd < 0)
 		return fd;
 	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room));
-	if (bind(fd, (struct sockaddr *)&own, sizeof(own)) < 0)
-		return -errno;
-	return TAKE_FD(fd);
+	r = refuse_own(fd, nft);
+	if (r == 0 && bind(fd, (struct sockaddr *)&own, sizeof(own)) < 0)
+		r = -errno;
+	return r < 0 ? r : TAKE_FD(fd);
 }
 
 /* The name of the table, which is ours in every family, is attribute 1 of everything but a generation, which
@@ -441,7 +458,7 @@ static bool concerns_us(const struct nlmsghdr *head, const struct nft *nft)
 {
 	const char *table;
 
-	if (head->nlmsg_pid == nft->port || head->nlmsg_type == TYPE(NFT_MSG_NEWGEN))
+	if (head->nlmsg_type == TYPE(NFT_MSG_NEWGEN))
 		return false;
 	table = nl_find(head, sizeof(struct nfgenmsg), NFTA_TABLE_NAME, NULL);
 	return table && !strcmp(table, nft->table);

@@ -74,8 +74,8 @@ int nft_each_chain(struct nft *nft, int (*visit)(const char *chain, void *arg), 
  * is none. */
 int nft_find_closed_forward(char ret_table[64]);
 
-/* A socket that hears of all changes to rules, by whomever. */
-int nft_watch_open(void);
+/* A socket that hears of all changes to rules but our own. */
+int nft_watch_open(const struct nft *nft);
 /* Waits for the next ones. 1: something of our table, in whatever family, was taken away or put in by
  * somebody else; 2: so much happened that it may have been; 0: nothing of interest; or -errno.
  * other_port: of the socket of who last made the table anew. */

@@ -1,6 +1,7 @@
 #include "linux/rtnl.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
@@ -138,6 +139,21 @@ int rtnl_make_ifb(const char *name, uint32_t group, uint32_t mtu, uint32_t *ret_
 	return r < 0 ? r : rtnl_link_index(name, ret_index);
 }
 
+/* SIOCGIFINDEX would have the kernel load a module for a name that is nobody's, and RTM_GETLINK waits
+ * for the end of other namespaces. */
+static bool has_settings(const char *link)
+{
+	static const char settings[] = "/proc/sys/net/ipv4/conf/";
+	char path[sizeof(settings) + IFNAMSIZ];
+	size_t n = strlen(link);
+
+	if (n >= IFNAMSIZ)
+		return false;
+	memcpy(path, settings, sizeof(settings) - 1);
+	memcpy(path + sizeof(settings) - 1, link, n + 1);
+	return faccessat(AT_FDCWD, path, F_OK, 0) == 0;
+}
+
 int rtnl_link_index(const char *name, uint32_t *ret_index)
 {
 	AUTO_FD int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -152,6 +168,11 @@ int rtnl_link_index(const char *name, uint32_t *ret_index)
 		return -errno;
 	*ret_index = (uint32_t)request.ifr_ifindex;
 	return 0;
+}
+
+int rtnl_find_link(const char *name, uint32_t *ret_index)
+{
+	return has_settings(name) ? rtnl_link_index(name, ret_index) : -ENODEV;
 }
 
 int rtnl_delete_link(uint32_t index)
@@ -282,7 +303,7 @@ static int copy_facts(const struct nlmsghdr *head, void *arg)
 int rtnl_look(const char *name, struct rtnl_facts *ret_facts)
 {
 	unsigned char space[16384] __attribute__((aligned(8)));
-	AUTO_FD int fd = nl_open(NETLINK_ROUTE);
+	AUTO_FD int fd = has_settings(name) ? nl_open(NETLINK_ROUTE) : -ENODEV;
 	struct nl nl;
 
 	if (fd < 0)

@@ -28,8 +28,10 @@ struct rtnl_bridge {
 int rtnl_make_bridge(const struct rtnl_bridge *bridge, uint32_t *ret_index);
 /* One that sends back what it is sent (tc.h), up, without addresses. */
 int rtnl_make_ifb(const char *name, uint32_t group, uint32_t mtu, uint32_t *ret_index);
-/* -ENODEV if there is none of that name. */
+/* -ENODEV if there is none of that name: after the kernel has tried to load a module of that name. */
 int rtnl_link_index(const char *name, uint32_t *ret_index);
+/* The same, by way of its settings, where there is likely none: waits for nothing. */
+int rtnl_find_link(const char *name, uint32_t *ret_index);
 int rtnl_delete_link(uint32_t index);
 /* An address with its connected route, and the link up; family AF_INET or AF_INET6 (without duplicate detection:
  * nobody else can have it). */

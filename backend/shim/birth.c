@@ -18,6 +18,8 @@ static void await_builder(struct shim *shim, uint32_t seq, enum shim_state next)
 
 	if (msg_recv(shim->builder_fd, &msg, space, 0) == 0) {
 		msg_body(&msg, &built, sizeof(built));
+		if (msg.n_fds == 1)
+			shim->built_fd = TAKE_FD(msg.fds[0]);
 		msg_done(&msg);
 	}
 	if (built.init_pid > 0)
@@ -137,6 +139,7 @@ void birth_finish(struct shim *shim, struct msg *msg)
 void birth_ready(struct shim *shim, struct msg *msg)
 {
 	struct msg_reply body;
+	AUTO_FD int built_fd = TAKE_FD(shim->built_fd);
 
 	msg_body(msg, &body, sizeof(body));
 	if (body.code < 0 || msg->n_fds != 2) {

@@ -57,7 +57,18 @@ static int walk_in_helper(struct work *work, uint32_t *step)
 	return work->report->code;
 }
 
-static void walk_all(struct work *work, const struct plan_wire *plan)
+/* kept_fd: what the shim shall hold; -1: nothing. */
+static int report(const struct work *work, int kept_fd)
+{
+	return msg_send(work->builder->report_fd,
+		&(struct msg){ .type = MSG_BUILT,
+			.body = work->report,
+			.body_bytes = sizeof(*work->report),
+			.fds = { kept_fd },
+			.n_fds = kept_fd >= 0 });
+}
+
+static void walk_all(struct work *work, const struct plan_wire *plan, bool is_birth)
 {
 	uint32_t step = 0;
 	int r = 0;
@@ -69,11 +80,7 @@ static void walk_all(struct work *work, const struct plan_wire *plan)
 		r = plan->ops[step].flags & OPF_IN_HELPER ? walk_in_helper(work, &step)
 							  : walk(work, &step, false);
 	work->report->init_pid = work->init_pid;
-	if (msg_send(work->builder->report_fd,
-		    &(struct msg){ .type = MSG_BUILT,
-			    .body = work->report,
-			    .body_bytes = sizeof(*work->report) }) < 0 ||
-		r < 0)
+	if (report(work, is_birth ? work->own_mnt_fd : -1) < 0 || r < 0)
 		_exit(1);
 }
 
@@ -104,7 +111,7 @@ _Noreturn void builder_refresh(const struct builder *builder, pid_t init_pid)
 
 	prepare(&work, builder);
 	work.init_pid = init_pid;
-	walk_all(&work, builder->prepare);
+	walk_all(&work, builder->prepare, false);
 	_exit(0);
 }
 
@@ -142,10 +149,10 @@ _Noreturn void builder_main(const struct builder *builder)
 	struct msg msg;
 
 	prepare(&work, builder);
-	walk_all(&work, builder->prepare);
+	walk_all(&work, builder->prepare, false);
 	if (msg_recv(builder->report_fd, &msg, space, 0) < 0 || msg.type != MSG_BIRTH ||
 		plan_check(msg.body, msg.body_bytes) < 0)
 		_exit(1);
-	walk_all(&work, msg.body);
+	walk_all(&work, msg.body, true);
 	_exit(0);
 }

@@ -74,6 +74,7 @@ static void shim_open(struct shim *shim, char **argv)
 		.listen_fd = -1,
 		.init_fd = -1,
 		.builder_fd = -1,
+		.built_fd = -1,
 		.proc_fd = -1,
 		.root_fd = -1,
 		.pts_fd = -1,

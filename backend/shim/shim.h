@@ -26,6 +26,9 @@ struct shim {
 	int server_fd; /* -1 while no server is there */
 	int listen_fd; /* where a server that comes back connects */
 	int init_fd, builder_fd, signal_fd, kick_fd, proc_fd, root_fd, pts_fd;
+	/* The builder's mount namespace, until init has its own: who lets go of it last waits for a grace
+	 * period of the kernel, and that is not to be init while the server waits for it. */
+	int built_fd;
 	pid_t init_pid, builder_pid;
 	int init_status;
 	bool is_greeted; /* the server on server_fd has said the nonce */

@@ -171,3 +171,18 @@ def test_expect_continue(client):
 def test_http_1_0(client):
     answer, ended = client.raw(b"GET /ping HTTP/1.0\r\n\r\n")
     assert answer.endswith(b"\r\n\r\n{}\n") and ended == "FIN"
+
+
+@pytest.mark.parametrize("request_line", [("GET", "/ping"), ("GET", "/containers"), ("GET", "/containers/nobody/info")],
+                         ids=lambda line: line[1])
+def test_the_last_answer_of_a_connection_says_what_others_say(client, request_line):
+    with client.connect() as conn:
+        conn.send(request_bytes(*request_line))
+        kept = conn.reply()
+        conn.send(request_bytes(*request_line, headers={"Connection": "close"}))
+        last = conn.reply()
+        assert conn.rest() == b"" and conn.ended == "FIN"
+    assert last.headers.pop("connection") == "close"
+    for reply in kept, last:
+        reply.headers.pop("date")
+    assert last == kept

@@ -352,6 +352,19 @@ static void the_files_of_the_root_are_used(void **state)
 	assert_int_equal(user.n_groups, 3);
 }
 
+static void long_files_are_read_to_their_end(void **state)
+{
+	static const char last[] = "bob:x:7:8::/:/bin/sh\n";
+	static char text[100000];
+	struct user user;
+
+	memset(text, '\n', sizeof(text));
+	memcpy(text + sizeof(text) - sizeof(last), last, sizeof(last));
+	write_text(state, "etc/passwd", text);
+	assert_int_equal(user_lookup(root_fd, "bob", N_IDS, &user, NULL), 0);
+	assert_int_equal(user.uid, 7);
+}
+
 static void missing_files_are_no_error(void **state)
 {
 	struct user user;
@@ -426,6 +439,7 @@ int main(void)
 		cmocka_unit_test(more_groups_than_fit_are_not_silently_left_out),
 		cmocka_unit_test(a_home_that_does_not_fit_is_not_cut),
 		ROOT_TEST(the_files_of_the_root_are_used),
+		ROOT_TEST(long_files_are_read_to_their_end),
 		ROOT_TEST(missing_files_are_no_error),
 		ROOT_TEST(links_are_followed_within_the_root_only),
 		ROOT_TEST(files_that_would_never_end_are_refused_at_once),
