@@ -185,12 +185,12 @@ static void answer_checks(struct request *request, bool with_room)
 	add_check(checks, "garden", probes[GARDEN].text, &is_well);
 	add_check(checks, "baggageclaim", probes[VOLUMES].text, &is_well);
 	if (with_room) {
+		backend_check(request_backend(request), &record);
+		add_check(checks, "record", record.msg, &is_well);
 		check_disk(config->work_dir, disk, sizeof(disk));
 		add_check(checks, "disk", disk, &is_well);
 		check_containers(request_backend(request), containers, sizeof(containers));
 		add_check(checks, "containers", containers, &is_well);
-		backend_check(request_backend(request), &record);
-		add_check(checks, "record", record.msg, &is_well);
 	}
 	if (with_room && config->worker)
 		add_check(checks, "cluster",

@@ -92,7 +92,7 @@ def test_healthz_and_readyz_list_what_they_look_at(watched):
     assert (healthz.status, healthz.json["status"]) == (readyz.status, readyz.json["status"]) == (200, "ok")
     assert [check["name"] for check in healthz.json["checks"]] == ["garden", "baggageclaim"]
     assert readyz.json["checks"] == [{"name": name, "ok": True, "reason": ""} for name in
-                                     ("garden", "baggageclaim", "disk", "containers")]
+                                     ("garden", "baggageclaim", "record", "disk", "containers")]
 
 
 def test_a_full_worker_lives_and_is_not_ready(start_server):
