@@ -318,6 +318,13 @@ struct volumes *backend_volumes(const struct backend *backend)
 	return backend->volumes;
 }
 
+int backend_check(struct backend *backend, struct err *err)
+{
+	int r = db_check(backend->db, err);
+
+	return r < 0 ? r : volumes_check(backend->volumes, err);
+}
+
 static int open_base(struct backend *backend, struct err *err)
 {
 	int r = make_work_dir(backend, err);

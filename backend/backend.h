@@ -59,6 +59,8 @@ int backend_open(
 struct volumes *backend_volumes(const struct backend *backend);
 /* How often it has happened since the backend was opened. */
 uint64_t backend_count(const struct backend *backend, enum count what);
+/* 0, or why nothing can be recorded any more: every change is refused, what runs goes on. */
+int backend_check(struct backend *backend, struct err *err);
 /* Containers live on. No call may be running. */
 void backend_close(struct backend *backend);
 void backend_capacity(struct backend *backend, uint64_t *ret_memory_bytes, uint64_t *ret_disk_bytes,

@@ -50,6 +50,7 @@ struct connections {
 	struct connection_list in_phase[N_PHASES];
 	unsigned n_connections, n_max;
 	int64_t next_ms; /* when the accepting thread looks again by itself; INT64_MAX: never */
+	int64_t awaited_ms; /* it looks then in any case, for the sake of whoever was accepted last */
 	int tcp_fd, unix_fd, spare_fd, wake_fd, stop_fd;
 	bool is_stopping;
 	pthread_t thread;
@@ -139,11 +140,12 @@ void connection_leave(struct connection *connection)
  * end of file and closes. One that was just accepted is about to enter, later than now, and need not tell. */
 static int cut_overdue(struct connections *all, bool has_accepted)
 {
-	int64_t now = clock_ms(), next_ms = INT64_MAX;
+	int64_t now = clock_ms(), next_ms;
 
 	if (has_accepted && all->config.timeout_ms[PHASE_HEADER])
 		next_ms = now + all->config.timeout_ms[PHASE_HEADER];
 	pthread_mutex_lock(&all->lock);
+	next_ms = all->awaited_ms > now ? all->awaited_ms : INT64_MAX;
 	for (int phase = 0; phase < N_PHASES; phase++) {
 		struct connection *connection;
 
@@ -202,6 +204,19 @@ static void accept_without_room(struct connections *all, int listen_fd)
 	LOG(LOG_WARN, "out-of-descriptors");
 }
 
+/* This thread will look when the time for a header is over, so the connection, once it is entered,
+ * need not wake it for that. Lock held. */
+static void await_header(struct connections *all)
+{
+	int timeout_ms = all->config.timeout_ms[PHASE_HEADER];
+
+	if (!timeout_ms)
+		return;
+	all->awaited_ms = clock_ms() + timeout_ms;
+	if (all->awaited_ms < all->next_ms)
+		all->next_ms = all->awaited_ms;
+}
+
 static void accept_one(struct connections *all, int listen_fd)
 {
 	struct sockaddr_storage address;
@@ -217,6 +232,8 @@ static void accept_one(struct connections *all, int listen_fd)
 	}
 	pthread_mutex_lock(&all->lock);
 	is_full = all->n_connections >= all->n_max;
+	if (!is_full)
+		await_header(all);
 	pthread_mutex_unlock(&all->lock);
 	if (is_full) {
 		refuse(fd);

@@ -41,7 +41,12 @@ void handle_index(struct request *request)
 
 void handle_ping(struct request *request)
 {
-	reply_empty(request);
+	struct err err;
+
+	if (backend_check(request_backend(request), &err) < 0)
+		reply_error(request, &err);
+	else
+		reply_empty(request);
 }
 
 void handle_capacity(struct request *request)

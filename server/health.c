@@ -176,6 +176,7 @@ static void answer_checks(struct request *request, bool with_room)
 {
 	const struct health_config *config = request_health(request);
 	char disk[512] = "", containers[512] = "";
+	struct err record = { 0 };
 	struct probe probes[N_APIS];
 	json_t *checks = json_array();
 	bool is_well = true;
@@ -188,6 +189,8 @@ static void answer_checks(struct request *request, bool with_room)
 		add_check(checks, "disk", disk, &is_well);
 		check_containers(request_backend(request), containers, sizeof(containers));
 		add_check(checks, "containers", containers, &is_well);
+		backend_check(request_backend(request), &record);
+		add_check(checks, "record", record.msg, &is_well);
 	}
 	if (with_room && config->worker)
 		add_check(checks, "cluster",

@@ -17,6 +17,7 @@
 #include "volumes/volumes_internal.h"
 
 #define NOTES_MS 1000
+#define GATHER_MS 50 /* who has destroyed one often goes on, and should not meet us at every lock */
 #define RETRY_MS 200
 #define RETRY_MAX_MS 5000
 #define N_AT_ONCE 256 /* volumes in one change of the record */
@@ -31,26 +32,48 @@ int store_bury(struct volumes *volumes, const char *path)
 											   : 0;
 }
 
-static void drop_layer(struct volumes *volumes, struct layer *layer)
+/* True: it is forgotten on disk and on record. What is not has no user at the next start either. */
+static bool drop_layer(struct volumes *volumes, const struct layer *layer)
 {
 	char path[PATH_BYTES];
 	struct err err;
 
 	snprintf(path, sizeof(path), "layers/%lld", (long long)layer->id);
-	if (store_bury(volumes, path) < 0 || record_remove_layer(volumes, layer->id, &err) < 0) {
-		LOG(LOG_WARN, "layer-not-removed", KV_STR("path", path));
-		return; /* at the next start it has no user either */
-	}
-	layer_forget(volumes, layer);
+	if (store_bury(volumes, path) == 0 && record_remove_layer(volumes, layer->id, &err) == 0)
+		return true;
+	LOG(LOG_WARN, "layer-not-removed", KV_STR("path", path));
+	return false;
 }
 
-/* Its layers lose a user; those without one go to dead/. Lock held. */
-static void drop_layers(struct volume *volume)
+/* Those of its layers that lose their last user, which nobody finds any more. Lock held. */
+static size_t release_layers(struct volume *volume, struct layer *free_ones[MAX_LAYERS])
 {
+	size_t n = 0;
+
 	for (unsigned i = 0; i < volume->n_layers; i++)
 		if (--volume->layers[i]->n_refs == 0)
-			drop_layer(volume->owner, volume->layers[i]);
+			free_ones[n++] = volume->layers[i];
 	volume->n_layers = 0;
+	return n;
+}
+
+/* Its layers lose a user; those without one go to dead/. */
+static void drop_layers(struct volume *volume)
+{
+	struct volumes *volumes = volume->owner;
+	struct layer *free_ones[MAX_LAYERS];
+	size_t n;
+
+	pthread_mutex_lock(&volumes->lock);
+	n = release_layers(volume, free_ones);
+	pthread_mutex_unlock(&volumes->lock);
+	for (size_t i = 0; i < n; i++) {
+		if (!drop_layer(volumes, free_ones[i]))
+			continue;
+		pthread_mutex_lock(&volumes->lock);
+		layer_forget(volumes, free_ones[i]);
+		pthread_mutex_unlock(&volumes->lock);
+	}
 }
 
 /* The trees first, then the rows: a row without a tree is no loss, and on a full disk it is the
@@ -74,10 +97,8 @@ static int take_apart(
 			KV_INT("count", n), KV_STR("error", err->msg));
 		return r;
 	}
-	pthread_mutex_lock(&volumes->lock);
 	for (size_t i = 0; i < n; i++)
 		drop_layers(list[i]);
-	pthread_mutex_unlock(&volumes->lock);
 	return 0;
 }
 
@@ -156,6 +177,16 @@ static void wait_for_work(struct volumes *volumes)
 	volumes->has_dead |= r != 0;
 }
 
+/* Lock held. */
+static void gather(struct volumes *volumes)
+{
+	struct timespec at = clock_deadline(GATHER_MS);
+	int r = 0;
+
+	while (r == 0 && !volumes->is_ending)
+		r = pthread_cond_timedwait(&volumes->to_sweep, &volumes->lock, &at);
+}
+
 static void *sweep(void *arg)
 {
 	struct volumes *volumes = arg;
@@ -169,6 +200,7 @@ static void *sweep(void *arg)
 			wait_for_work(volumes);
 			continue;
 		}
+		gather(volumes);
 		volumes->has_dead = false;
 		empty_graves(volumes);
 		pthread_mutex_unlock(&volumes->lock);
@@ -188,8 +220,9 @@ static void *sweep(void *arg)
 void sweeper_has_dead(struct volumes *volumes)
 {
 	pthread_mutex_lock(&volumes->lock);
+	if (!volumes->has_dead)
+		pthread_cond_signal(&volumes->to_sweep);
 	volumes->has_dead = true;
-	pthread_cond_signal(&volumes->to_sweep);
 	pthread_mutex_unlock(&volumes->lock);
 }
 

@@ -348,6 +348,11 @@ int volumes_open(const struct volumes_config *config, struct volumes **ret_volum
 	return r;
 }
 
+int volumes_check(struct volumes *volumes, struct err *err)
+{
+	return db_check(volumes->db, err);
+}
+
 void volumes_halt(struct volumes *volumes)
 {
 	uint64_t one = 1;

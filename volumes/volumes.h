@@ -47,6 +47,8 @@ bool volume_driver_is_known(const char *name);
 int volumes_open(
 	const struct volumes_config *config, struct volumes **ret_volumes, struct err *err);
 int volumes_await(struct volumes *volumes, struct err *err); /* -errno: no driver does */
+/* 0, or why nothing can be recorded any more: see db_check. */
+int volumes_check(struct volumes *volumes, struct err *err);
 /* The close is near: creations and streams that are at work have three seconds left, then they fail
  * (-ECANCELED), as new ones do at once; deletions are left to the next start. */
 void volumes_halt(struct volumes *volumes);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,9 +13,13 @@
 
 #include "base/auto.h"
 #include "base/err.h"
+#include "base/log.h"
 
 #define RESERVE_BYTES 131072
 #define RESERVE_PAGES 16 /* of 4 KiB, that are free in the database itself */
+#define LOG_PAGES 1000 /* then what the log holds is written to the database */
+#define LOG_MOST_PAGES (4 * LOG_PAGES) /* then whoever has changed something waits for that */
+#define STACK_BYTES (256 * 1024)
 #define MAX_KEPT 48 /* statements: compiling one takes longer than most take to run */
 #define STRING_OF(number) #number
 #define STRING(macro) STRING_OF(macro)
@@ -24,17 +29,46 @@ struct db {
 	pthread_mutex_t lock; /* recursive: db_transaction calls back into db_change */
 	sqlite3_stmt *kept[MAX_KEPT]; /* to be run again */
 	int n_kept;
+	sqlite3 *emptying; /* the log: the disk is slow, and nobody else needs to wait for it */
+	pthread_t emptier;
+	pthread_cond_t log_is_long;
+	pthread_mutex_t log_lock; /* while that is written; taken after lock */
+	bool has_emptier, has_long_log, is_ending;
+	atomic_bool is_unsafe; /* a sync has failed */
 };
 
 struct db_row {
 	sqlite3_stmt *stmt;
 };
 
+/* After what has failed on a connection. */
+static void note_sync(struct db *db, sqlite3 *handle)
+{
+	int code = sqlite3_extended_errcode(handle);
+
+	if (code != SQLITE_IOERR_FSYNC && code != SQLITE_IOERR_DIR_FSYNC)
+		return;
+	if (!atomic_exchange(&db->is_unsafe, true))
+		LOG(LOG_ERROR, "record-not-synced",
+			KV_STR("path", sqlite3_db_filename(handle, NULL)));
+}
+
+int db_check(struct db *db, struct err *err)
+{
+	return !atomic_load(&db->is_unsafe)
+		? 0
+		: err_set(err, ERR_SYSTEM, EROFS,
+			  "state database: the disk has failed to keep %s: nothing is changed"
+			  " any more until a restart",
+			  sqlite3_db_filename(db->handle, NULL));
+}
+
 /* what: the file, or a statement of which the beginning will do. */
 static int fail(struct db *db, struct err *err, const char *what)
 {
 	int n_chars = what[0] == '/' ? 300 : 40, code = sqlite3_extended_errcode(db->handle);
 
+	note_sync(db, db->handle);
 	if (code == SQLITE_CONSTRAINT_UNIQUE || code == SQLITE_CONSTRAINT_PRIMARYKEY)
 		return err_set(
 			err, ERR_EXISTS, EEXIST, "state database: %s", sqlite3_errmsg(db->handle));
@@ -52,13 +86,28 @@ static void lock_init(pthread_mutex_t *lock)
 	pthread_mutexattr_destroy(&attr);
 }
 
+static void stop_emptier(struct db *db)
+{
+	if (!db->has_emptier)
+		return;
+	pthread_mutex_lock(&db->lock);
+	db->is_ending = true;
+	pthread_cond_signal(&db->log_is_long);
+	pthread_mutex_unlock(&db->lock);
+	pthread_join(db->emptier, NULL);
+}
+
 void db_close(struct db *db)
 {
 	if (!db)
 		return;
+	stop_emptier(db);
 	for (int i = 0; i < db->n_kept; i++)
 		sqlite3_finalize(db->kept[i]);
+	sqlite3_close_v2(db->emptying);
 	sqlite3_close_v2(db->handle);
+	pthread_cond_destroy(&db->log_is_long);
+	pthread_mutex_destroy(&db->log_lock);
 	pthread_mutex_destroy(&db->lock);
 	free(db);
 }
@@ -100,24 +149,110 @@ static void keep_room(struct db *db, const char *path)
 		    NULL, NULL, NULL) == SQLITE_OK)
 		sqlite3_exec(db->handle, "DROP TABLE room; PRAGMA wal_checkpoint(RESTART);", NULL,
 			NULL, NULL);
+	note_sync(db, db->handle);
 }
 
 /* What is in the log goes to the database, and the log is written from its start again. */
 static bool make_room(struct db *db)
 {
-	return sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL) ==
-		SQLITE_OK;
+	int code;
+
+	pthread_mutex_lock(&db->log_lock);
+	code = sqlite3_wal_checkpoint_v2(db->handle, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL);
+	if (code != SQLITE_OK)
+		note_sync(db, db->handle);
+	pthread_mutex_unlock(&db->log_lock);
+	return code == SQLITE_OK;
 }
+
+/* ---- the log --------------------------------------------------------------------------------- */
+
+/* Other errors mean that it gets longer, and that this is done again after the next change. */
+static void empty_log(struct db *db, sqlite3 *handle)
+{
+	if (sqlite3_wal_checkpoint_v2(handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) !=
+		SQLITE_OK)
+		note_sync(db, handle);
+}
+
+/* By a connection of its own: meanwhile the other one goes on, at the end of the log. */
+static void empty_log_beside(struct db *db)
+{
+	pthread_mutex_lock(&db->log_lock);
+	empty_log(db, db->emptying);
+	pthread_mutex_unlock(&db->log_lock);
+}
+
+/* Little is left when it has the lock, and that must go too: the log begins anew only when all of it
+ * is written. */
+static void *run_emptier(void *arg)
+{
+	struct db *db = arg;
+
+	pthread_mutex_lock(&db->lock);
+	while (!db->is_ending) {
+		if (!db->has_long_log) {
+			pthread_cond_wait(&db->log_is_long, &db->lock);
+			continue;
+		}
+		db->has_long_log = false;
+		pthread_mutex_unlock(&db->lock);
+		empty_log_beside(db);
+		pthread_mutex_lock(&db->lock);
+		empty_log(db, db->handle);
+	}
+	pthread_mutex_unlock(&db->lock);
+	return NULL;
+}
+
+/* What it reads makes sqlite open the log as well. */
+static int start_emptier(struct db *db, const char *path, struct err *err)
+{
+	const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX;
+	pthread_attr_t attr;
+	int r;
+
+	if (sqlite3_open_v2(path, &db->emptying, flags, NULL) ||
+		sqlite3_exec(db->emptying, "PRAGMA schema_version", NULL, NULL, NULL))
+		return err_set(err, ERR_SYSTEM, EIO, "state database: %.200s: %s", path,
+			sqlite3_errmsg(db->emptying));
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	r = -pthread_create(&db->emptier, &attr, run_emptier, db);
+	pthread_attr_destroy(&attr);
+	db->has_emptier = r == 0;
+	return r < 0 ? err_system(err, r, "state database: thread") : 0;
+}
+
+/* Called by sqlite after each commit. Lock held. */
+static int on_commit(void *arg, sqlite3 *handle, const char *name, int n_pages)
+{
+	struct db *db = arg;
+
+	(void)name;
+	if (n_pages >= LOG_MOST_PAGES) {
+		empty_log(db, handle);
+	} else if (n_pages >= LOG_PAGES) {
+		db->has_long_log = true;
+		pthread_cond_signal(&db->log_is_long);
+	}
+	return SQLITE_OK;
+}
+
+/* ---- opening --------------------------------------------------------------------------------- */
 
 int db_open(const char *path, const char *schema, struct db **ret_db, struct err *err)
 {
 	static const char pragmas[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
 				      "PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000;";
 	struct db *db AUTO(auto_db) = calloc(1, sizeof(*db));
+	int r;
 
 	if (!db)
 		return err_system(err, -ENOMEM, "state database");
 	lock_init(&db->lock);
+	pthread_mutex_init(&db->log_lock, NULL);
+	pthread_cond_init(&db->log_is_long, NULL);
 	if (sqlite3_open_v2(path, &db->handle,
 		    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL))
 		return fail(db, err, path);
@@ -126,6 +261,10 @@ int db_open(const char *path, const char *schema, struct db **ret_db, struct err
 		return fail(db, err, path);
 	keep_room(db, path);
 	sqlite3_db_release_memory(db->handle); /* pages of that room */
+	sqlite3_wal_hook(db->handle, on_commit, db);
+	r = start_emptier(db, path, err);
+	if (r < 0)
+		return r;
 	*ret_db = TAKE_PTR(db);
 	return 0;
 }
@@ -217,9 +356,12 @@ int db_change(struct db *db, struct err *err, const char *sql, const char *types
 	pthread_mutex_lock(&db->lock);
 	is_alone =
 		sqlite3_get_autocommit(db->handle); /* a transaction that found no room is over */
-	va_start(ap, types);
-	r = run(db, NULL, NULL, err, sql, types, ap);
-	va_end(ap);
+	r = is_alone ? db_check(db, err) : 0;
+	if (r == 0) {
+		va_start(ap, types);
+		r = run(db, NULL, NULL, err, sql, types, ap);
+		va_end(ap);
+	}
 	if (r == -ENOSPC && is_alone && make_room(db)) {
 		va_start(ap, types);
 		r = run(db, NULL, NULL, err, sql, types, ap);

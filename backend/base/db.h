@@ -1,6 +1,7 @@
 /* db.h - one sqlite database: the record of what exists. WAL, synchronous=NORMAL (design.md 11: a
  * power cut ends the containers anyway). Threads: any; one connection behind one mutex, held per
- * call, or for the length of a db_transaction. Arguments are bound by a type string: s text (NULL
+ * call, or for the length of a db_transaction; what the log holds is written to the database by a
+ * thread of its own, so that callers do not wait for the disk. Arguments are bound by a type string: s text (NULL
  * allowed), i int64_t. The only user of sqlite. */
 #pragma once
 #include <stdint.h>
@@ -13,6 +14,10 @@ struct err;
  */
 int db_open(const char *path, const char *schema, struct db **ret_db, struct err *err);
 void db_close(struct db *db); /* NULL is allowed */
+
+/* 0, or -EROFS (ERR_SYSTEM) once a sync of the file has failed: what was written may be lost, and that the next sync succeeds
+ * means nothing (fsync(2), EIO). Nothing is changed from then on; the next db_open begins anew. */
+int db_check(struct db *db, struct err *err);
 
 /* One statement that returns no rows. -EEXIST (ERR_EXISTS) for a broken UNIQUE, else ERR_SYSTEM. */
 int db_change(struct db *db, struct err *err, const char *sql, const char *types, ...);

@@ -239,7 +239,7 @@ def test_killed_while_it_copies(served, make):
         assert set(made) <= set(listed)
         assert all(contents(served.volumes.tree(handle)) == whole for handle in [*listed[:3], parent.handle])
         served.volumes.destroy_many(listed)
-        wait_until(lambda: not any(os.listdir(served.work / "volumes" / name) for name in ("init", "dead")),
+        wait_until(lambda: not any(os.listdir(served.work / "volumes" / name) for name in ("init", "doomed", "dead")),
                    "nothing is left of them")
 
 

@@ -150,7 +150,7 @@ def test_115_what_is_there_can_be_read(full_server, disk):
 
 def test_115_destroy_makes_room(full_server, disk):
     full_server.volumes.destroy("plain")
-    wait_until(lambda: not list(full_server.work.glob("volumes/dead/*")), "its files are gone")
+    wait_until(lambda: not list(full_server.work.glob("volumes/d*/*")), "its files are gone")
     assert_unharmed(full_server, disk, "plain")
     full_server.volumes.make("new")
     full_server.volumes.fill("new", Member("file", os.urandom(100000)))
@@ -165,7 +165,7 @@ def test_115_a_start_with_a_full_disk(full_server, disk):
     full_server.volumes.destroy("plain")
     full_server.kill()
     full_server.start()
-    wait_until(lambda: not list(full_server.work.glob("volumes/dead/*")), "its files are gone")
+    wait_until(lambda: not list(full_server.work.glob("volumes/d*/*")), "its files are gone")
     assert_unharmed(full_server, disk, "plain")
 
 
@@ -183,5 +183,5 @@ def test_115_a_container_that_fills_the_disk(full_server, disk):
     assert_no_space(refused.value.reply)
     full_server.client.destroy("box")
     full_server.volumes.destroy("copy")
-    wait_until(lambda: not list(full_server.work.glob("volumes/dead/*")), "its files are gone")
+    wait_until(lambda: not list(full_server.work.glob("volumes/d*/*")), "its files are gone")
     full_server.volumes.make("new")

@@ -357,8 +357,8 @@ class VolumeDestroy(VolumeScenario):
 
     def act(self, server):
         server.volumes.destroy("v")
-        wait_until(lambda: server.process.poll() is not None or not any((server.work / "volumes/dead").iterdir()),
-                   "dead/ is empty")
+        wait_until(lambda: server.process.poll() is not None or not list(server.work.glob("volumes/d*/*")),
+                   "dead/ and doomed/ are empty")
 
     def after(self, server):
         if "v" in server.volumes.handles():

@@ -32,6 +32,49 @@ def test_4_11_the_record_cannot_be_written(victim, name):  # noqa: F811
     oracle.settled(victim, victim.before)
 
 
+def change_until_refused(victim):  # noqa: F811
+    """Long properties, by twos, until the log of the record is synced: the refusal."""
+    for n in range(4000):
+        path, value = f"/containers/box/properties/p{n % 2}", f"{n:05d}" * 2000
+        if failure := try_to(lambda one: one.client.ok("PUT", path, {"value": value}), victim):
+            return str(failure)
+    raise AssertionError("nothing was ever synced")
+
+
+def test_4_11_a_sync_fails(victim):  # noqa: F811
+    """What was written may be lost, and no later success says otherwise: from then on the record is read only, until a
+    restart. What runs goes on."""
+    victim.client.create("box")
+    with injected("1+", "EIO", [victim.pid], calls="fsync,fdatasync"):
+        change_until_refused(victim)
+    assert "the disk has failed to keep" in change_until_refused(victim)
+    reply = victim.client.request("GET", "/ping")
+    assert reply.status == 500 and "the disk has failed to keep" in reply.json["Message"], reply
+    assert "the disk has failed to keep" in str(try_to(lambda one: one.client.create("new"), victim))
+    assert victim.client.handles() == ["box"]
+    assert victim.client.output("box", "echo runs") == "runs\n"
+    victim.kill()
+    victim.start()
+    assert victim.client.request("GET", "/ping").status == 200
+    assert victim.client.output("box", "echo runs") == "runs\n"
+    victim.client.destroy("box")
+    oracle.settled(victim, victim.before)
+
+
+def test_4_11_a_destroy_after_a_sync_has_failed(victim):  # noqa: F811
+    """Nothing runs any more, and the rest waits for a record that keeps it."""
+    victim.client.create("box")
+    with injected("1+", "EIO", [victim.pid], calls="fsync,fdatasync"):
+        change_until_refused(victim)
+        assert "the disk has failed to keep" in str(try_to(lambda one: one.client.destroy("box"), victim))
+    assert victim.client.handles("garden.state=all") == ["box"]
+    victim.kill()
+    victim.start()
+    if victim.client.handles("garden.state=all"):
+        victim.client.destroy("box")
+    oracle.settled(victim, victim.before)
+
+
 def is_of_the_store(failure):
     """Of a file, or of the record."""
     return "Read-only" in str(failure) or "I/O error" in str(failure) or "readonly" in str(failure)

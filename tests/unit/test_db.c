@@ -1,57 +1,10 @@
-#include "unit.h"
+#include "db_things.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <sys/stat.h>
 
 #include "alloc.h"
-#include "base/auto.h"
-#include "base/db.h"
-#include "base/err.h"
-
-static const char schema[] = "CREATE TABLE IF NOT EXISTS thing("
-			     "name TEXT PRIMARY KEY, number INTEGER UNIQUE, note TEXT) STRICT;"
-			     "CREATE TABLE IF NOT EXISTS part(thing TEXT NOT NULL "
-			     "REFERENCES thing(name) DEFERRABLE INITIALLY DEFERRED) STRICT;";
-
-static void auto_db(struct db **db)
-{
-	db_close(*db);
-}
-#define AUTO_DB AUTO(auto_db)
-
-static struct db *open_db(void **state)
-{
-	struct db *db = NULL;
-	struct err err = { 0 };
-
-	if (db_open(unit_path(state, "state.db"), schema, &db, &err))
-		fail_msg("%s", err.msg);
-	return db;
-}
-
-static int add(struct db *db, const char *name, int64_t number, struct err *err)
-{
-	return db_change(
-		db, err, "INSERT INTO thing(name, number) VALUES(?, ?)", "si", name, number);
-}
-
-static int take_number(const struct db_row *row, void *arg)
-{
-	*(int64_t *)arg = db_row_int(row, 0);
-	return 0;
-}
-
-static int64_t count(struct db *db)
-{
-	int64_t n = -1;
-	struct err err = { 0 };
-
-	if (db_each(db, take_number, &n, &err, "SELECT count(*) FROM thing", ""))
-		fail_msg("%s", err.msg);
-	return n;
-}
-
 static void what_was_written_is_there_after_a_new_open(void **state)
 {
 	struct db *db = open_db(state);
@@ -322,23 +275,6 @@ static void a_full_file_is_no_space(void **state)
 	assert_int_equal(add(db, "b", 1, &err), 0);
 }
 
-/* What a full disk does to a destroy is a test of the volumes' API. */
-static void the_log_keeps_its_room(void **state)
-{
-	struct stat st;
-
-	for (int i = 0; i < 2; i++) {
-		struct db *db = open_db(state);
-
-		assert_int_equal(add(db, i ? "a" : "b", i, NULL), 0);
-		db_close(db);
-		assert_int_equal(stat(unit_path(state, "state.db-wal"), &st), 0);
-		assert_in_range(st.st_size, 131072, 400000);
-		assert_int_equal(stat(unit_path(state, "state.db"), &st), 0);
-		assert_in_range(st.st_size, 131072, 400000);
-	}
-}
-
 static void a_place_that_cannot_hold_a_file_is_an_error(void **state)
 {
 	struct db *db = (struct db *)state;
@@ -493,8 +429,6 @@ static void whichever_allocation_fails_the_file_stays_whole(void **state)
 	assert_true(n > 10);
 }
 
-#define DIR_TEST(name) cmocka_unit_test_setup_teardown(name, unit_make_dir, unit_remove_dir)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -513,7 +447,6 @@ int main(void)
 		DIR_TEST(a_commit_that_fails_rolls_back),
 		DIR_TEST(a_transaction_within_another_is_refused),
 		DIR_TEST(a_full_file_is_no_space),
-		DIR_TEST(the_log_keeps_its_room),
 		DIR_TEST(a_place_that_cannot_hold_a_file_is_an_error),
 		DIR_TEST(a_broken_schema_is_an_error),
 		DIR_TEST(a_file_that_is_no_database_is_refused_and_left_alone),
