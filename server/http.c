@@ -19,7 +19,6 @@
 #include <unistd.h>
 
 #include "base/auto.h"
-#include "base/buf.h"
 #include "base/err.h"
 #include "base/guard.h"
 #include "base/log.h"
@@ -181,24 +180,24 @@ static const char *const quiet_headers[][2] = { { "X-Content-Type-Options", "nos
 static bool answer_last(struct request *request, unsigned status, const char *content_type,
 	const char *text, size_t n_bytes)
 {
-	AUTO_BUF struct buf head;
 	struct iovec parts[2] = { { .iov_len = 0 },
 		{ .iov_base = (void *)text, .iov_len = n_bytes } };
-	char date[40];
+	char date[40], head[512];
+	int n;
 
 	date_now(date);
-	buf_init(&head, 4096);
-	buf_addf(&head, "HTTP/1.1 %u %s\r\nDate: %s\r\nConnection: close\r\n", status,
-		phrase_of(status), date);
-	if (content_type)
-		buf_addf(&head, "Content-Type: %s\r\n", content_type);
-	for (size_t i = 0; i < N_ELEMENTS(quiet_headers); i++)
-		buf_addf(&head, "%s: %s\r\n", quiet_headers[i][0], quiet_headers[i][1]);
-	buf_addf(&head, "Content-Length: %zu\r\n\r\n", n_bytes);
-	if (buf_failed(&head) < 0)
+	n = snprintf(head, sizeof(head),
+		"HTTP/1.1 %u %s\r\nDate: %s\r\nConnection: close\r\n%s%s%sContent-Length: %zu\r\n",
+		status, phrase_of(status), date, content_type ? "Content-Type: " : "",
+		content_type ? content_type : "", content_type ? "\r\n" : "", n_bytes);
+	for (size_t i = 0; i < N_ELEMENTS(quiet_headers) && n < (int)sizeof(head); i++)
+		n += snprintf(head + n, sizeof(head) - n, "%s: %s\r\n", quiet_headers[i][0],
+			quiet_headers[i][1]);
+	if (n + 2 >= (int)sizeof(head))
 		return false;
+	memcpy(head + n, "\r\n", 2);
+	parts[0] = (struct iovec){ head, n + 2 };
 	request->is_answered = request->is_taken = true;
-	parts[0] = (struct iovec){ (void *)buf_str(&head), strlen(buf_str(&head)) };
 	sock_writev(request->fd, parts, N_ELEMENTS(parts), -1);
 	return true;
 }
