@@ -89,9 +89,9 @@ def gone(client, handle):
 
 
 def test_line_62_grace_time(client):
-    handle = client.create(grace_time=500000000)
+    handle = client.create(grace_time=3000000000)
     assert client.ok("GET", f"/containers/{handle}/properties/garden.grace-time") == {
-        "value": "500000000"}
+        "value": "3000000000"}
     wait_until(gone(client, handle), "the reaper")
     assert_unknown(client.request("GET", f"/containers/{handle}/info"), handle)
 
@@ -109,8 +109,9 @@ def test_line_62_grace_time_default_and_never(start_server):
 
 
 def test_line_63_grace_time_waits_for_open_connections(client):
-    handle = client.create(grace_time=50000000)
+    handle = client.create()
     process = client.run(handle, {"path": "sleep", "args": ["1000"]})
+    client.ok("PUT", f"/containers/{handle}/grace_time", 50000000)
     time.sleep(1)
     assert handle in client.handles()
     process.signal(1)

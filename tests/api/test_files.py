@@ -302,10 +302,12 @@ def send_chunk(conn, data):
 
 
 def test_an_open_stream_holds_the_grace_time(make_container, root, server):
-    box = make_container(rootfs=str(root), grace_time=100_000_000)
-    watch = make_container(rootfs=str(root), grace_time=100_000_000)
+    box = make_container(rootfs=str(root))
     with upload(box) as conn:
         send_chunk(conn, tar(Member("f", b"x" * 2000))[:1024])
+        wait_until(lambda: oracle.helpers(server), "the stream is open")
+        box.client.ok("PUT", f"{box.path}/grace_time", 100_000_000)
+        watch = make_container(rootfs=str(root), grace_time=100_000_000)
         wait_until(lambda: watch.handle not in box.client.handles(), "the other one is reaped")
         assert box.handle in box.client.handles()
     wait_until(lambda: box.handle not in box.client.handles(), "then it is reaped")

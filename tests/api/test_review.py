@@ -30,8 +30,9 @@ def test_term_does_not_wait_for_stdin_that_nobody_reads(start_server):
 
 
 def test_a_client_that_leaves_while_its_stdin_is_blocked_is_noticed(client):
-    handle = client.create(grace_time=1_000_000_000)
+    handle = client.create()
     process = client.run(handle, {"path": "/bin/sleep", "args": ["1000"]})
+    client.ok("PUT", f"/containers/{handle}/grace_time", 1_000_000_000)
     process.stdin("x" * 600000)
     process.vanish()
     wait_until(lambda: handle not in client.handles(), "the end of the grace time")
