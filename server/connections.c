@@ -137,13 +137,11 @@ void connection_leave(struct connection *connection)
 /* ---- deadlines ------------------------------------------------------------------------------- */
 
 /* Ends what is overdue; returns when to look again, -1: no need. The connection's thread sees an
- * end of file and closes. One that was just accepted is about to enter, later than now, and need not tell. */
-static int cut_overdue(struct connections *all, bool has_accepted)
+ * end of file and closes. */
+static int cut_overdue(struct connections *all)
 {
 	int64_t now = clock_ms(), next_ms;
 
-	if (has_accepted && all->config.timeout_ms[PHASE_HEADER])
-		next_ms = now + all->config.timeout_ms[PHASE_HEADER];
 	pthread_mutex_lock(&all->lock);
 	next_ms = all->awaited_ms > now ? all->awaited_ms : INT64_MAX;
 	for (int phase = 0; phase < N_PHASES; phase++) {
@@ -248,13 +246,11 @@ static void *accept_all(void *arg)
 	struct pollfd fds[] = { { .fd = all->tcp_fd, .events = POLLIN },
 		{ .fd = all->unix_fd, .events = POLLIN }, { .fd = all->wake_fd, .events = POLLIN },
 		{ .fd = all->stop_fd, .events = POLLIN } };
-	bool has_accepted = false;
 	uint64_t count;
 
 	while (!fds[3].revents) {
-		if (poll(fds, N_ELEMENTS(fds), cut_overdue(all, has_accepted)) < 0)
+		if (poll(fds, N_ELEMENTS(fds), cut_overdue(all)) < 0)
 			continue;
-		has_accepted = fds[0].revents || fds[1].revents;
 		if (fds[2].revents)
 			(void)!read(all->wake_fd, &count, sizeof(count));
 		for (int i = 0; i < 2; i++)
