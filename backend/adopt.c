@@ -339,17 +339,59 @@ static void adopt(struct adoption *adoption, int64_t deadline_ms, void *space)
 	auto_fd(&adoption->fd);
 }
 
+/* One thread greets while the other hears those that were greeted: half of the work is the kernel's, for each its own. */
+struct greeter {
+	struct backend *backend;
+	struct adoption *all;
+	size_t n_all;
+	pthread_mutex_t lock;
+	pthread_cond_t more;
+	size_t n_greeted; /* with the lock */
+};
+
+static void *greet_all(void *arg)
+{
+	struct greeter *greeter = arg;
+
+	for (size_t i = 0; i < greeter->n_all; i++) {
+		struct adoption *adoption = &greeter->all[i];
+
+		note_greeting(adoption, greet(greeter->backend, adoption));
+		pthread_mutex_lock(&greeter->lock);
+		greeter->n_greeted++;
+		pthread_cond_signal(&greeter->more);
+		pthread_mutex_unlock(&greeter->lock);
+	}
+	return NULL;
+}
+
+static void await_greeting(struct greeter *greeter, size_t i)
+{
+	pthread_mutex_lock(&greeter->lock);
+	while (greeter->n_greeted <= i)
+		pthread_cond_wait(&greeter->more, &greeter->lock);
+	pthread_mutex_unlock(&greeter->lock);
+}
+
 void adopt_all(struct backend *backend, struct adoption *all, size_t n)
 {
 	static unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
+	struct greeter greeter = { backend, all, n, PTHREAD_MUTEX_INITIALIZER,
+		PTHREAD_COND_INITIALIZER, 0 };
 	int64_t deadline_ms = clock_ms() + LINK_TIMEOUT_MS;
+	pthread_t thread;
+	bool has_thread;
 
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n; i++)
 		all[i].fd = -1;
-		note_greeting(&all[i], greet(backend, &all[i]));
-	}
+	has_thread = n > 1 && pthread_create(&thread, NULL, greet_all, &greeter) == 0;
+	if (!has_thread)
+		greet_all(&greeter);
 	for (size_t i = 0; i < n; i++) {
+		await_greeting(&greeter, i);
 		insist(backend, &all[i], deadline_ms);
 		adopt(&all[i], deadline_ms, space);
 	}
+	if (has_thread)
+		pthread_join(thread, NULL);
 }

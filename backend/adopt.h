@@ -1,6 +1,6 @@
-/* adopt.h - containers of a server before us whose shims live: processes, descriptors, what limits were hit. All shims are
- * asked before the first is heard, so that they work side by side; no thread is needed. For the start, when nobody
- * else has the containers yet. */
+/* adopt.h - containers of a server before us whose shims live: processes, descriptors, what limits were hit. Shims are
+ * asked by a thread of its own while the first are heard, so that they work side by side; without that thread all are asked
+ * first. For the start, when nobody else has the containers yet. */
 #pragma once
 #include <stddef.h>
 

@@ -16,8 +16,6 @@ int idpool_init(struct idpool *pool, uint32_t start, uint32_t n_ranges)
 		idpool_done(pool);
 		return -ENOMEM;
 	}
-	for (uint32_t i = 0; i < n_ranges; i++)
-		pool->queue[i] = i;
 	return 0;
 }
 
@@ -33,12 +31,26 @@ static uint32_t *place(struct idpool *pool, uint32_t i)
 	return &pool->queue[(pool->first + (uint64_t)i) % pool->n_ranges];
 }
 
+/* Not before the first one is taken or given: until then a start marks those that are used, one after the other. */
+static void fill_queue(struct idpool *pool)
+{
+	uint32_t n = 0;
+
+	if (pool->has_queue)
+		return;
+	pool->has_queue = true;
+	for (uint32_t i = 0; i < pool->n_ranges; i++)
+		if (!pool->used[i])
+			pool->queue[n++] = i;
+}
+
 int64_t idpool_take(struct idpool *pool)
 {
 	uint32_t range;
 
 	if (pool->n_free == 0)
 		return -1;
+	fill_queue(pool);
 	range = *place(pool, 0);
 	pool->first = (pool->first + 1) % pool->n_ranges;
 	pool->n_free--;
@@ -46,18 +58,24 @@ int64_t idpool_take(struct idpool *pool)
 	return range;
 }
 
-int idpool_mark(struct idpool *pool, int64_t range)
+static void leave_queue(struct idpool *pool, uint32_t range)
 {
 	uint32_t i = 0;
 
-	if (range < 0 || range >= pool->n_ranges)
-		return -EINVAL;
-	if (pool->used[range])
-		return -EEXIST;
 	while (*place(pool, i) != range)
 		i++;
 	for (; i + 1 < pool->n_free; i++)
 		*place(pool, i) = *place(pool, i + 1);
+}
+
+int idpool_mark(struct idpool *pool, int64_t range)
+{
+	if (range < 0 || range >= pool->n_ranges)
+		return -EINVAL;
+	if (pool->used[range])
+		return -EEXIST;
+	if (pool->has_queue)
+		leave_queue(pool, (uint32_t)range);
 	pool->n_free--;
 	pool->used[range] = 1;
 	return 0;
@@ -67,6 +85,7 @@ void idpool_give(struct idpool *pool, int64_t range)
 {
 	if (range < 0 || range >= pool->n_ranges || !pool->used[range])
 		return;
+	fill_queue(pool);
 	pool->used[range] = 0;
 	*place(pool, pool->n_free++) = (uint32_t)range;
 }

@@ -2,6 +2,7 @@
  * shows. Not locked: the owner's lock guards it. What a range means and who records it is
  * container.c's matter. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 
 #define IDS_PER_RANGE 65536u
@@ -10,6 +11,7 @@ struct idpool {
 	uint32_t start, n_ranges; /* host id of the first range */
 	uint32_t *queue, first, n_free; /* the free ones: a ring of n_ranges places */
 	unsigned char *used;
+	bool has_queue;
 };
 
 /* start + n_ranges * 65536 may not pass 2^32 - 65536, and start is not below 65536 (host ids of

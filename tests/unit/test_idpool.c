@@ -88,6 +88,24 @@ static void recorded_ranges_are_never_handed_out(void **state UNUSED)
 	idpool_done(&pool);
 }
 
+/* The queue is made when it is first needed, and what is marked then leaves it. */
+static void a_range_may_be_marked_at_any_time(void **state UNUSED)
+{
+	struct idpool pool;
+
+	assert_int_equal(idpool_init(&pool, START, 5), 0);
+	assert_int_equal(idpool_mark(&pool, 1), 0);
+	idpool_give(&pool, 1);
+	assert_int_equal(idpool_mark(&pool, 3), 0);
+	assert_int_equal(idpool_take(&pool), 0);
+	assert_int_equal(idpool_mark(&pool, 4), 0);
+	assert_int_equal(idpool_mark(&pool, 4), -EEXIST);
+	assert_int_equal(idpool_take(&pool), 2);
+	assert_int_equal(idpool_take(&pool), 1);
+	assert_int_equal(idpool_take(&pool), -1);
+	idpool_done(&pool);
+}
+
 static void giving_back_what_is_not_taken_changes_nothing(void **state UNUSED)
 {
 	struct idpool pool;
@@ -158,6 +176,7 @@ int main(void)
 		cmocka_unit_test(ranges_given_back_are_reused_first_in_first_out),
 		cmocka_unit_test(a_range_just_given_back_is_not_the_next_one),
 		cmocka_unit_test(recorded_ranges_are_never_handed_out),
+		cmocka_unit_test(a_range_may_be_marked_at_any_time),
 		cmocka_unit_test(giving_back_what_is_not_taken_changes_nothing),
 		cmocka_unit_test(a_pool_keeps_clear_of_people_and_of_the_end_of_all_ids),
 		cmocka_unit_test(out_of_memory_is_an_error),
