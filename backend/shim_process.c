@@ -15,7 +15,9 @@
 #include "base/parse.h"
 #include "linux/sys.h"
 
-#define FIELD_INODE 6 /* of a line of /proc/net/unix, from 0; behind it comes the name */
+/* Fields of a line of /proc/net/unix, from 0; behind them comes the name. */
+enum { FIELD_FLAGS = 3, FIELD_INODE = 6, N_FIELDS };
+#define LISTENS "00010000" /* what it has accepted, and what waits for that, bears its name too */
 
 static void auto_dir(DIR **dir)
 {
@@ -29,22 +31,23 @@ static void auto_file(FILE **file)
 		fclose(*file);
 }
 
-/* "socket:[INODE]" if the line is of the socket of that name. */
+/* "socket:[INODE]" if the line is of the socket that listens at that name. */
 static bool match_line(char *line, const char *id, char ret_link[64])
 {
-	char *rest = line, *field = NULL, *slash;
+	char *rest = line, *fields[N_FIELDS] = { NULL }, *slash;
 
 	line[strcspn(line, "\n")] = '\0';
 	slash = strrchr(line, '/');
 	if (!slash || strcmp(slash + 1, id))
 		return false;
-	for (int i = 0; i <= FIELD_INODE && rest;) {
-		field = strsep(&rest, " ");
-		i += *field != '\0'; /* numbers are padded */
+	for (int i = 0; i < N_FIELDS && rest;) {
+		fields[i] = strsep(&rest, " ");
+		i += *fields[i] != '\0'; /* numbers are padded */
 	}
-	snprintf(ret_link, 64, "socket:[%.40s]", field ? field : "");
-	return field &&
-		strcmp(field, "0") != 0; /* what waits to be accepted has the name, and no inode */
+	if (!fields[FIELD_INODE] || strcmp(fields[FIELD_FLAGS], LISTENS) != 0)
+		return false;
+	snprintf(ret_link, 64, "socket:[%.40s]", fields[FIELD_INODE]);
+	return true;
 }
 
 static int find_socket(const char *id, char ret_link[64])

@@ -69,6 +69,36 @@ static void a_connection_that_waits_is_not_taken_for_it(void **state)
 	close(fd);
 }
 
+/* It may be closed between two looks. Which of them is found first is the kernel's secret. */
+static void a_connection_that_was_accepted_is_not_taken_for_it(void **state)
+{
+	struct sockaddr_un address = address_of(unit_path(state, ID));
+	int listener = socket(AF_UNIX, SOCK_SEQPACKET, 0), near[16], far[16], status;
+	pid_t pid;
+
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(listener, 16), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		raise(SIGSTOP);
+		_exit(0);
+	}
+	for (int i = 0; i < 16; i++) {
+		near[i] = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+		assert_int_equal(connect(near[i], (struct sockaddr *)&address, sizeof(address)), 0);
+		far[i] = accept(listener, NULL, NULL);
+		assert_true(far[i] >= 0);
+	}
+	close(listener);
+	assert_int_equal(shim_process_kill(ID), 1);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	for (int i = 0; i < 16; i++) {
+		close(near[i]);
+		close(far[i]);
+	}
+}
+
 static void a_name_in_the_directory_is_not_needed(void **state)
 {
 	pid_t pid = start_listener(unit_path(state, ID));
@@ -87,6 +117,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_listener_that_hangs_is_killed, unit_make_dir, unit_remove_dir),
 		cmocka_unit_test_setup_teardown(a_connection_that_waits_is_not_taken_for_it,
+			unit_make_dir, unit_remove_dir),
+		cmocka_unit_test_setup_teardown(a_connection_that_was_accepted_is_not_taken_for_it,
 			unit_make_dir, unit_remove_dir),
 		cmocka_unit_test_setup_teardown(
 			a_name_in_the_directory_is_not_needed, unit_make_dir, unit_remove_dir),
