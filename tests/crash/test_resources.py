@@ -76,7 +76,8 @@ def test_4_3_and_4_6_a_shim_or_an_init_dies(start_server, tmp_path, who, restart
         one.start()
         box.client = one.client
         other = Counting(Container(one, "another"))
-    waiting = box.run("sleep 1000 & read x")
+    waiting = box.run("sleep 1000 & echo up; read x")
+    waiting.wait_output(b"up")
     attached = box.attach(waiting.id)
     pids = oracle.descendants([init], oracle.all_tasks())
     assert len(pids) >= 3
