@@ -1,9 +1,11 @@
 """The leak oracle: counts everything that a server makes in the kernel and on disk. After the last
 container is gone every count must be back where it was (security.md 0.2, O-LEAK and O-HOST)."""
+import contextlib
 import hashlib
 import json
 import os
 import re
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -126,6 +128,13 @@ def family(server):
     pids |= {pid for pid, task in tasks.items() if first <= task.uid() < last}
     pids |= {pid for pid in _cgroup_members(server) if pid in tasks}
     return {pid: tasks[pid] for pid in pids if pid in tasks}
+
+
+def kill_all(pids):
+    """SIGKILL; the death of one may be that of others."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def container_init(server, handle):

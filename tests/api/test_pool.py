@@ -1,7 +1,6 @@
 """The pool of unborn containers: what is prepared ahead of requests is seen by nobody, costs nobody a place, and goes
 with the server, whatever ends it or them."""
 import os
-import signal
 import subprocess
 
 import oracle
@@ -99,8 +98,7 @@ def test_a_failed_create_costs_one_and_leaves_nothing(pooled):
 
 @pytest.mark.parametrize("kind", ["cloche-shim", "garden-init"])
 def test_one_that_has_died_is_not_given_away(pooled, kind):
-    for pid in names(pooled, kind):
-        os.kill(pid, signal.SIGKILL)
+    oracle.kill_all(names(pooled, kind))
     wait_until(lambda: not names(pooled, "garden-init"), "no init is left")
     for name in ("a", "b"):
         pooled.client.create(name)

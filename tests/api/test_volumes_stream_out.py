@@ -1,7 +1,5 @@
 """Archives that go: lines 74-85 of the volumes' acceptance list."""
-import contextlib
 import os
-import signal
 import tarfile
 
 import oracle
@@ -146,9 +144,7 @@ def test_82_a_failure_behind_the_head(server, volumes, big, encoding):
         assert stream.status == 200 and stream.next()
         working = oracle.helpers(server)
         assert working
-        for pid in working:
-            with contextlib.suppress(ProcessLookupError):  # the first one's death ends the others
-                os.kill(pid, signal.SIGKILL)
+        oracle.kill_all(working)
         with pytest.raises(EOFError):
             stream.rest()
     server.check()
