@@ -299,8 +299,8 @@ def test_a_flushed_table_gets_its_rules_and_ports_back(make, denying):
     net_out(one, protocol=1, networks=[network("8.8.8.8")])
     before = oracle.rule_elements(denying)
     subprocess.run(["nft", "flush", "ruleset"], check=True)
-    wait_until(lambda: oracle.rule_elements(denying) == before, "everything is back")
-    assert says(one, "8.8.8.8") == internet.HOST_ADDRESS
+    wait_until(lambda: oracle.rule_elements(denying) == before, "elements and chains are back")
+    wait_until(lambda: says(one, "8.8.8.8") == internet.HOST_ADDRESS, "what stands in the chains is back")
     with internet.Peer(one.init_pid()):
         assert ask_host("127.0.0.1", host)
 
