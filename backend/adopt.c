@@ -339,14 +339,14 @@ static void adopt(struct adoption *adoption, int64_t deadline_ms, void *space)
 	auto_fd(&adoption->fd);
 }
 
-/* One thread greets while the other hears those that were greeted: half of the work is the kernel's, for each its own. */
+/* One thread connects and greets, in order, while the caller hears those that were greeted. */
 struct greeter {
 	struct backend *backend;
 	struct adoption *all;
 	size_t n_all;
 	pthread_mutex_t lock;
 	pthread_cond_t more;
-	size_t n_greeted; /* with the lock */
+	size_t n_greeted; /* of all, from the first on; lock held */
 };
 
 static void *greet_all(void *arg)
