@@ -20,6 +20,8 @@
 /* A stream can be opened this long after its attach has ended. */
 #define LATE_STREAM_MS 60000
 #define FIN_MS 10000
+/* So long the next attach waits for acknowledgements of one that has ended: a retransmission or two. */
+#define SETTLE_MS 1000
 
 struct attach {
 	TAILQ_ENTRY(attach) entry;
@@ -154,6 +156,7 @@ int process_attach(struct container *container, const char *process_id, struct a
 		return r;
 	}
 	container_hold(container);
+	output_settle(&process->output, SETTLE_MS);
 	return attach_new(process, container, ret_attach, err);
 }
 
@@ -454,6 +457,7 @@ void stream_cut(struct stream_reader *stream)
 
 void stream_will_end(struct stream_reader *stream)
 {
+	reader_will_end(&stream->reader);
 	process_will_end(stream->process, stream->reader.sock_fd, stream->reader.cursor);
 }
 

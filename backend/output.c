@@ -149,6 +149,49 @@ static void release(struct output *output, int stream)
 		(void)!write(output->kick_fd, &one, sizeof(one));
 }
 
+/* ---- readers that have ended ----------------------------------------------------------------- */
+
+/* Lock held, rings mapped. */
+static bool owes(struct reader *reader)
+{
+	refresh_acked(reader);
+	return reader->acked < reader->cursor;
+}
+
+/* Lock held, rings mapped. */
+static bool will_pay(struct reader *reader)
+{
+	return owes(reader) && !reader->is_closed;
+}
+
+static bool is_unsettled(struct output *output)
+{
+	struct reader *reader;
+	bool yes = false;
+
+	pthread_mutex_lock(&output->lock);
+	for (int i = 0; i < N_STREAMS; i++)
+		TAILQ_FOREACH (reader, &output->streams[i].readers, entry)
+			yes |= reader->is_ending && will_pay(reader);
+	pthread_mutex_unlock(&output->lock);
+	return yes;
+}
+
+void output_settle(struct output *output, int timeout_ms)
+{
+	int64_t end_ms = clock_ms() + timeout_ms;
+
+	while (is_unsettled(output) && clock_ms() < end_ms)
+		poll(NULL, 0, 1);
+}
+
+void reader_will_end(struct reader *reader)
+{
+	pthread_mutex_lock(&reader->output->lock);
+	reader->is_ending = true;
+	pthread_mutex_unlock(&reader->output->lock);
+}
+
 /* ---- pins ------------------------------------------------------------------------------------ */
 
 uint64_t output_pin(struct output *output, int stream, struct pin *pin)
@@ -274,12 +317,11 @@ static int ack_timeout(struct reader *reader)
 	struct output *output = reader->output;
 	int64_t now = clock_ms(), age_ms;
 	int pin_ms = -1;
-	bool is_owed;
+	bool has_debt;
 	struct pin *pin;
 
 	pthread_mutex_lock(&output->lock);
-	refresh_acked(reader);
-	is_owed = reader->acked < reader->cursor;
+	has_debt = owes(reader);
 	release(output, reader->stream);
 	age_ms = now - reader->progress_ms;
 	TAILQ_FOREACH (pin, &output->streams[reader->stream].pins, entry)
@@ -287,7 +329,7 @@ static int ack_timeout(struct reader *reader)
 			(pin_ms < 0 || pin->until_ms - now < pin_ms))
 			pin_ms = (int)(pin->until_ms - now);
 	pthread_mutex_unlock(&output->lock);
-	if (!is_owed)
+	if (!has_debt)
 		return pin_ms; /* a pin that lapses frees the room behind it */
 	return age_ms < 2 ? 1 : age_ms < 200 ? (int)age_ms / 2 : 100;
 }
@@ -340,36 +382,26 @@ bool reader_is_stalled(struct reader *reader, bool is_blocked, int64_t stall_ms)
 	bool is_stalled;
 
 	pthread_mutex_lock(&output->lock);
-	refresh_acked(reader);
-	is_stalled = (is_blocked || reader->acked < reader->cursor) &&
-		clock_ms() - reader->progress_ms > stall_ms &&
+	is_stalled = (owes(reader) || is_blocked) && clock_ms() - reader->progress_ms > stall_ms &&
 		atomic_load(&ring->shared->writer_waits) &&
 		TAILQ_FIRST(readers) != TAILQ_LAST(readers, reader_list);
 	pthread_mutex_unlock(&output->lock);
 	return is_stalled;
 }
 
-static bool is_owed(struct reader *reader)
-{
-	bool yes;
-
-	pthread_mutex_lock(&reader->output->lock);
-	refresh_acked(reader);
-	yes = reader->acked < reader->cursor;
-	pthread_mutex_unlock(&reader->output->lock);
-	return yes;
-}
-
 bool reader_await_acks(struct reader *reader, int timeout_ms, int stop_fd)
 {
 	struct pollfd stop = { .fd = stop_fd, .events = POLLIN };
 	int64_t end_ms = clock_ms() + timeout_ms;
-	bool owes;
+	bool has_debt, waits;
 
-	while ((owes = is_owed(reader)) && !reader->is_closed && clock_ms() < end_ms)
-		if (poll(&stop, 1, 2) == 1)
-			break;
-	return !owes;
+	do {
+		pthread_mutex_lock(&reader->output->lock);
+		waits = will_pay(reader);
+		has_debt = owes(reader);
+		pthread_mutex_unlock(&reader->output->lock);
+	} while (waits && clock_ms() < end_ms && poll(&stop, 1, 2) != 1);
+	return !has_debt;
 }
 
 bool output_try_release(struct output *output)

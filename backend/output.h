@@ -24,6 +24,7 @@ struct reader {
 	uint64_t start; /* the cursor when it began */
 	uint64_t tcp_base; /* what the socket had been given before the first byte of ours */
 	bool is_tcp, is_closed; /* is_closed: no acknowledgement can come any more */
+	bool is_ending; /* gets no more bytes; its client may be back before the last acknowledgement is */
 	int64_t progress_ms; /* when acked last moved, or there was nothing to send */
 	int wait_fd; /* epoll: data (edge-triggered) and the socket */
 };
@@ -57,6 +58,10 @@ void output_done(struct output *output);
 /* The shim has noted what the readers of a server before us still got. */
 void output_look_again(struct output *output);
 
+/* Waits until those who read no more have acknowledged all that they were sent, or cannot, at most for
+ * timeout_ms: a client that has read the end of its stream knows more than our side of TCP. */
+void output_settle(struct output *output, int timeout_ms);
+
 /* Where a new attach begins: what nobody has acknowledged. The pin keeps it until the stream is
  * opened. */
 uint64_t output_pin(struct output *output, int stream, struct pin *pin);
@@ -75,6 +80,8 @@ void reader_close(struct reader *reader);
  * reader_sent. */
 int reader_peek(struct reader *reader, const unsigned char **ret_data, size_t *ret_bytes);
 void reader_sent(struct reader *reader, size_t n_bytes);
+/* Before the connection's FIN. */
+void reader_will_end(struct reader *reader);
 /* Sleeps until one of the readers (of one process and one socket) may have more, the socket has
  * room (if want_room), hangs up, or timeout_ms (-1: none). Returns epoll events of the socket (0:
  * none). */

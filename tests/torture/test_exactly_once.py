@@ -123,7 +123,7 @@ def test_who_holds_up_a_dead_servers_stream_is_cut_off_for_the_next_one(fresh):
 
 
 def n_sockets(pid):
-    return sum(os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:") for fd in os.listdir(f"/proc/{pid}/fd"))
+    return sum(path.startswith("socket:") for path in oracle.open_paths(pid))
 
 
 def waits_for_events_only(pid):
@@ -238,6 +238,7 @@ class Feeder:
     def __init__(self, one, rng):
         self.one, self.rng, self.n_syncs, self.acks = one, rng, 0, []
         self.follower = None
+        self.n_idle = n_sockets(one.pid)
 
     def attach(self):
         """The line of a chunk that was cut off ends here, and what was said about it is heard."""
@@ -279,6 +280,8 @@ class Feeder:
         else:
             self.follower.stream.close()
             self.follower.control.reset()  # after the server's FIN: until then it may not know what we have read
+            # two connections have no order: what this one still brings must come before what the next one does
+            wait_until(lambda: n_sockets(self.one.pid) <= self.n_idle, "the server is done with both connections")
         self.attach()
 
 

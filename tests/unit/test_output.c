@@ -1,87 +1,9 @@
 /* The server's side of the rings, with a thread in the part of the shim. */
-#include "unit.h"
-
-#include <arpa/inet.h>
 #include <errno.h>
-#include <linux/sockios.h>
-#include <netinet/in.h>
 #include <poll.h>
-#include <sys/eventfd.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <time.h>
 
-#include "base/auto.h"
 #include "base/err.h"
-#include "output.h"
-
-#define CAPACITY 65536
-
-struct stage {
-	struct output output;
-	struct ring writer[N_STREAMS]; /* the shim's mapping */
-	int data_fd, kick_fd, pipe_read_fd, pipe_write_fd;
-};
-
-static int set_up(void **state)
-{
-	struct stage *stage = calloc(1, sizeof(*stage));
-	int ring_fd = ring_create(CAPACITY), fds[2];
-
-	*state = stage;
-	if (!stage || ring_fd < 0 || ring_map(ring_fd, stage->writer) || pipe2(fds, O_CLOEXEC))
-		return -1;
-	stage->pipe_read_fd = fds[0];
-	stage->pipe_write_fd = fds[1];
-	stage->data_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	stage->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	output_init(&stage->output, ring_fd, stage->data_fd, stage->kick_fd);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	struct stage *stage = *state;
-
-	ring_unmap(stage->writer);
-	output_done(&stage->output);
-	auto_fd(&stage->kick_fd);
-	auto_fd(&stage->pipe_read_fd);
-	auto_fd(&stage->pipe_write_fd);
-	free(stage);
-	return 0;
-}
-
-static unsigned char byte_at(uint64_t n)
-{
-	return (unsigned char)(n * 7 + n / 256 * 13 + n / 65536 * 101 + 1);
-}
-
-static void signal_event(int fd)
-{
-	uint64_t one = 1;
-
-	assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
-}
-
-/* n_bytes of the endless text, from its byte number `from`, through the pipe into the ring. */
-static void produce(struct stage *stage, int stream, uint64_t from, size_t n_bytes)
-{
-	unsigned char data[4096];
-
-	while (n_bytes) {
-		size_t n = n_bytes < sizeof(data) ? n_bytes : sizeof(data);
-
-		for (size_t i = 0; i < n; i++)
-			data[i] = byte_at(from + i);
-		assert_int_equal(write(stage->pipe_write_fd, data, n), n);
-		assert_int_equal(ring_fill(&stage->writer[stream], stage->pipe_read_fd), n);
-		if (ring_wants_wake(&stage->writer[stream]))
-			signal_event(stage->data_fd);
-		from += n;
-		n_bytes -= n;
-	}
-}
+#include "output_stage.h"
 
 static void open_reader(struct stage *stage, struct reader *reader, int stream, uint64_t start)
 {
@@ -283,83 +205,6 @@ static void an_output_without_rings_has_ended(void **state UNUSED)
 	output_done(&output);
 }
 
-/* ---- acknowledgements --------------------------------------------------------------------------- */
-
-static void connect_tcp(int *ret_server_fd, int *ret_client_fd)
-{
-	struct sockaddr_in address = { .sin_family = AF_INET,
-		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	AUTO_FD int listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	socklen_t len = sizeof(address);
-	int few = 4096;
-
-	assert_int_equal(setsockopt(listen_fd, SOL_SOCKET, SO_RCVBUF, &few, sizeof(few)), 0);
-	assert_int_equal(bind(listen_fd, (struct sockaddr *)&address, len), 0);
-	assert_int_equal(listen(listen_fd, 1), 0);
-	assert_int_equal(getsockname(listen_fd, (struct sockaddr *)&address, &len), 0);
-	*ret_client_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(setsockopt(*ret_client_fd, SOL_SOCKET, SO_RCVBUF, &few, sizeof(few)), 0);
-	assert_int_equal(connect(*ret_client_fd, (struct sockaddr *)&address, len), 0);
-	*ret_server_fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	assert_true(*ret_server_fd >= 0);
-}
-
-static void send_all_that_fits(struct reader *reader, int sock_fd)
-{
-	const unsigned char *data;
-	size_t n_bytes;
-
-	while (reader_peek(reader, &data, &n_bytes) == 1) {
-		ssize_t n = send(sock_fd, data, n_bytes, MSG_NOSIGNAL);
-
-		if (n < 0)
-			break;
-		reader_sent(reader, (size_t)n);
-	}
-}
-
-static int n_queued(int fd, unsigned long request)
-{
-	int n = -1;
-
-	assert_int_equal(ioctl(fd, request, &n), 0);
-	return n;
-}
-
-static bool time_is_up(time_t since)
-{
-	return time(NULL) > since + GUARD_SECONDS;
-}
-
-static void only_what_the_peer_has_acknowledged_counts_as_delivered(void **state)
-{
-	static const char head[] = "HTTP/1.1 200 OK\r\n\r\n";
-	struct stage *stage = *state;
-	struct reader reader, *readers[] = { &reader };
-	time_t since = time(NULL);
-	int server_fd, client_fd, few = 4096, n_head = sizeof(head) - 1;
-	struct pin pin;
-
-	connect_tcp(&server_fd, &client_fd);
-	assert_int_equal(setsockopt(server_fd, SOL_SOCKET, SO_SNDBUF, &few, sizeof(few)), 0);
-	assert_int_equal(send(server_fd, head, n_head, 0), n_head);
-	produce(stage, STREAM_OUT, 0, CAPACITY);
-	assert_int_equal(reader_open(&reader, &stage->output, STREAM_OUT, 0, server_fd, NULL), 0);
-	do { /* until nothing moves: the client reads nothing, so both buffers fill up */
-		send_all_that_fits(&reader, server_fd);
-		readers_wait(readers, 1, false, 10);
-	} while (!time_is_up(since) &&
-		(reader.acked + n_head != (unsigned)n_queued(client_fd, FIONREAD) ||
-			reader.acked + (unsigned)n_queued(server_fd, SIOCOUTQ) != reader.cursor));
-	assert_int_equal(reader.acked + n_head, n_queued(client_fd, FIONREAD));
-	assert_true(reader.acked < reader.cursor);
-	reader_close(&reader);
-	assert_int_equal(output_pin(&stage->output, STREAM_OUT, &pin), reader.acked);
-	output_unpin(&stage->output, STREAM_OUT, &pin);
-	auto_fd(&server_fd);
-	auto_fd(&client_fd);
-}
-
 /* ---- with a thread in the part of the shim --------------------------------------------------------- */
 
 #define N_TOTAL (UINT64_C(48) << 20)
@@ -427,8 +272,6 @@ static void nothing_is_lost_while_memory_is_given_back(void **state)
 	reader_close(&reader);
 }
 
-#define STAGE_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -442,7 +285,6 @@ int main(void)
 		STAGE_TEST(rings_are_mapped_only_while_somebody_reads),
 		STAGE_TEST(an_output_is_released_once_when_all_was_delivered),
 		cmocka_unit_test(an_output_without_rings_has_ended),
-		STAGE_TEST(only_what_the_peer_has_acknowledged_counts_as_delivered),
 		STAGE_TEST(nothing_is_lost_while_memory_is_given_back),
 	};
 
