@@ -10,8 +10,8 @@ VENV    := .venv
 PACKAGES := gcc make pkg-config libc6-dev libmicrohttpd-dev libjansson-dev libsqlite3-dev libseccomp-dev libcap-dev \
             libarchive-dev libcurl4-openssl-dev zlib1g-dev libzstd-dev libnftables-dev uthash-dev busybox-static scdoc openssh-client
 TEST_PACKAGES := libcmocka-dev pmccabe clang-format clang-tidy gcovr golang-go python3-pytest python3-jsonschema \
-            python3-yaml python3-venv runc libarchive-tools mmdebstrap codespell shellcheck strace zstd btrfs-progs \
-            xfsprogs iproute2 nftables iptables qemu-system-x86 e2fsprogs util-linux procps openssh-server
+            python3-yaml python3-venv runc libarchive-tools mmdebstrap codespell shellcheck strace git iputils-ping netcat-openbsd zstd \
+            btrfs-progs xfsprogs iproute2 nftables iptables qemu-system-x86 e2fsprogs util-linux procps openssh-server
 
 # What cloche is measured beside, and what draws the plot; the benchmark says which of them are missing.
 BENCH_PACKAGES := runc crun bubblewrap podman python3-matplotlib
