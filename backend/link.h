@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/msg.h"
+#include "shim/protocol.h"
 
 struct err;
 struct links;
@@ -20,10 +21,10 @@ struct link_events {
 	void (*hit)(void *owner, const struct msg *msg);
 };
 
-/* The answer to a call. link_answer_done closes what nobody has taken. */
+/* The answer to a call; answer_done closes what nobody has taken. Its room is there before the call is sent: what
+ * was done must not be lost for want of memory. */
 struct answer {
-	void *body;
-	size_t body_bytes;
+	unsigned char body[sizeof(struct msg_process)]; /* the longest that is read */
 	int fds[MSG_MAX_FDS];
 	unsigned n_fds;
 	int64_t at_us; /* clock_us, when it came */

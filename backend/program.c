@@ -192,6 +192,8 @@ int program_build(
 	memcpy(head.rlimits, spec->rlimits, sizeof(head.rlimits));
 	buf_add(&blob, &head, sizeof(head));
 	add_tables(&blob, &head, input, &env);
+	if (buf_failed(&blob) == -ENOMEM)
+		return err_system(err, -ENOMEM, "args and env");
 	if (buf_failed(&blob))
 		return err_set(err, ERR_INVALID, E2BIG, "args and env: together more than %u bytes",
 			PROGRAM_CAP_BYTES);
