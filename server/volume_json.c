@@ -170,22 +170,38 @@ static int parse_properties(const json_t *json, struct volume_spec *spec, struct
 }
 
 /* The members of a strategy that are of a wrong type are as good as absent. */
-static char *text_or_null(const json_t *json, const char *name)
+static int text_or_null(const json_t *json, const char *name, char **ret_text, struct err *err)
 {
-	char *text = NULL;
-	struct err ignored;
+	int r = json_string_field(json, "strategy", name, ret_text, err);
 
-	json_string_field(json, "strategy", name, &text, &ignored);
-	if (text && !*text) {
-		free(text);
-		text = NULL;
+	if (*ret_text && !**ret_text) {
+		free(*ret_text);
+		*ret_text = NULL;
 	}
-	return text;
+	return r == -ENOMEM ? r : 0;
+}
+
+static int parse_type(const json_t *strategy, enum volume_strategy *ret_type, struct err *err)
+{
+	AUTO_FREE char *type = NULL;
+	int r = text_or_null(strategy, "type", &type, err);
+
+	if (r < 0)
+		return r;
+	if (type && !strcmp(type, "empty"))
+		*ret_type = VOLUME_EMPTY;
+	else if (type && !strcmp(type, "cow"))
+		*ret_type = VOLUME_COW;
+	else if (type && !strcmp(type, "import"))
+		*ret_type = VOLUME_IMPORT;
+	else
+		r = err_set(err, ERR_INVALID, EINVAL,
+			"strategy.type '%.60s': expected empty, cow or import", type ? type : "");
+	return r;
 }
 
 static int parse_strategy(const json_t *json, struct volume_spec *spec, struct err *err)
 {
-	AUTO_FREE char *type = NULL;
 	struct err ignored;
 	json_t *strategy;
 	int r = json_field(json, "", "strategy", &strategy, err);
@@ -194,22 +210,13 @@ static int parse_strategy(const json_t *json, struct volume_spec *spec, struct e
 		return bad(r, err);
 	if (!json_is_object(strategy))
 		return err_set(err, ERR_INVALID, EINVAL, "strategy: expected an object");
-	type = text_or_null(strategy, "type");
-	if (type && !strcmp(type, "empty")) {
-		spec->strategy = VOLUME_EMPTY;
-	} else if (type && !strcmp(type, "cow")) {
-		spec->strategy = VOLUME_COW;
-		spec->source = text_or_null(strategy, "volume");
-	} else if (type && !strcmp(type, "import")) {
-		spec->strategy = VOLUME_IMPORT;
-		spec->source = text_or_null(strategy, "path");
-		json_bool_field(
-			strategy, "strategy", "follow_symlinks", &spec->follow_symlinks, &ignored);
-	} else {
-		return err_set(err, ERR_INVALID, EINVAL,
-			"strategy.type '%.60s': expected empty, cow or import", type ? type : "");
-	}
-	return 0;
+	r = parse_type(strategy, &spec->strategy, err);
+	if (r < 0 || spec->strategy == VOLUME_EMPTY)
+		return r;
+	if (spec->strategy == VOLUME_COW)
+		return text_or_null(strategy, "volume", &spec->source, err);
+	json_bool_field(strategy, "strategy", "follow_symlinks", &spec->follow_symlinks, &ignored);
+	return text_or_null(strategy, "path", &spec->source, err);
 }
 
 int volume_spec_parse(

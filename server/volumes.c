@@ -126,6 +126,13 @@ void handle_volume_get(struct request *request)
 
 /* ---- making ---------------------------------------------------------------------------------- */
 
+static void fail_to_parse(struct request *request, const char *what, const struct err *err)
+{
+	unsigned status = err->kind == ERR_INVALID ? 422 : err->kind == ERR_BAD_REQUEST ? 400 : 500;
+
+	volume_fail(request, status, what, err);
+}
+
 /* 0, or -errno and answered. */
 static int parse_spec(struct request *request, struct volume_spec *spec)
 {
@@ -134,23 +141,8 @@ static int parse_spec(struct request *request, struct volume_spec *spec)
 
 	if (r == 0)
 		return 0;
-	volume_fail(request, err.kind == ERR_INVALID ? 422 : 400, failed_to_create, &err);
+	fail_to_parse(request, failed_to_create, &err);
 	return r;
-}
-
-/* As the client asked for it: what was null stays null. */
-static json_t *made_json(const struct request *request, const struct volume_spec *spec)
-{
-	json_t *json = NULL;
-	struct err err;
-
-	if (volume_look(request_volumes(request), spec->handle, take_json, &json, &err) < 0)
-		return NULL;
-	if (spec->has_uid)
-		json_object_set_new(json, "uid", json_integer(spec->uid));
-	if (spec->has_gid)
-		json_object_set_new(json, "gid", json_integer(spec->gid));
-	return json;
 }
 
 static void fail_to_create(struct request *request, int r, const struct err *err)
@@ -164,14 +156,21 @@ static void fail_to_create(struct request *request, int r, const struct err *err
 		failed_to_create, err);
 }
 
+/* As the client asked for it: what was null stays null. */
 static void reply_made(struct request *request, unsigned status, const struct volume_spec *spec)
 {
-	json_t *json = made_json(request, spec);
+	json_t *json = NULL;
+	struct err err;
 
-	if (json)
-		reply_json(request, status, json);
-	else
+	if (volume_look(request_volumes(request), spec->handle, take_json, &json, &err) < 0) {
 		reply_failure(request, 500, "failed to create volume: it was destroyed meanwhile");
+		return;
+	}
+	if (spec->has_uid)
+		json_object_set_new(json, "uid", json_integer(spec->uid));
+	if (spec->has_gid)
+		json_object_set_new(json, "gid", json_integer(spec->gid));
+	reply_json(request, status, json);
 }
 
 void handle_volume_create(struct request *request)
@@ -241,7 +240,7 @@ void handle_volume_property_set(struct request *request)
 	int r = volume_value_parse(request->body, request->body_bytes, &value, &err);
 
 	if (r < 0) {
-		volume_fail(request, 400, failed_to_set_property, &err);
+		fail_to_parse(request, failed_to_set_property, &err);
 		return;
 	}
 	r = volume_set_property(request_volumes(request), handle_of(request),
@@ -278,7 +277,7 @@ void handle_volume_privileged_set(struct request *request)
 	int r = volume_flag_parse(request->body, request->body_bytes, &value, &err);
 
 	if (r < 0) {
-		volume_fail(request, 400, failed_to_set_privileged, &err);
+		fail_to_parse(request, failed_to_set_privileged, &err);
 		return;
 	}
 	r = volume_set_privileged(request_volumes(request), handle_of(request), value, &err);
@@ -322,7 +321,7 @@ void handle_volume_destroy_many(struct request *request)
 	int r = volume_handles_parse(request->body, request->body_bytes, &handles, &err);
 
 	if (r < 0) {
-		volume_fail(request, 400, failed_to_destroy, &err);
+		fail_to_parse(request, failed_to_destroy, &err);
 		return;
 	}
 	if (volumes_destroy(request_volumes(request), &handles, &err) < 0)

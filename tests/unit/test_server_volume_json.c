@@ -2,9 +2,12 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "alloc.h"
 #include "base/auto.h"
 #include "base/buf.h"
+#include "base/err.h"
 #include "base/registry.h"
 #include "server/json.h"
 #include "server/volume_json.h"
@@ -79,12 +82,40 @@ static void what_does_not_fit_is_told(void **state UNUSED)
 	assert_int_equal(volume_json_add(&out, &view), -E2BIG);
 }
 
+static const char import_spec[] =
+	"{\"handle\":\"h\",\"strategy\":{\"type\":\"import\",\"path\":\"/p\"},\"properties\":{\"k\":\"v\"},\"uid\":1}";
+
+/* True if it failed, which must be nobody's fault. */
+static bool is_not_read(void)
+{
+	AUTO(volume_spec_done) struct volume_spec spec = { 0 };
+	struct err err = { 0 };
+	int r = volume_spec_parse(import_spec, strlen(import_spec), &spec, &err);
+
+	if (r < 0 && (r != -ENOMEM || err.kind == ERR_INVALID || err.kind == ERR_BAD_REQUEST))
+		fail_msg("%d: %s", r, err.msg);
+	return r < 0;
+}
+
+static void no_memory_for_a_specification_is_not_the_clients_fault(void **state UNUSED)
+{
+	long n = 1;
+
+	if (!alloc_can_fail)
+		skip();
+	for (alloc_fail_at(n); is_not_read(); alloc_fail_at(++n))
+		;
+	assert_false(alloc_has_failed());
+	assert_true(n > 10);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_text_is_written_as_jansson_writes_it),
 		cmocka_unit_test(a_volume_of_a_list_looks_like_one_by_itself),
 		cmocka_unit_test(what_does_not_fit_is_told),
+		cmocka_unit_test(no_memory_for_a_specification_is_not_the_clients_fault),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
