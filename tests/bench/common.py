@@ -55,16 +55,21 @@ class Server:
         return seconds
 
     def _addresses(self, offset):
-        while True:
-            text = self.log.read_bytes()[offset:]
-            for line in text.split(b"\n")[:-1]:
-                if b'"cloche.serving"' in line:
-                    data = json.loads(line)["data"]
-                    hosts = (data[name].rsplit(":", 1) for name in ("address", "baggageclaim"))
-                    return [(host, int(port)) for host, port in hosts]
-            if self.process.poll() is not None:
-                raise PeerFailed(f"the server did not start: {text[-500:].decode()}")
-            time.sleep(0.0005)
+        """Reads the log as it grows: all of it, again and again, would take a processor of the server's."""
+        text = b""
+        with open(self.log, "rb") as log:
+            log.seek(offset)
+            while True:
+                text += log.read()
+                *lines, text = text.split(b"\n")
+                for line in lines:
+                    if b'"cloche.serving"' in line:
+                        data = json.loads(line)["data"]
+                        hosts = (data[name].rsplit(":", 1) for name in ("address", "baggageclaim"))
+                        return [(host, int(port)) for host, port in hosts]
+                if self.process.poll() is not None:
+                    raise PeerFailed(f"the server did not start: {self.log.read_bytes()[offset:][-500:].decode()}")
+                time.sleep(0.0005)
 
     def note_groups(self):
         """The names of its cgroups, for who looks afterwards what is left: those of the processes below the shims."""
