@@ -315,15 +315,23 @@ static int op_move(struct work *work, const struct op_wire *op)
 	return from_fd < 0 ? from_fd : place_move(work, from_fd, text(work, op->b));
 }
 
-/* An overlay made with an fsuid that its layers do not map turns read-only without a word. */
+/* What a kernel whose overlays make no files without names can do instead. */
+static int probe_by_chmod(int mount_fd)
+{
+	struct stat st;
+
+	if (fstatat(mount_fd, ".", &st, 0) < 0)
+		return -errno;
+	return result(fchmodat(mount_fd, ".", st.st_mode & 07777, 0));
+}
+
+/* An overlay made with an fsuid that its layers do not map turns read-only without a word. A kill leaves nothing
+ * of the probe in the tree, which may be a volume's. */
 static int probe_writable(int mount_fd)
 {
-	static const char name[] = ".cloche-probe";
-	AUTO_FD int fd = sys_open_beneath(mount_fd, name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+	AUTO_FD int fd = sys_open_beneath(mount_fd, ".", O_WRONLY | O_TMPFILE, 0600);
 
-	if (fd < 0)
-		return fd;
-	return result(unlinkat(mount_fd, name, 0));
+	return fd >= 0 ? 0 : fd == -EOPNOTSUPP ? probe_by_chmod(mount_fd) : fd;
 }
 
 static int op_overlay(struct work *work, const struct op_wire *op)

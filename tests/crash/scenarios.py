@@ -51,9 +51,10 @@ class Scenario:
         for handle in server.client.handles("garden.state=all"):
             is_dead(server, handle)
             server.client.destroy(handle)
-        server.client.create("box")
+        server.client.create("box", bind_mounts=[bind_of(server, BASE)])
         check_container(server, "box")
         server.client.destroy("box")
+        assert contents(server.volumes.tree(BASE)) == {"file": b"content of file"}
 
 
 class Create(Scenario):
