@@ -244,6 +244,8 @@ int process_explain(const struct process_spec *spec, const struct user *user, in
 	};
 	const char *text = code == EACCES ? "permission denied" : strerrordesc_np(code);
 
+	if (step == STEP_STDIO && code == ESRCH) /* nobody takes them: init has just died */
+		return err_set(err, ERR_SYSTEM, code, "the container is dead");
 	if (step == STEP_LOOKUP)
 		return explain_lookup(spec->path, code, err);
 	if (step == STEP_EXEC)

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import threading
+import time
 
 import oracle
 import pytest
@@ -284,3 +285,21 @@ def test_init_is_gone_when_its_shim_is_killed(start_server):
     os.kill(shim, 9)
     wait_until(lambda: not set(inside) & oracle.all_tasks().keys(), "the end of the container")
     assert server.client.request("DELETE", box.path).status == 200
+
+
+def test_a_run_meets_the_death_of_init(start_server):
+    """Its shim hears of both at once, of the run first; it is the death that stands in the way."""
+    server = start_server(*NO_POOL)
+    box = Container(server)
+    (shim,) = oracle.shim_pids(server, oracle.all_tasks())
+    (init,) = init_of_family(server)
+    os.kill(shim, signal.SIGSTOP)
+    replies = []
+    asker = threading.Thread(target=lambda: replies.append(server.client.run_refused(box.handle, {"path": "/bin/true"})))
+    asker.start()
+    time.sleep(0.2)  # it is asked meanwhile
+    os.kill(init, signal.SIGKILL)
+    wait_until(lambda: oracle.Task(init).state == "Z", "init is dead")
+    os.kill(shim, signal.SIGCONT)
+    asker.join()
+    assert "the container is dead" in replies[0].json["Message"], replies
