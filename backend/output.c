@@ -310,8 +310,13 @@ void reader_sent(struct reader *reader, size_t n_bytes)
 	pthread_mutex_unlock(&output->lock);
 }
 
-/* All is sent but not yet acknowledged, and nothing will wake us when it is: look again soon, and
- * later each time. -1 once everything has arrived. */
+/* Nothing wakes who waits for an acknowledgement: look again soon, and later each time. */
+static int pause_ms(int64_t age_ms)
+{
+	return age_ms < 2 ? 1 : age_ms < 200 ? (int)age_ms / 2 : 100;
+}
+
+/* All is sent but not yet acknowledged: until when to sleep. -1 once everything has arrived. */
 static int ack_timeout(struct reader *reader)
 {
 	struct output *output = reader->output;
@@ -331,7 +336,7 @@ static int ack_timeout(struct reader *reader)
 	pthread_mutex_unlock(&output->lock);
 	if (!has_debt)
 		return pin_ms; /* a pin that lapses frees the room behind it */
-	return age_ms < 2 ? 1 : age_ms < 200 ? (int)age_ms / 2 : 100;
+	return pause_ms(age_ms);
 }
 
 /* The flag tells the shim to wake us; what came before it was seen shows in a second look. */
@@ -389,18 +394,21 @@ bool reader_is_stalled(struct reader *reader, bool is_blocked, int64_t stall_ms)
 	return is_stalled;
 }
 
-bool reader_await_acks(struct reader *reader, int timeout_ms, int stop_fd)
+bool reader_await_acks(struct reader *reader, int stall_ms, int stop_fd)
 {
 	struct pollfd stop = { .fd = stop_fd, .events = POLLIN };
-	int64_t end_ms = clock_ms() + timeout_ms;
+	int64_t begin_ms = clock_ms(), age_ms;
 	bool has_debt, waits;
 
 	do {
 		pthread_mutex_lock(&reader->output->lock);
 		waits = will_pay(reader);
 		has_debt = owes(reader);
+		age_ms = clock_ms() -
+			(reader->progress_ms > begin_ms ? reader->progress_ms : begin_ms);
+		release(reader->output, reader->stream);
 		pthread_mutex_unlock(&reader->output->lock);
-	} while (waits && clock_ms() < end_ms && poll(&stop, 1, 2) != 1);
+	} while (waits && age_ms < stall_ms && poll(&stop, 1, pause_ms(age_ms)) != 1);
 	return !has_debt;
 }
 

@@ -90,9 +90,9 @@ unsigned readers_wait(
 /* True when other readers wait because this one has not moved for stall_ms. */
 bool reader_is_stalled(struct reader *reader, bool is_blocked, int64_t stall_ms);
 
-/* After the connection's FIN. False: something was not acknowledged in time, or before stop_fd became
- * readable. It will be sent again, so the kernel must not deliver it any more. */
-bool reader_await_acks(struct reader *reader, int timeout_ms, int stop_fd);
+/* After the connection's FIN, as long as acknowledgements come. False: none came for stall_ms, or stop_fd became
+ * readable, and something is owed. It will be sent again, so the kernel must not deliver it any more. */
+bool reader_await_acks(struct reader *reader, int stall_ms, int stop_fd);
 
 /* True once: the process has exited, both streams ended and delivered: the shim may forget them. */
 bool output_try_release(struct output *output);

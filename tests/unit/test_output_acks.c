@@ -141,6 +141,44 @@ static void what_an_ending_reader_is_about_to_acknowledge_is_waited_for(void **s
 	auto_fd(&client_fd);
 }
 
+#define STALL_MS 1500
+
+/* Takes more than STALL_MS for all of it, and never pauses for so long. */
+static void *read_slowly(void *arg)
+{
+	char few[CAPACITY / 40];
+	ssize_t n;
+
+	do {
+		poll(NULL, 0, STALL_MS / 30);
+		n = recv(*(int *)arg, few, sizeof(few), 0);
+	} while (n > 0);
+	return NULL;
+}
+
+static void who_reads_slowly_is_waited_for(void **state)
+{
+	struct stage *stage = *state;
+	struct reader reader;
+	int server_fd, client_fd;
+	pthread_t thread;
+
+	connect_tcp(&server_fd, &client_fd);
+	produce(stage, STREAM_OUT, 0, CAPACITY);
+	assert_int_equal(reader_open(&reader, &stage->output, STREAM_OUT, 0, server_fd, NULL), 0);
+	send_all_that_fits(&reader, server_fd);
+	assert_int_equal(reader.cursor, CAPACITY);
+	reader_will_end(&reader);
+	assert_int_equal(shutdown(server_fd, SHUT_WR), 0);
+	assert_false(reader_await_acks(&reader, 10, -1)); /* nobody reads */
+	pthread_create(&thread, NULL, read_slowly, &client_fd);
+	assert_true(reader_await_acks(&reader, STALL_MS, -1));
+	pthread_join(thread, NULL);
+	reader_close(&reader);
+	auto_fd(&server_fd);
+	auto_fd(&client_fd);
+}
+
 static void who_can_acknowledge_no_more_is_not_waited_for(void **state)
 {
 	struct linger none = { .l_onoff = 1 };
@@ -166,6 +204,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		STAGE_TEST(only_what_the_peer_has_acknowledged_counts_as_delivered),
 		STAGE_TEST(what_an_ending_reader_is_about_to_acknowledge_is_waited_for),
+		STAGE_TEST(who_reads_slowly_is_waited_for),
 		STAGE_TEST(who_can_acknowledge_no_more_is_not_waited_for),
 	};
 
