@@ -226,6 +226,14 @@ class Destroy(Scenario):
         server.client.destroy("box")
 
 
+class FailedDestroy(Destroy):
+    """Destroyed, or dead and destroyed by whoever asks again."""
+
+    def after(self, server):
+        for handle in server.client.handles("garden.state=all"):
+            server.client.destroy(handle)
+
+
 # ---- volumes ---------------------------------------------------------------------------------------------------------
 
 FILES = {"d": b"", "d/one": b"content of d/one", "d/two": b"content of d/two"}

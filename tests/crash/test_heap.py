@@ -55,14 +55,7 @@ class NetIn(scenarios.NetIn):
         assert len(one.client.info("box")["MappedPorts"]) in (1, 2)
 
 
-class Destroy(scenarios.Destroy):
-    def after(self, one):
-        """Destroyed, or dead and destroyed by whoever asks again."""
-        for handle in one.client.handles("garden.state=all"):
-            one.client.destroy(handle)
-
-
-SCENARIOS = {one.__name__: one for one in (*scenarios.ALL, NetIn, Destroy)}
+SCENARIOS = {one.__name__: one for one in (*scenarios.ALL, NetIn)} | {"Destroy": scenarios.FailedDestroy}
 
 
 def fail_each(victim, heap, name, who, n_in_short, is_lasting=False):  # noqa: F811

@@ -57,6 +57,7 @@ OF_SERVER = {
     **dict.fromkeys(("adopt_loaded", "adopt_connected", "adopt_answered", "adopt_told", "adopt_settled", "adopt_swept"), Adoption),
 }
 OF_SHIM = {"run_received": Run, "run_told": Run, "run_succeeded": Run, "exit_noted": Exit}
+FAILED = {name: scenarios.FailedDestroy for name, scenario in OF_SERVER.items() if scenario is Destroy}
 POINTS = dict(re.findall(r"FAULT_POINT\((\w+), (\d)\)", (TOP / "backend/base/fault.def").read_text()))
 OF_HELLO = {"hello_full", "hello_cut"}  # test_hello.py
 FAILING = [name for name, fails in POINTS.items() if fails == "1" and name not in OF_HELLO]
@@ -119,7 +120,7 @@ def test_the_shim_is_killed_at(victim, name):  # noqa: F811
 @pytest.mark.parametrize("name", sample("failing points", FAILING, 12))
 def test_it_fails_at(victim, name):  # noqa: F811
     """Whoever asked is told so."""
-    scenario = {**OF_SERVER, **OF_SHIM}[name]()
+    scenario = ({**OF_SERVER, **OF_SHIM} | FAILED)[name]()
     prepare(victim, scenario, name, "ENOSPC")
     log_size = victim.log_path.stat().st_size
     failure = try_to(scenario.act, victim)
