@@ -63,17 +63,23 @@ int db_check(struct db *db, struct err *err)
 			  sqlite3_db_filename(db->handle, NULL));
 }
 
-/* what: the file, or a statement of which the beginning will do. */
-static int fail(struct db *db, struct err *err, const char *what)
+/* statement: its beginning will do; NULL: the file itself. */
+static int fail(struct db *db, struct err *err, const char *path, const char *statement)
 {
-	int n_chars = what[0] == '/' ? 300 : 40, code = sqlite3_extended_errcode(db->handle);
+	int code = sqlite3_extended_errcode(db->handle);
 
 	note_sync(db, db->handle);
 	if (code == SQLITE_CONSTRAINT_UNIQUE || code == SQLITE_CONSTRAINT_PRIMARYKEY)
 		return err_set(
 			err, ERR_EXISTS, EEXIST, "state database: %s", sqlite3_errmsg(db->handle));
 	return err_set(err, ERR_SYSTEM, (code & 0xff) == SQLITE_FULL ? ENOSPC : EIO,
-		"state database: %.*s: %s", n_chars, what, sqlite3_errmsg(db->handle));
+		"state database: %.200s: %.40s%s%s", path, statement ? statement : "",
+		statement ? ": " : "", sqlite3_errmsg(db->handle));
+}
+
+static int fail_at(struct db *db, struct err *err, const char *statement)
+{
+	return fail(db, err, sqlite3_db_filename(db->handle, NULL), statement);
 }
 
 static void lock_init(pthread_mutex_t *lock)
@@ -255,10 +261,10 @@ int db_open(const char *path, const char *schema, struct db **ret_db, struct err
 	pthread_cond_init(&db->log_is_long, NULL);
 	if (sqlite3_open_v2(path, &db->handle,
 		    SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL))
-		return fail(db, err, path);
+		return fail(db, err, path, NULL);
 	if (sqlite3_exec(db->handle, pragmas, NULL, NULL, NULL) ||
 		sqlite3_exec(db->handle, schema, NULL, NULL, NULL))
-		return fail(db, err, path);
+		return fail(db, err, path, NULL);
 	keep_room(db, path);
 	sqlite3_db_release_memory(db->handle); /* pages of that room */
 	sqlite3_wal_hook(db->handle, on_commit, db);
@@ -290,7 +296,7 @@ static int visit_rows(struct db *db, sqlite3_stmt *stmt, db_visit *visit, void *
 
 	while (r == 0 && (step = sqlite3_step(stmt)) != SQLITE_DONE) {
 		if (step != SQLITE_ROW)
-			return fail(db, err, sql);
+			return fail_at(db, err, sql);
 		r = visit ? visit(&row, arg) : 0;
 	}
 	return r;
@@ -339,7 +345,7 @@ static int run(struct db *db, db_visit *visit, void *arg, struct err *err, const
 
 	pthread_mutex_lock(&db->lock);
 	if (prepare(db, sql, &stmt) || bind_all(stmt, types, ap) != SQLITE_OK)
-		r = fail(db, err, sql);
+		r = fail_at(db, err, sql);
 	else
 		r = visit_rows(db, stmt, visit, arg, err, sql);
 	keep(db, stmt);

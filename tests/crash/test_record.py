@@ -70,7 +70,7 @@ def test_4_40_a_record_is_damaged(start_server, tmp_path, record, damage, round_
     shutil.copy(path, tmp_path / "whole")
     damage(path, random.Random(f"{SEED} {record} {damage.__name__} {round_}"))
     log_size = one.start_process()
-    wait_until(lambda: one.process.poll() is not None or one._serving(log_size), "it serves, or says why not")
+    wait_until(lambda: one.process.poll() is not None or "cloche.serving" in one.log_text(log_size), "it serves, or says why not")
     if one.process.poll() is not None:
         one.is_ended = True
         assert not Counter(before) - Counter(trees(one)), "a tree was lost"  # those of its trials are for the next start

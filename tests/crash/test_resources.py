@@ -242,7 +242,7 @@ def test_4_8_a_start_on_a_full_disk(on_disk, disk):
     one.kill()
     on_disk.process.vanish()
     one.start_process()
-    wait_until(lambda: one.process.poll() is not None or one._serving(0), "it serves, or says why not")
+    wait_until(lambda: one.process.poll() is not None or "cloche.serving" in one.log_text(0), "it serves, or says why not")
     free(disk)
     if one.process.poll() is None:
         one.kill()
