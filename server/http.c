@@ -75,12 +75,12 @@ static void answer_error_and_close(
 	struct request *request, enum err_kind kind, unsigned status, const char *message)
 {
 	struct err err = { .kind = kind };
-	AUTO_FREE char *text = NULL;
+	AUTO_FREE char *owned = NULL;
+	const char *text;
 
 	snprintf(err.msg, sizeof(err.msg), "%s", message);
-	text = error_document(request, &err);
-	answer_and_close(request, status, "application/json", NULL, text ? text : "{}\n",
-		text ? strlen(text) : 3);
+	text = error_document(request, &err, &owned);
+	answer_and_close(request, status, "application/json", NULL, text, strlen(text));
 }
 
 static void answer_error(struct request *request, enum err_kind kind, const char *message)
@@ -133,6 +133,13 @@ static void check_target(struct request *request, const struct headers *check)
 		answer_no_route(request, r, allow);
 }
 
+/* An upload that is over has an answer, but where there was no memory for one: then its connection is cut. */
+static void check_upload(struct request *request)
+{
+	if (!request->upload && !request->is_answered)
+		request->is_answered = request->is_taken = true;
+}
+
 /* Nothing but the client's patience limits how long an upload takes. */
 static void expect_body(struct exchange *exchange)
 {
@@ -148,6 +155,13 @@ static void expect_body(struct exchange *exchange)
 	connection_set_phase(exchange->connection, PHASE_UPLOAD);
 	exchange->is_uploading = true;
 	route->upload->begin(request);
+	check_upload(request);
+}
+
+static void take_upload(struct request *request, const char *data, size_t n_bytes)
+{
+	request->route->upload->data(request, data, n_bytes);
+	check_upload(request);
 }
 
 static void begin(struct exchange *exchange, struct MHD_Connection *connection, const char *method,
@@ -268,7 +282,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 	}
 	if (*n_bytes) {
 		if (!request->is_answered && request->route->upload)
-			request->route->upload->data(request, data, *n_bytes);
+			take_upload(request, data, *n_bytes);
 		else if (!request->is_answered)
 			take_body(exchange, data, *n_bytes);
 		*n_bytes = 0;

@@ -23,11 +23,14 @@ static const struct {
 static char *dump_line(json_t *json)
 {
 	size_t n = json_dumpb(json, NULL, 0, JSON_COMPACT | JSON_ENCODE_ANY);
-	char *text = malloc(n + 2);
+	char *text = n ? malloc(n + 2) : NULL; /* 0: it has no memory either */
 
 	if (!text)
 		return NULL;
-	json_dumpb(json, text, n, JSON_COMPACT | JSON_ENCODE_ANY);
+	if (json_dumpb(json, text, n, JSON_COMPACT | JSON_ENCODE_ANY) != n) {
+		free(text);
+		return NULL;
+	}
 	text[n] = '\n';
 	text[n + 1] = '\0';
 	return text;
@@ -68,19 +71,32 @@ static char *failure_document(const char *message)
 	return text;
 }
 
-char *error_document(const struct request *request, const struct err *err)
+static const char *or_short(const struct request *request, const char *document)
 {
-	if (request->service == SERVICE_VOLUMES)
-		return failure_document(err->msg);
-	return garden_document(request, err);
+	if (document)
+		return document;
+	return request->service == SERVICE_VOLUMES
+		? "{\"error\":\"out of memory\"}\n"
+		: "{\"Type\":\"\",\"Message\":\"out of memory\",\"Handle\":\"\",\"ProcessID\":\"\",\"Binary\":\"\"}\n";
+}
+
+const char *error_document(const struct request *request, const struct err *err, char **ret_owned)
+{
+	*ret_owned = request->service == SERVICE_VOLUMES ? failure_document(err->msg)
+							 : garden_document(request, err);
+	return or_short(request, *ret_owned);
+}
+
+static void reply_document(struct request *request, unsigned status, const char *text)
+{
+	reply_bytes(request, status, "application/json", NULL, text, strlen(text));
 }
 
 void reply_failure(struct request *request, unsigned status, const char *message)
 {
-	AUTO_FREE char *text = failure_document(message);
+	AUTO_FREE char *document = failure_document(message);
 
-	if (text)
-		reply_bytes(request, status, "application/json", NULL, text, strlen(text));
+	reply_document(request, status, or_short(request, document));
 }
 
 void reply_nothing(struct request *request, unsigned status)
@@ -90,11 +106,10 @@ void reply_nothing(struct request *request, unsigned status)
 
 void reply_error(struct request *request, const struct err *err)
 {
-	AUTO_FREE char *text = error_document(request, err);
+	AUTO_FREE char *owned = NULL;
+	const char *text = error_document(request, err, &owned);
 
-	if (text)
-		reply_bytes(request, kinds[err->kind].status, "application/json", NULL, text,
-			strlen(text));
+	reply_document(request, kinds[err->kind].status, text);
 }
 
 void reply_json(struct request *request, unsigned status, json_t *take_json)
@@ -104,7 +119,7 @@ void reply_json(struct request *request, unsigned status, json_t *take_json)
 
 	json_decref(take_json);
 	if (text) {
-		reply_bytes(request, status, "application/json", NULL, text, strlen(text));
+		reply_document(request, status, text);
 		return;
 	}
 	err_system(&err, -ENOMEM, "reply");

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <jansson.h>
 
+#include "alloc.h"
 #include "base/auto.h"
 #include "base/err.h"
 #include "server/reply.h"
@@ -18,16 +19,22 @@ static struct request on_process(void)
 	};
 }
 
-static json_t *document(const struct request *request, const struct err *err)
+static json_t *as_json(const char *text)
 {
-	AUTO_FREE char *text = error_document(request, err);
 	json_t *json;
 
-	assert_non_null(text);
 	assert_int_equal(text[strlen(text) - 1], '\n');
 	assert_ptr_equal(strchr(text, '\n'), &text[strlen(text) - 1]);
 	json = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
 	assert_non_null(json);
+	return json;
+}
+
+static json_t *document(const struct request *request, const struct err *err)
+{
+	AUTO_FREE char *owned = NULL;
+	json_t *json = as_json(error_document(request, err, &owned));
+
 	assert_int_equal(json_object_size(json), 5);
 	return json;
 }
@@ -120,6 +127,37 @@ static void a_message_that_is_cut_within_a_letter_keeps_its_beginning(void **sta
 	json_decref(json);
 }
 
+static void try_without_memory(enum service service, const char *cause_key)
+{
+	struct request request = on_process();
+	struct err err = { .kind = ERR_INVALID, .msg = "why" };
+	bool has_failed = true;
+
+	request.service = service;
+	for (long n = 1; has_failed; n++) {
+		AUTO_FREE char *owned = NULL;
+		const char *text;
+		json_t *json;
+
+		alloc_fail_at(n);
+		text = error_document(&request, &err, &owned);
+		has_failed = alloc_has_failed();
+		json = as_json(text);
+		if (!owned || !has_failed)
+			assert_key(json, cause_key, owned ? "why" : "out of memory");
+		assert_true(owned || has_failed);
+		json_decref(json);
+	}
+}
+
+static void without_memory_an_error_is_a_short_document(void **state UNUSED)
+{
+	if (!alloc_can_fail)
+		skip();
+	try_without_memory(SERVICE_GARDEN, "Message");
+	try_without_memory(SERVICE_VOLUMES, "error");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -128,6 +166,7 @@ int main(void)
 		cmocka_unit_test(a_request_of_no_route_has_an_error_document_too),
 		cmocka_unit_test(what_a_message_quotes_cannot_break_the_document),
 		cmocka_unit_test(a_message_that_is_cut_within_a_letter_keeps_its_beginning),
+		cmocka_unit_test(without_memory_an_error_is_a_short_document),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
