@@ -10,12 +10,14 @@
 #include "base/err.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/msg.h"
 #include "base/parse.h"
 #include "base/registry.h"
 #include "container.h"
 #include "disk_quota.h"
 #include "network.h"
 #include "profile.h"
+#include "shim/protocol.h"
 #include "store.h"
 #include "volumes/volumes.h"
 
@@ -275,7 +277,7 @@ static void publish(struct container *container)
 		keeper_notice(backend);
 }
 
-/* What cannot be undone now stays listed, so that somebody can destroy it later. */
+/* What cannot be undone now stays listed, dead, so that somebody can destroy it later. */
 static void abandon(struct container *container)
 {
 	struct err err = { 0 };
@@ -288,6 +290,7 @@ static void abandon(struct container *container)
 	}
 	LOG(LOG_ERROR, "failed-create-not-undone", KV_STR("handle", container->handle),
 		KV_STR("error", err.msg));
+	container_on_dead(container, &(struct msg){ .type = MSG_DEAD });
 	publish(container);
 }
 

@@ -55,7 +55,19 @@ class NetIn(scenarios.NetIn):
         assert len(one.client.info("box")["MappedPorts"]) in (1, 2)
 
 
-SCENARIOS = {one.__name__: one for one in (*scenarios.ALL, NetIn)} | {"Destroy": scenarios.FailedDestroy}
+class Create(scenarios.Create):
+    def after(self, one):
+        """What could not be undone is dead, and destroyed by whoever asks."""
+        if one.client.handles("garden.state=all") and scenarios.is_dead(one, "box"):
+            one.client.destroy("box")
+        super().after(one)
+
+
+class CreatePrivileged(Create):
+    privileged = True
+
+
+SCENARIOS = {one.__name__: one for one in (*scenarios.ALL, NetIn, Create, CreatePrivileged)} | {"Destroy": scenarios.FailedDestroy}
 
 
 def fail_each(victim, heap, name, who, n_in_short, is_lasting=False):  # noqa: F811
