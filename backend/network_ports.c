@@ -308,7 +308,7 @@ int network_ports_load(struct lease_finder *finder, struct err *err)
 	if (r == 0)
 		r = db_each(db, load_rule, finder, err,
 			"SELECT container, rule FROM rules ORDER BY container, position", "");
-	return r < 0 ? err_system(err, r, "ports and rules") : 0;
+	return r == -ENOMEM ? err_system(err, r, "ports and rules") : r; /* the others have said why */
 }
 
 void network_ports_mark(struct lease *lease)

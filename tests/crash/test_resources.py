@@ -354,7 +354,7 @@ def test_4_38_what_is_stopped_is_destroyed(start_server, tmp_path):  # noqa: F81
 def test_4_52_a_herd_of_creates(start_server, tmp_path):  # noqa: F811
     """All of them come to be, and nothing of them stays."""
     n = 500 if LONG else 40
-    one = start_server(*NO_POOL, directory=tmp_path, pool=512)
+    one = start_server(*NO_POOL, "--network-pool", "10.99.0.0/16", directory=tmp_path, pool=512)
     failures = []
     threads = [threading.Thread(target=lambda i=i: failures.append(try_to(one.client.create, f"box-{i}"))) for i in range(n)]
     for thread in threads:
