@@ -4,22 +4,20 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "backend_internal.h"
 #include "base/auto.h"
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/fault.h"
-#include "base/log.h"
 #include "base/registry.h"
 #include "binds.h"
 #include "container.h"
 #include "link.h"
-#include "pea_group.h"
 #include "linux/sys.h"
+#include "pea_group.h"
+#include "pea_internal.h"
 #include "process.h"
 #include "program.h"
 #include "rootfs.h"
@@ -30,194 +28,19 @@
 #include "volumes/volumes.h"
 #include "watch.h"
 
-/* ---- the end --------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
-/* What goes through the pipe to the thread. */
-struct ended {
-	char container[CONTAINER_ID_SIZE];
-	uint32_t token;
-};
-
-#define USER_SIZE (CONTAINER_ID_SIZE + 16)
-
-/* Who its volumes are attached to. */
-static void name_user(const char *container, uint32_t token, char ret_name[USER_SIZE])
+void pea_user_name(const char *container, uint32_t token, char ret_name[PEA_USER_SIZE])
 {
-	snprintf(ret_name, USER_SIZE, "%s-p%u", container, token);
+	snprintf(ret_name, PEA_USER_SIZE, "%s-p%u", container, token);
 }
 
-static char *layer_path(const struct backend *backend, const char *container, uint32_t token)
+char *pea_layer_path(const struct backend *backend, const char *container, uint32_t token)
 {
 	char *path;
 
 	return asprintf(&path, "%s/%s/pea-%u", backend->live_dir, container, token) < 0 ? NULL
 											: path;
-}
-
-/* Idempotent. First everything that runs in it, be it what makes it: nobody writes any more to what is
- * given back. The record goes last. */
-static int end(struct backend *backend, const char *container, uint32_t token, struct err *err)
-{
-	AUTO_FREE char *from = layer_path(backend, container, token), *to = NULL;
-	char user[USER_SIZE];
-	int r = pea_group_end(backend, container, token);
-
-	if (r < 0)
-		return err_system(err, r, "remove the groups of process %u", token);
-	name_user(container, token, user);
-	if (!from || asprintf(&to, "%s/%s", backend->dead_dir, user) < 0)
-		return err_system(err, -ENOMEM, "process %u", token);
-	if (rename(from, to) < 0 && errno != ENOENT)
-		return err_system(err, -errno, "move %s to %s", from, to);
-	volume_detach_all(backend->volumes, user);
-	keeper_has_dead(backend);
-	return store_remove_pea(backend->db, container, token, err);
-}
-
-/* What stays goes with the container. */
-static void clean(struct backend *backend, const char *container, uint32_t token)
-{
-	struct err err = { 0 };
-
-	if (end(backend, container, token, &err) < 0)
-		LOG(LOG_WARN, "pea-not-removed", KV_STR("container", container),
-			KV_STR("error", err.msg));
-}
-
-static void *bury(void *arg)
-{
-	struct backend *backend = arg;
-	struct ended ended;
-
-	while (TEMP_FAILURE_RETRY(read(backend->pea_fds[0], &ended, sizeof(ended))) ==
-		sizeof(ended))
-		clean(backend, ended.container, ended.token);
-	return NULL;
-}
-
-/* When the pipe is full it goes with the container. */
-void pea_ended(const struct process *process)
-{
-	struct ended ended = { .token = process->token };
-
-	memcpy(ended.container, process->container->id, sizeof(ended.container));
-	(void)!TEMP_FAILURE_RETRY(
-		write(process->container->backend->pea_fds[1], &ended, sizeof(ended)));
-}
-
-int peas_start(struct backend *backend, struct err *err)
-{
-	int r = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, backend->pea_fds) < 0 ? -errno
-											    : 0;
-
-	if (r == 0 && fcntl(backend->pea_fds[1], F_SETFL, O_NONBLOCK) < 0)
-		r = -errno;
-	if (r == 0)
-		r = -pthread_create(&backend->pea_thread, NULL, bury, backend);
-	return r < 0 ? err_system(err, r, "thread of processes with an image") : 0;
-}
-
-void peas_stop(struct backend *backend)
-{
-	auto_fd(&backend->pea_fds[1]);
-	pthread_join(backend->pea_thread, NULL);
-	auto_fd(&backend->pea_fds[0]);
-}
-
-/* ---- at start -------------------------------------------------------------------------------- */
-
-struct search {
-	struct container *container;
-	uint32_t token;
-	bool is_found;
-};
-
-static int match_token(uint32_t token, void *arg)
-{
-	struct search *search = arg;
-
-	search->is_found |= token == search->token;
-	return 0;
-}
-
-bool pea_is_one(struct container *container, uint32_t token)
-{
-	struct search search = { .token = token };
-	struct err err;
-
-	return container->had_peas &&
-		store_peas(container->backend->db, container->id, match_token, &search, &err) ==
-		0 &&
-		search.is_found;
-}
-
-static int match_process(const char *id, void *value, void *arg)
-{
-	const struct process *process = value;
-	struct search *search = arg;
-
-	(void)id;
-	search->is_found |= process->token == search->token && process->is_pea;
-	return search->is_found;
-}
-
-static bool has_process(struct container *container, uint32_t token)
-{
-	struct search search = { .token = token };
-
-	pthread_mutex_lock(&container->table_lock);
-	registry_each(container->processes, match_process, &search);
-	pthread_mutex_unlock(&container->table_lock);
-	return search.is_found;
-}
-
-struct tokens {
-	uint32_t *all;
-	size_t n_all;
-};
-
-static int add_token(uint32_t token, void *arg)
-{
-	struct tokens *tokens = arg;
-	uint32_t *more = reallocarray(tokens->all, tokens->n_all + 1, sizeof(*more));
-
-	if (!more)
-		return -ENOMEM;
-	tokens->all = more;
-	more[tokens->n_all++] = token;
-	return 0;
-}
-
-static void auto_tokens(struct tokens *tokens)
-{
-	free(tokens->all);
-}
-
-void pea_recover(struct container *container)
-{
-	AUTO(auto_tokens) struct tokens tokens = { 0 };
-	struct err err;
-
-	if (container->had_peas)
-		store_peas(container->backend->db, container->id, add_token, &tokens, &err);
-	for (size_t i = 0; i < tokens.n_all; i++)
-		if (!has_process(container, tokens.all[i]))
-			clean(container->backend, container->id, tokens.all[i]);
-}
-
-/* A record that cannot be removed on a full disk goes with the container's. */
-int pea_end_all(struct container *container, struct err *err)
-{
-	struct backend *backend = container->backend;
-	AUTO(auto_tokens) struct tokens tokens = { 0 };
-	int r = store_peas(backend->db, container->id, add_token, &tokens, err);
-
-	for (size_t i = 0; i < tokens.n_all && r == 0; i++) {
-		r = end(backend, container->id, tokens.all[i], err);
-		if (r == -ENOSPC || r == -EIO)
-			r = 0;
-	}
-	return r;
 }
 
 struct user_visit {
@@ -230,7 +53,7 @@ static int visit_user(const char *id, void *value, void *arg)
 {
 	struct process *process = value;
 	const struct user_visit *visit = arg;
-	char name[USER_SIZE];
+	char name[PEA_USER_SIZE];
 	bool lives;
 
 	(void)id;
@@ -239,7 +62,7 @@ static int visit_user(const char *id, void *value, void *arg)
 	pthread_mutex_unlock(&process->lock);
 	if (!lives)
 		return 0;
-	name_user(visit->container->id, process->token, name);
+	pea_user_name(visit->container->id, process->token, name);
 	return visit->visit(name, visit->arg);
 }
 
@@ -264,7 +87,7 @@ struct pea {
 	struct volume_mount *mounts;
 	struct user user;
 	struct pea_group group;
-	char user_name[USER_SIZE]; /* of volumes */
+	char user_name[PEA_USER_SIZE]; /* of volumes */
 	char *dir;
 	void *plan, *program;
 	size_t plan_bytes, program_bytes;
@@ -463,13 +286,13 @@ int pea_run(struct container *container, const struct process_spec *spec,
 	if (r < 0)
 		return r;
 	pea_group_name(&pea.group, container->id, process->token, spec->has_limits);
-	name_user(container->id, process->token, pea.user_name);
-	pea.dir = layer_path(backend, container->id, process->token);
+	pea_user_name(container->id, process->token, pea.user_name);
+	pea.dir = pea_layer_path(backend, container->id, process->token);
 	pea.mounts = calloc(spec->n_binds + 1, sizeof(*pea.mounts));
 	if (!pea.dir || !pea.mounts)
 		return err_system(err, -ENOMEM, "run");
 	r = start(&pea, ret_answer, err);
 	if (r < 0)
-		clean(backend, container->id, process->token);
+		pea_clean(backend, container->id, process->token);
 	return r;
 }

@@ -11,6 +11,7 @@ import oracle
 import scenarios
 from conftest import nothing_left, server  # noqa: F401
 from faulty import PROGRAM, program  # noqa: F401
+from gardenlib import wait_until
 from victims import victim, victims  # noqa: F401
 
 SLOT = struct.Struct("=4Q")  # struct fault_heap
@@ -67,7 +68,22 @@ class CreatePrivileged(Create):
     privileged = True
 
 
-SCENARIOS = {one.__name__: one for one in (*scenarios.ALL, NetIn, Create, CreatePrivileged)} | {"Destroy": scenarios.FailedDestroy}
+class RunImage(scenarios.RunImage):
+    def look(self, one):
+        """What there was no memory to undo is undone a moment later."""
+        failure = None
+
+        def has_looked():
+            nonlocal failure
+            failure = try_to(super(RunImage, self).look, one)
+            return "writes to it" not in str(failure)
+
+        wait_until(has_looked, "its volume is free")
+        if failure:
+            raise failure
+
+
+SCENARIOS = {one.__name__: one for one in (*scenarios.ALL, NetIn, Create, CreatePrivileged, RunImage)} | {"Destroy": scenarios.FailedDestroy}
 
 
 def fail_each(victim, heap, name, who, n_in_short, is_lasting=False):  # noqa: F811
