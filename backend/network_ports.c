@@ -308,7 +308,8 @@ int network_ports_load(struct lease_finder *finder, struct err *err)
 	if (r == 0)
 		r = db_each(db, load_rule, finder, err,
 			"SELECT container, rule FROM rules ORDER BY container, position", "");
-	return r == -ENOMEM ? err_system(err, r, "ports and rules") : r; /* the others have said why */
+	return r == -ENOMEM ? err_system(err, r, "ports and rules")
+			    : r; /* the others have said why */
 }
 
 void network_ports_mark(struct lease *lease)
