@@ -60,11 +60,10 @@ static void kill_shim(struct container *container)
 /* BYE kills process 1 and with it the pid namespace. A shim that does not obey is killed itself. */
 static void end_shim(struct container *container)
 {
+	bool is_told = link_tell(container->link, &(struct msg){ .type = MSG_BYE }) == 0;
 	int status;
 
-	if (container->link)
-		link_send(container->link, &(struct msg){ .type = MSG_BYE });
-	if (!container->link || !await_end(container))
+	if (!is_told || !await_end(container))
 		kill_shim(container);
 	if (container->shim_pid > 0) {
 		kill(container->shim_pid, SIGKILL); /* in case the link ended, and not it */
