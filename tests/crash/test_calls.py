@@ -4,8 +4,10 @@ import pytest
 from crashlib import injected, sample, try_to  # first: it finds the tests of the API
 import oracle
 import scenarios
-from conftest import nothing_left, server  # noqa: F401
+from conftest import nothing_left, server, start_server  # noqa: F401
+from serverproc import NO_POOL
 from test_kills import n_calls, the_server
+from test_worker_health import Watched
 from victims import victim, victims  # noqa: F401
 
 RECORDS = "pwrite64,fsync,fdatasync,ftruncate"
@@ -59,6 +61,19 @@ def test_4_11_a_sync_fails(victim):  # noqa: F811
     assert victim.client.output("box", "echo runs") == "runs\n"
     victim.client.destroy("box")
     oracle.settled(victim, victim.before)
+
+
+def test_4_11_a_worker_whose_record_is_not_kept_is_not_ready(start_server):  # noqa: F811
+    """It lives, and finishes what runs."""
+    one = Watched(start_server, *NO_POOL)
+    one.server.client.create("box")
+    with injected("1+", "EIO", [one.server.pid], calls="fsync,fdatasync"):
+        change_until_refused(one.server)
+    readyz = one.get("/readyz")
+    failing = {check["name"]: check["reason"] for check in readyz.json["checks"] if not check["ok"]}
+    assert (readyz.status, readyz.json["status"]) == (503, "failing")
+    assert "the disk has failed to keep" in failing["record"], failing
+    assert one.server.client.output("box", "echo runs") == "runs\n"
 
 
 def test_4_11_a_destroy_after_a_sync_has_failed(victim):  # noqa: F811
