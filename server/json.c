@@ -1,7 +1,6 @@
 #include "server/json.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,26 +95,8 @@ static int scan_document(struct scan *scan, struct err *err)
 	return buf_failed(&scan->out) ? err_system(err, buf_failed(&scan->out), "JSON") : 0;
 }
 
-/* The library takes what it has no memory for to be a mistake in the text. */
-static _Thread_local bool lacked_memory;
-
-static void *note_malloc(size_t n_bytes)
-{
-	void *memory = malloc(n_bytes);
-
-	lacked_memory |= !memory;
-	return memory;
-}
-
-static void watch_memory(void)
-{
-	json_set_alloc_funcs(note_malloc, free);
-}
-
 static int explain(const json_error_t *error, struct err *err)
 {
-	if (lacked_memory)
-		return err_system(err, -ENOMEM, "JSON");
 	switch (json_error_code(error)) {
 	case json_error_duplicate_key:
 		return err_set(err, ERR_BAD_REQUEST, EINVAL, "JSON: %s", error->text);
@@ -129,12 +110,9 @@ static int explain(const json_error_t *error, struct err *err)
 
 static int parse(struct scan *scan, size_t flags, json_t **ret_json, struct err *err)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	json_error_t error;
 	int r;
 
-	pthread_once(&once, watch_memory);
-	lacked_memory = false;
 	buf_init(&scan->out, 2 * scan->n_bytes + 64);
 	r = scan_document(scan, err);
 	if (r == 0) {
