@@ -268,14 +268,14 @@ static int greet(struct backend *backend, struct adoption *adoption)
 	if (adoption->fd < 0)
 		adoption->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", backend->run_fd,
-		adoption->container->id);
+		adoption->id);
 	if (adoption->fd < 0 ||
 		connect(adoption->fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return -errno;
 	r = FAULT(adopt_connected, NULL);
 	if (r < 0)
 		return r;
-	snprintf(hello.nonce, sizeof(hello.nonce), "%s", adoption->container->nonce);
+	snprintf(hello.nonce, sizeof(hello.nonce), "%s", adoption->nonce);
 	/* it may still answer what its last server has asked */
 	if (getrandom(&adoption->seq, sizeof(adoption->seq), 0) < 0)
 		adoption->seq = (unsigned)clock_us();
@@ -336,62 +336,62 @@ static void adopt(struct adoption *adoption, int64_t deadline_ms, void *space)
 		adoption->result = take_answer(adoption, &msg);
 		msg_done(&msg);
 	}
-	auto_fd(&adoption->fd);
 }
-
-/* One thread connects and greets, in order, while the caller hears those that were greeted. */
-struct greeter {
-	struct backend *backend;
-	struct adoption *all;
-	size_t n_all;
-	pthread_mutex_t lock;
-	pthread_cond_t more;
-	size_t n_greeted; /* of all, from the first on; lock held */
-};
 
 static void *greet_all(void *arg)
 {
-	struct greeter *greeter = arg;
+	struct adoptions *adoptions = arg;
 
-	for (size_t i = 0; i < greeter->n_all; i++) {
-		struct adoption *adoption = &greeter->all[i];
+	for (size_t i = 0; i < adoptions->n_all; i++) {
+		struct adoption *adoption = &adoptions->all[i];
 
-		note_greeting(adoption, greet(greeter->backend, adoption));
-		pthread_mutex_lock(&greeter->lock);
-		greeter->n_greeted++;
-		pthread_cond_signal(&greeter->more);
-		pthread_mutex_unlock(&greeter->lock);
+		note_greeting(adoption, greet(adoptions->backend, adoption));
+		pthread_mutex_lock(&adoptions->lock);
+		adoptions->n_greeted++;
+		pthread_cond_signal(&adoptions->more);
+		pthread_mutex_unlock(&adoptions->lock);
 	}
 	return NULL;
 }
 
-static void await_greeting(struct greeter *greeter, size_t i)
+void adopt_begin(struct adoptions *adoptions)
 {
-	pthread_mutex_lock(&greeter->lock);
-	while (greeter->n_greeted <= i)
-		pthread_cond_wait(&greeter->more, &greeter->lock);
-	pthread_mutex_unlock(&greeter->lock);
+	pthread_mutex_init(&adoptions->lock, NULL);
+	pthread_cond_init(&adoptions->more, NULL);
+	adoptions->n_greeted = 0;
+	for (size_t i = 0; i < adoptions->n_all; i++)
+		adoptions->all[i].fd = -1;
+	adoptions->has_thread = adoptions->n_all > 1 &&
+		pthread_create(&adoptions->thread, NULL, greet_all, adoptions) == 0;
 }
 
-void adopt_all(struct backend *backend, struct adoption *all, size_t n)
+static void await_greeting(struct adoptions *adoptions, size_t i)
+{
+	pthread_mutex_lock(&adoptions->lock);
+	while (adoptions->n_greeted <= i)
+		pthread_cond_wait(&adoptions->more, &adoptions->lock);
+	pthread_mutex_unlock(&adoptions->lock);
+}
+
+void adopt_finish(struct adoptions *adoptions)
 {
 	static unsigned char space[MSG_INLINE_BYTES] __attribute__((aligned(16)));
-	struct greeter greeter = { backend, all, n, PTHREAD_MUTEX_INITIALIZER,
-		PTHREAD_COND_INITIALIZER, 0 };
 	int64_t deadline_ms = clock_ms() + LINK_TIMEOUT_MS;
-	pthread_t thread;
-	bool has_thread;
 
-	for (size_t i = 0; i < n; i++)
-		all[i].fd = -1;
-	has_thread = n > 1 && pthread_create(&thread, NULL, greet_all, &greeter) == 0;
-	if (!has_thread)
-		greet_all(&greeter);
-	for (size_t i = 0; i < n; i++) {
-		await_greeting(&greeter, i);
-		insist(backend, &all[i], deadline_ms);
-		adopt(&all[i], deadline_ms, space);
+	if (!adoptions->has_thread)
+		greet_all(adoptions);
+	for (size_t i = 0; i < adoptions->n_all; i++) {
+		struct adoption *adoption = &adoptions->all[i];
+
+		await_greeting(adoptions, i);
+		if (adoption->container) {
+			insist(adoptions->backend, adoption, deadline_ms);
+			adopt(adoption, deadline_ms, space);
+		}
+		auto_fd(&adoption->fd);
 	}
-	if (has_thread)
-		pthread_join(thread, NULL);
+	if (adoptions->has_thread)
+		pthread_join(adoptions->thread, NULL);
+	pthread_cond_destroy(&adoptions->more);
+	pthread_mutex_destroy(&adoptions->lock);
 }

@@ -127,6 +127,7 @@ struct candidate {
 	struct record record; /* a copy: teardown changes the table */
 	struct container *container; /* NULL: it could not be loaded */
 	int loaded; /* 0, or -errno */
+	struct adoption *adoption; /* NULL: the same */
 	int adopted; /* 0, or what stood in the way, in err */
 	struct err err;
 };
@@ -137,28 +138,48 @@ struct recovery {
 	size_t n_all;
 	struct registry *by_id; /* struct candidate * */
 	enum store_detail which; /* that are read */
+	struct adoptions adoptions;
 };
 
 /* Also to end it: its shim may have come further than its record. */
-static int adopt_each(struct recovery *recovery, struct err *err)
+static int begin_adoption(struct recovery *recovery, struct err *err)
 {
-	struct adoption *all = calloc(recovery->n_all + 1, sizeof(*all));
-	size_t n = 0;
+	struct adoptions *adoptions = &recovery->adoptions;
 
-	if (!all)
+	adoptions->all = calloc(recovery->n_all + 1, sizeof(*adoptions->all));
+	if (!adoptions->all)
 		return err_system(err, -ENOMEM, "adopt");
-	for (size_t i = 0; i < recovery->n_all; i++)
-		if (recovery->all[i].container)
-			all[n++].container = recovery->all[i].container;
-	adopt_all(recovery->backend, all, n);
-	n = 0;
-	for (size_t i = 0; i < recovery->n_all; i++)
-		if (recovery->all[i].container) {
-			recovery->all[i].adopted = all[n].result;
-			recovery->all[i].err = all[n++].err;
-		}
-	free(all);
+	for (size_t i = 0; i < recovery->n_all; i++) {
+		struct candidate *candidate = &recovery->all[i];
+
+		if (!candidate->container)
+			continue;
+		candidate->adoption = &adoptions->all[adoptions->n_all++];
+		candidate->adoption->id = candidate->record.id;
+		candidate->adoption->nonce = candidate->record.nonce;
+	}
+	adoptions->backend = recovery->backend;
+	adopt_begin(adoptions);
 	return 0;
+}
+
+/* loaded: 0, or why nobody is taken. */
+static void finish_adoption(struct recovery *recovery, int loaded)
+{
+	if (!recovery->adoptions.all)
+		return;
+	for (size_t i = 0; i < recovery->n_all; i++)
+		if (recovery->all[i].adoption && loaded == 0)
+			recovery->all[i].adoption->container = recovery->all[i].container;
+	adopt_finish(&recovery->adoptions);
+	for (size_t i = 0; i < recovery->n_all; i++) {
+		struct candidate *candidate = &recovery->all[i];
+
+		if (!candidate->container)
+			continue;
+		candidate->adopted = candidate->adoption->result;
+		candidate->err = candidate->adoption->err;
+	}
 }
 
 static void settle(struct backend *backend, struct candidate *candidate)
@@ -231,6 +252,7 @@ static void recovery_done(struct recovery *recovery)
 		free((char *)record->root);
 	}
 	registry_free(recovery->by_id);
+	free(recovery->adoptions.all);
 	free(recovery->all);
 }
 
@@ -297,6 +319,8 @@ static int load_all(struct db *db, void *arg, struct err *err)
 			err_system(err, r, "recover");
 	}
 	if (r == 0)
+		r = begin_adoption(recovery, err);
+	if (r == 0)
 		r = load_details(recovery, err);
 	if (r == 0)
 		enter_all(recovery);
@@ -309,8 +333,7 @@ int recover(struct backend *backend, struct err *err)
 	int r = db_transaction(backend->db, load_all, &recovery, err);
 
 	(void)FAULT(adopt_loaded, NULL);
-	if (r == 0)
-		r = adopt_each(&recovery, err);
+	finish_adoption(&recovery, r);
 	(void)FAULT(adopt_answered, NULL);
 	if (r == 0) {
 		for (size_t i = 0; i < recovery.n_all; i++)
