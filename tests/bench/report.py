@@ -74,9 +74,13 @@ def cycles_of(clients, who):
     return lambda raw: statistics.median(raw.get("cycles_per_second", {}).get(clients, {}).get(who) or [0]) or None
 
 
+CYCLES = 150  # a second, of whole cycles by 8 clients
+
+
 def cycles_to_floor(raw):
+    """The target where the kernel alone does not make as many."""
     mine, bare = cycles_of("8", "cloche")(raw), cycles_of("8", "floor")(raw)
-    return mine / bare if mine and bare else None
+    return mine / bare if mine and bare and bare < CYCLES else None
 
 
 def stream_ratio(tree, encoding, against):
@@ -94,8 +98,8 @@ BUDGETS = (  # what, then: target, value, whether it is met, its form
     ("create, pool warm", *times_faster(10, "create", "runc")),
     ("run true until its exit is known", *at_most(2, "run")),
     ("destroy until the reply", *at_most(5, "destroy")),
-    ("8 clients, whole cycles", "≥ 150/s", cycles_of("8", "cloche"), lambda v: v >= 150, "{:.0f}/s"),
-    ("the floor's, in 8 processes", "≥ 150/s, else what follows counts", cycles_of("8", "floor"), lambda v: v >= 150, "{:.0f}/s"),
+    ("8 clients, whole cycles", f"≥ {CYCLES}/s", cycles_of("8", "cloche"), lambda v: v >= CYCLES, "{:.0f}/s"),
+    ("the floor's, in 8 processes", f"≥ {CYCLES}/s, else what follows counts", cycles_of("8", "floor"), lambda v: v >= CYCLES, "{:.0f}/s"),
     ("8 clients, whole cycles", "≥ 0.8 × floor, in 8 processes", cycles_to_floor, lambda v: v >= 0.8, "{:.2f} ×"),
     ("memory of an idle container", *figure("≤ 0.5 MB", ("memory_kb", "1000", "a container"), lambda v: v <= 500, "{:.0f} kB")),
     ("create beside 1,000", *p99_at_most(50, "create beside 1,000")),

@@ -210,3 +210,5 @@ def test_the_floor_decides_what_several_clients_can_get():
     text = report.budget_table({"ms": {}, "cycles_per_second": {"8": {"cloche": [90.0, 80.0, 100.0], "floor": [100.0]}}})
     assert "| 8 clients, whole cycles | ≥ 150/s | 90/s | **no** |" in text
     assert "| 8 clients, whole cycles | ≥ 0.8 × floor, in 8 processes | 0.90 × | yes |" in text
+    text = report.budget_table({"ms": {}, "cycles_per_second": {"8": {"cloche": [140.0], "floor": [200.0]}}})
+    assert "| 8 clients, whole cycles | ≥ 150/s | 140/s | **no** |" in text and "0.8 × floor" not in text
