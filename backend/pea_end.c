@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,15 +60,19 @@ static void log_failure(const struct ended *ended, const struct err *err)
 		KV_STR("error", err->msg));
 }
 
-/* What stands in the way may pass: want of memory, a process that dies slowly. */
+/* Want of memory and a process that dies slowly may pass; a full disk is waited out by nobody. */
+static bool may_pass(int r)
+{
+	return r == -ENOMEM || r == -EBUSY;
+}
+
 static void end_insistently(struct backend *backend, const struct ended *ended)
 {
 	struct err err;
-	int r = -EAGAIN;
+	int r = end(backend, ended->container, ended->token, &err);
 
-	for (int i = 0; i < END_TRIES && r < 0; i++) {
-		if (i > 0)
-			poll(NULL, 0, END_PAUSE_MS);
+	for (int i = 1; i < END_TRIES && may_pass(r); i++) {
+		poll(NULL, 0, END_PAUSE_MS);
 		r = end(backend, ended->container, ended->token, &err);
 	}
 	if (r < 0)
