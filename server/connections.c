@@ -186,6 +186,13 @@ static void refuse(int take_fd)
 		continue;
 }
 
+/* One that is lost to somebody faster is had again when there is one. */
+static void keep_spare(struct connections *all)
+{
+	if (all->spare_fd < 0)
+		all->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
 /* No descriptor is left: give up the spare one to take the client out of the queue, else poll would
  * say "ready" forever. */
 static void accept_without_room(struct connections *all, int listen_fd)
@@ -196,7 +203,7 @@ static void accept_without_room(struct connections *all, int listen_fd)
 	fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd >= 0)
 		refuse(fd);
-	all->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	keep_spare(all);
 	if (all->spare_fd < 0)
 		usleep(ARRIVAL_PAUSE_US); /* somebody else was faster: not in a tight loop */
 	LOG(LOG_WARN, "out-of-descriptors");
@@ -219,10 +226,11 @@ static void accept_one(struct connections *all, int listen_fd)
 {
 	struct sockaddr_storage address;
 	socklen_t len = sizeof(address);
-	int fd =
-		accept4(listen_fd, (struct sockaddr *)&address, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	bool is_full;
+	int fd;
 
+	keep_spare(all);
+	fd = accept4(listen_fd, (struct sockaddr *)&address, &len, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0) {
 		if (errno == EMFILE || errno == ENFILE)
 			accept_without_room(all, listen_fd);

@@ -188,11 +188,14 @@ class FewDescriptors:
     """A server that can open so many more, and no other."""
 
     def __init__(self, server):
-        self.pid = server.pid
+        self.server, self.pid = server, server.pid
         self.limits = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
 
     def leave(self, n):
-        """It takes the lowest number that is free: between those in use, too."""
+        """It takes the lowest number that is free: between those in use, too. The spare one, to refuse clients with,
+        is among those: a server that has lost it gets it back when it accepts somebody."""
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, self.limits)
+        assert self.server.volumes.request("GET", "/volumes/none").status == 404
         used = {int(name) for name in os.listdir(f"/proc/{self.pid}/fd")}
         free = [number for number in range(max(used) + n + 2) if number not in used]
         resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (free[n], self.limits[1]))
