@@ -158,12 +158,6 @@ static bool owes(struct reader *reader)
 	return reader->acked < reader->cursor;
 }
 
-/* Lock held, rings mapped. */
-static bool will_pay(struct reader *reader)
-{
-	return owes(reader) && !reader->is_closed;
-}
-
 static bool is_unsettled(struct output *output)
 {
 	struct reader *reader;
@@ -172,7 +166,7 @@ static bool is_unsettled(struct output *output)
 	pthread_mutex_lock(&output->lock);
 	for (int i = 0; i < N_STREAMS; i++)
 		TAILQ_FOREACH (reader, &output->streams[i].readers, entry)
-			yes |= reader->is_ending && will_pay(reader);
+			yes |= reader->is_ending && owes(reader) && !reader->is_closed;
 	pthread_mutex_unlock(&output->lock);
 	return yes;
 }
@@ -402,8 +396,8 @@ bool reader_await_acks(struct reader *reader, int stall_ms, int stop_fd)
 
 	do {
 		pthread_mutex_lock(&reader->output->lock);
-		waits = will_pay(reader);
 		has_debt = owes(reader);
+		waits = has_debt && !reader->is_closed;
 		age_ms = clock_ms() -
 			(reader->progress_ms > begin_ms ? reader->progress_ms : begin_ms);
 		release(reader->output, reader->stream);

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import threading
-import time
 
 import oracle
 import pytest
@@ -287,6 +286,13 @@ def test_init_is_gone_when_its_shim_is_killed(start_server):
     assert server.client.request("DELETE", box.path).status == 200
 
 
+def is_waiting_for_a_shim(server):
+    """A client's thread that sleeps on a condition, and not on its connection."""
+    threads = (f"/proc/{server.pid}/task/{thread}" for thread in oracle.listing(f"/proc/{server.pid}/task"))
+    return any(oracle.read(f"{thread}/comm") == "MHD-connection\n" and "futex" in oracle.read(f"{thread}/wchan")
+               for thread in threads)
+
+
 def test_a_run_meets_the_death_of_init(start_server):
     """Its shim hears of both at once, of the run first; it is the death that stands in the way."""
     server = start_server(*NO_POOL)
@@ -297,7 +303,7 @@ def test_a_run_meets_the_death_of_init(start_server):
     replies = []
     asker = threading.Thread(target=lambda: replies.append(server.client.run_refused(box.handle, {"path": "/bin/true"})))
     asker.start()
-    time.sleep(0.2)  # it is asked meanwhile
+    wait_until(lambda: is_waiting_for_a_shim(server), "it is asked")
     os.kill(init, signal.SIGKILL)
     wait_until(lambda: oracle.Task(init).state == "Z", "init is dead")
     os.kill(shim, signal.SIGCONT)
